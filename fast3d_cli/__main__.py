@@ -1,0 +1,3 @@
+from fast3d_cli.app import main
+
+main()

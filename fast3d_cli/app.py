@@ -1,0 +1,59 @@
+"""The `fast3d` command. Commands import torch only when they run, so that `--help` answers at once."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from fast3d_cli.commands.eval import eval_command
+
+# from fast3d_cli.commands.report import report
+from fast3d_cli.commands.score import score
+from fast3d_cli.console import err, error
+from fast3d_core.errors import Fast3DError
+
+app = typer.Typer(
+    name="fast3d",
+    help="Makes 3D multimodal LLMs cheap to run: prunes the visual tokens that do not matter, and measures it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("eval")(eval_command)
+app.command("score")(score)
+# app.command("report")(report)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("fast3d"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line. What the user can mend is one line on stderr; FAST3D_DEBUG=1 shows tracebacks."""
+    try:
+        app()
+    except Fast3DError as problem:
+        if os.environ.get("FAST3D_DEBUG"):
+            raise
+        error(str(problem))
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command continues where it stopped")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of stdout has gone, as in `fast3d report | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,185 @@
+"""`fast3d eval`: run the benchmarks under a pruning method."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from fast3d_cli.console import note, out, print_json
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.progress import RunProgress
+from fast3d_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from fast3d_core.config import Config
+    from fast3d_core.evaluation.estimate import Estimate
+    from fast3d_core.evaluation.questions import Job, Questions
+    from fast3d_core.evaluation.result import Result
+
+_BUDGET, _DATA, _RUN = "Budget", "Data", "Run"  # panels of --help
+
+
+def eval_command(
+    method: Annotated[
+        list[str], typer.Option("--method", "-m", help="vanilla, random, fastv, gap or sap. Repeatable.")
+    ],
+    preset: Annotated[
+        list[int] | None,
+        typer.Option(help="Published setting: 35, 65 or 90 percent pruned. Repeatable.", rich_help_panel=_BUDGET),
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="K: tokens are dropped from this layer on.", rich_help_panel=_BUDGET)
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(help="Visual tokens kept (the published 'rank').", rich_help_panel=_BUDGET)
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Layer-averaged percentage to prune.", rich_help_panel=_BUDGET)
+    ] = None,
+    alpha: Annotated[
+        list[float] | None,
+        typer.Option(help="sap: share of predicted attention to keep, in (0, 1]. Repeatable.", rich_help_panel=_BUDGET),
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder of attention maps. Default: maps.predicted.", rich_help_panel=_DATA)
+    ] = None,
+    map_key: Annotated[
+        str | None,
+        typer.Option(help="Which map of an entry: a_map (default) or a_map_ori.", rich_help_panel=_DATA),
+    ] = None,
+    dataset: DatasetOption = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N samples of each dataset.", rich_help_panel=_DATA)
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="fast or reference. Default: eval.engine.", rich_help_panel=_RUN)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Run folder; a prefix where several runs are made.", rich_help_panel=_RUN)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="random: seed of the draw. Default: 0.", rich_help_panel=_RUN)
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an earlier run of that name left.", rich_help_panel=_RUN)
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print samples, budget, memory and time without running.", rich_help_panel=_RUN),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="List checkpoint tensors that are not used.", rich_help_panel=_RUN)
+    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run the benchmarks under one or more pruning methods; each run leaves a folder with predictions and a result.
+
+    An interrupted run continues with the same command. Under `accelerate launch -m fast3d_cli eval ...` the samples
+    are shared out to several processes.
+    """
+    check_datasets(dataset)
+    settings = load(config, [*(set_ or []), *([f"eval.engine={engine}"] if engine else [])])
+    from fast3d_core.config import need_path
+    from fast3d_core.evaluation.questions import Questions
+    from fast3d_core.pruning.options import MethodOptions, build_pruners
+    from fast3d_core.vicuna.llm import read_shape
+
+    options = MethodOptions(preset or (), layer, keep, ratio, alpha or (), seed)
+    layers = read_shape(need_path(settings, "model.llm")).layers
+    pruners = build_pruners(method, options, layers, settings.data.max_objects)
+    if not any(pruner.needs_map for pruner in pruners):
+        for option, given in (("--maps", maps), ("--map-key", map_key)):
+            if given:
+                raise UsageError(f"{option} means nothing to {', '.join(method)}")
+    jobs = _jobs(settings, pruners, name, maps, map_key)
+    questions = Questions(settings, dataset or settings.data.datasets, limit)
+    if dry_run:
+        _dry_run(settings, jobs, questions, json)
+        return
+    from fast3d_core.evaluation.run import evaluate
+
+    with RunProgress(verbose) as progress:
+        results = evaluate(settings, jobs, questions, progress, restart=restart)
+    if not results:
+        return  # not the first of several processes
+    if json:
+        plain = [result.to_dict() for result in results]
+        print_json(plain[0] if len(plain) == 1 else plain)
+        return
+    out.print(_results_table(results))
+    for remark in dict.fromkeys(remark for result in results for remark in result.notes):
+        note(remark)
+    note(f"written to {settings.runs}; compare with `fast3d report`")
+
+
+def _jobs(config: "Config", pruners: list, name: str | None, maps: Path | None, map_key: str | None) -> "list[Job]":
+    from fast3d_core.config import need_path
+    from fast3d_core.evaluation.questions import Job
+    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.pruning.options import run_name
+
+    if map_key not in (None, *MAP_KEYS):
+        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
+    if name is not None and (Path(name).name != name or name.startswith(".")):
+        raise UsageError(f"--name is the name of a folder under {config.runs}, not a path: {name!r}")
+    jobs = []
+    for pruner in pruners:
+        own = run_name(pruner) + ("" if config.eval.engine == "fast" else f"-{config.eval.engine}")
+        if name:
+            own = name if len(pruners) == 1 else f"{name}-{own}"
+        folder = (maps or need_path(config, "maps.predicted")) if pruner.needs_map else None
+        jobs.append(Job(own, pruner, folder, map_key or MAP_KEYS[0]))
+    return jobs
+
+
+def _results_table(results: "list[Result]") -> Table:
+    from fast3d_core.metrics import HEADLINES
+
+    table = Table("run", *(HEADLINES[dataset].label for dataset in results[0].headline), "pruned", "samples/s")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for result in results:
+        scores = ["-" if value is None else f"{value:.2f}" for value in result.headline.values()]
+        pruned = f"{result.pruning.ratio:.1f}%" if result.pruning else "-"
+        speed = f"{result.timing.samples_per_second:.2f}" if result.timing else "-"
+        table.add_row(result.name, *scores, pruned, speed)
+    return table
+
+
+def _dry_run(config: "Config", jobs: "list[Job]", questions: "Questions", json: bool) -> None:
+    from dataclasses import asdict
+
+    import torch
+
+    from fast3d_core.chat_scene.model import pick_device
+    from fast3d_core.evaluation.estimate import estimate, measure
+
+    device = pick_device(config.model.device)
+    rates = measure(device, getattr(torch, config.model.dtype))
+    estimates = [estimate(config, job, questions, rates) for job in jobs]
+    if json:
+        plain = [asdict(one) for one in estimates]
+        print_json(plain[0] if len(plain) == 1 else plain)
+        return
+    out.print(_estimates_table(estimates))
+    note(f"samples: {', '.join(f'{name} {count}' for name, count in estimates[0].samples.items())}")
+    note(
+        f"time: arithmetic and memory traffic on {device} at the rates measured just now "
+        f"({rates.flops / 1e12:.2f} TFLOP/s, {rates.bytes / 1e9:.0f} GB/s), all answers at "
+        f"{config.generation.max_new_tokens} tokens; most are shorter, and loading is not counted"
+    )
+
+
+def _estimates_table(estimates: "list[Estimate]") -> Table:
+    table = Table("run", "K", "kept tokens mean (p5-p95)", "pruned", "memory", "time")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in estimates:
+        kept = f"{one.kept_tokens.mean:.1f} ({one.kept_tokens.p5:.0f}-{one.kept_tokens.p95:.0f})"
+        hours, seconds = divmod(round(one.seconds), 3600)
+        took = f"{hours}:{seconds // 60:02}:{seconds % 60:02}"
+        table.add_row(one.run, str(one.layer), kept, f"{one.ratio:.1f}%", f"{one.memory_bytes / 2**30:.2f} GiB", took)
+    return table

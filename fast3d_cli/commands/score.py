@@ -1,0 +1,47 @@
+"""`fast3d score`: the metrics of predictions that already exist."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fast3d_cli.console import note, out, print_json
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+
+
+def score(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of <dataset>.json or preds_*<dataset>.json files.")
+    ],
+    dataset: DatasetOption = None,
+    name: Annotated[
+        str | None, typer.Option(help="Also write the result to a run folder of this name, for `fast3d report`.")
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Score prediction files in the published record format, ours or anybody's, without a model."""
+    check_datasets(dataset)
+    settings = load(config, set_)
+    from dataclasses import replace
+
+    from fast3d_core.config import need_path
+    from fast3d_core.evaluation.result import save_result
+    from fast3d_core.evaluation.scoring import score_folder
+
+    result, stats = score_folder(folder, need_path(settings, "data.annotations"), dataset)
+    if name:
+        result = replace(result, name=name)
+        save_result(settings.runs / name, result, stats)
+    if json:
+        print_json(result.to_dict())
+        return
+    table = Table("metric", "score")
+    table.columns[1].justify = "right"
+    for key, value in result.metrics.items():
+        table.add_row(key.replace("[", r"\["), "-" if value is None else f"{100 * value:.2f}")
+    out.print(table)
+    for remark in result.notes:
+        note(remark)

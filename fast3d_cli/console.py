@@ -1,0 +1,28 @@
+"""The one place that prints: data on stdout, everything else on stderr."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """Machine-readable data, uncoloured."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def error(message: str) -> None:
+    """One line that says what to do."""
+    err.print(f"[bold red]error:[/] {_escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)
+
+
+def note(message: str) -> None:
+    """A remark beside the data."""
+    err.print(_escape(message), soft_wrap=True, highlight=False, style="dim")
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

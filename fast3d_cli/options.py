@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fast3d_cli.console import note
+from fast3d_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from fast3d_core.config import Config
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="Config file. Default: ./fast3d.yaml, else the embedded demo.", show_default=False
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a config key: --set model.dtype=float32. Repeatable.", metavar="KEY=VALUE"),
+]
+DatasetOption = Annotated[
+    list[str] | None,
+    typer.Option("--dataset", help="Only this dataset. Repeatable. Default: data.datasets.", rich_help_panel="Data"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
+
+
+def check_datasets(names: Sequence[str] | None) -> None:
+    """Raises `UsageError` for a dataset that does not exist."""
+    from fast3d_core.config import DATASETS
+
+    for name in names or ():
+        if name not in DATASETS:
+            raise UsageError(f"--dataset: there is no {name!r}; choose from {', '.join(DATASETS)}")
+
+
+def load(path: Path | None, overrides: list[str] | None) -> "Config":
+    """The config of a command; says so when it is the embedded demo."""
+    from fast3d_core.config import load_config
+
+    config = load_config(path, overrides or ())
+    if config.embedded:
+        note("no config given: using the embedded demo, a tiny Chat-Scene with RANDOM weights (its answers are noise)")
+    return config

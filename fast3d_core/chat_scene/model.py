@@ -1,0 +1,183 @@
+"""Chat-Scene: scene and question in, answer out, with a plan that says which visual tokens the LLM keeps."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from fast3d_core.chat_scene.checkpoint import load_checkpoint, merge, projector
+from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
+from fast3d_core.config import Config, GenerationConfig, need_path
+from fast3d_core.data.annotations import Scene
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, Plan
+from fast3d_core.vicuna import fast, reference
+from fast3d_core.vicuna.llm import Generation, Prompt, load_llm, shape_of
+
+# Chat-Scene's conversation (its prompts/system.txt and instruction.txt on one line).
+PREFIX = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. The conversation centers around an indoor scene. Object information: ["
+)
+AFTER_OBJECTS = "]. USER: "
+QUESTION = " {prompt} ASSISTANT: "
+
+_SCENES_KEPT = 64  # projected scenes kept on the device; ScanRefer asks some 67 questions a scene, in a row
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as text, and how it came about."""
+
+    text: str
+    generation: Generation
+
+
+class ChatScene:
+    """The model, in evaluation mode.
+
+    Attributes:
+        tokenizer, llm: the LLaMA with the checkpoint merged in.
+        objects: object slots of a prompt; each takes three tokens.
+        ignored: names in the checkpoint that are not used.
+    """
+
+    def __init__(
+        self,
+        llm: LlamaForCausalLM,
+        tokenizer: ChatSceneTokenizer,
+        projectors: tuple[nn.Module, nn.Module],
+        fixed_embeds: tuple[Tensor, Tensor],
+        objects: int,
+        ignored: Sequence[str] = (),
+    ):
+        self.llm = llm
+        self.tokenizer = tokenizer
+        self.objects = objects
+        self.ignored = list(ignored)
+        self._project_3d, self._project_2d = projectors
+        self._prefix, self._after_objects = fixed_embeds
+        self._scenes: OrderedDict[str, Tensor] = OrderedDict()
+
+    @classmethod
+    def from_config(cls, config: Config, device: torch.device | None = None) -> "ChatScene":
+        """Loads the released files that `config.model` names, onto `device` if given, else onto `config.model.device`.
+
+        Raises:
+            DataError: a file is missing, damaged, or does not fit the others.
+            UsageError: the device is not there.
+        """
+        device = device or pick_device(config.model.device)
+        llm = load_llm(need_path(config, "model.llm"), getattr(torch, config.model.dtype))
+        checkpoint = load_checkpoint(
+            need_path(config, "model.checkpoint"),
+            llm.config.num_hidden_layers,
+            allow_unexpected=config.model.allow_unexpected,
+        )
+        objects = config.data.max_objects
+        tokenizer = ChatSceneTokenizer(config.model.llm, objects=checkpoint.vocab - llm.config.vocab_size)
+        if tokenizer.vocab_size != llm.config.vocab_size:
+            raise DataError(
+                f"model.llm: tokenizer.model has {tokenizer.vocab_size} tokens, config.json says "
+                f"{llm.config.vocab_size}; are both from the same model?"
+            )
+        if len(tokenizer) - tokenizer.vocab_size < objects:
+            raise DataError(
+                f"model.checkpoint: {checkpoint.path} has {len(tokenizer) - tokenizer.vocab_size} object tokens, "
+                f"data.max_objects asks for {objects}"
+            )
+        # Chat-Scene embeds the fixed text before it loads the checkpoint, so with the original LLaMA rows.
+        fixed = tuple(
+            llm.model.embed_tokens(torch.tensor(ids)).to(device)
+            for ids in (tokenizer.encode(PREFIX, bos=True), tokenizer.encode(AFTER_OBJECTS))
+        )
+        hidden = llm.config.hidden_size
+        projectors = tuple(
+            projector(checkpoint, name, hidden).to(device) for name in ("object_proj", "object_img_proj")
+        )
+        merge(checkpoint, llm, config.model.lora_alpha)
+        llm.to(device)  # type: ignore[arg-type]  # the stub of transformers' own `to`
+        return cls(llm, tokenizer, projectors, fixed, objects, checkpoint.ignored)  # type: ignore[arg-type]
+
+    @property
+    def device(self) -> torch.device:
+        return self.llm.device
+
+    @property
+    def shape(self) -> LlmShape:
+        return shape_of(self.llm.config)
+
+    @property
+    def feature_widths(self) -> tuple[int, int]:
+        """Widths of the 3D and the 2D features it reads."""
+        return self._project_3d[0].in_features, self._project_2d[0].in_features  # type: ignore[index]
+
+    @torch.inference_mode()
+    def object_embeds(self, scene: Scene) -> Tensor:
+        """The scene's visual tokens, (3 x objects, hidden): identifier, 3D feature, 2D feature of each slot in turn."""
+        if scene.scene_id in self._scenes:
+            self._scenes.move_to_end(scene.scene_id)
+            return self._scenes[scene.scene_id]
+        widths = (scene.features_3d.shape[1], scene.features_2d.shape[1])
+        if widths != self.feature_widths:
+            raise DataError(
+                f"the features of {scene.scene_id} are {widths[0]} (3D) and {widths[1]} (2D) wide, "
+                f"the checkpoint reads {self.feature_widths[0]} and {self.feature_widths[1]}"
+            )
+        embeds = torch.empty(self.objects, TOKENS_PER_OBJECT, self.llm.config.hidden_size, device=self.device)
+        first = self.tokenizer.vocab_size
+        embeds[:, 0] = self.llm.model.embed_tokens.weight[first : first + self.objects]
+        pairs = ((scene.features_3d, self._project_3d), (scene.features_2d, self._project_2d))
+        for place, (features, project) in enumerate(pairs, start=1):
+            embeds[:, place] = project(nn.functional.normalize(features.to(self.device), dim=-1))
+        visual = embeds.flatten(0, 1).to(self.llm.dtype)
+        self._scenes[scene.scene_id] = visual
+        if len(self._scenes) > _SCENES_KEPT:
+            self._scenes.popitem(last=False)
+        return visual
+
+    @torch.inference_mode()
+    def prompt(self, scene: Scene, question: str) -> Prompt:
+        """System prefix | visual tokens | `]. USER: ` | question `ASSISTANT: `, embedded."""
+        ids = torch.tensor(self.tokenizer.encode(QUESTION.format(prompt=question)), device=self.device)
+        visual = self.object_embeds(scene)
+        text = self.llm.model.embed_tokens(ids)
+        embeds = torch.cat([self._prefix, visual, self._after_objects, text])
+        return Prompt(embeds, visual_start=len(self._prefix), visual=len(visual))
+
+    def generate(
+        self, prompts: Sequence[Prompt], plans: Sequence[Plan], settings: GenerationConfig, engine: str = "fast"
+    ) -> list[Answer]:
+        """Answers to a batch of prompts, each under its own plan (all with the same K).
+
+        Args:
+            engine: "fast" drops tokens and runs the batch at once; "reference" masks them, one sample after another.
+        """
+        bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
+        if engine == "fast":
+            generations = fast.generate(self.llm, prompts, plans, settings, bos, eos)
+        else:
+            pairs = zip(prompts, plans, strict=True)
+            generations = [reference.generate(self.llm, prompt, plan, settings, bos, eos) for prompt, plan in pairs]
+        return [Answer(tidy_answer(self.tokenizer.decode(g.ids)), g) for g in generations]
+
+
+def prompt_tokens(tokenizer: ChatSceneTokenizer, question: str) -> int:
+    """Tokens of a prompt that are not visual."""
+    fixed = len(tokenizer.encode(PREFIX, bos=True)) + len(tokenizer.encode(AFTER_OBJECTS))
+    return fixed + len(tokenizer.encode(QUESTION.format(prompt=question)))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a config names; `auto` is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"model.device is {name}, but torch finds no CUDA device; use --set model.device=cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise UsageError(f"model.device is {name}, but there are {torch.cuda.device_count()} CUDA devices")
+    return device

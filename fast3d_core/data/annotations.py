@@ -1,0 +1,173 @@
+"""The released annotation files: questions as `Sample`s, object features as `Scene`s."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast3d_core.data.files import load_json, load_torch
+from fast3d_core.errors import DataError
+
+_ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # their files carry Mask3D's name
+
+FEATURES_3D = "scannet_mask3d_uni3d_feats.pt"
+FEATURES_2D = "scannet_mask3d_videofeats.pt"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question of one dataset.
+
+    Attributes:
+        index: position in the annotation file; maps and plans are keyed by it.
+        prompt: the question, without the conversation around it.
+        obj_id: the target object's ground-truth id; pred_id: the detected object the question names (scan2cap).
+        ref_captions: reference answers (for multi3dref the ground-truth ids).
+        type_info: question type (multi3dref `eval_type`, sqa3d `sqa_type`), 0 where there is none.
+        caption: the answer to learn from, in training files only.
+    """
+
+    dataset: str
+    index: int
+    scene_id: str
+    prompt: str
+    obj_id: int
+    pred_id: int
+    qid: Any
+    ref_captions: tuple[Any, ...]
+    type_info: Any
+    caption: str | None
+
+    def record(self, answer: str) -> dict[str, Any]:
+        """The published prediction record."""
+        return {
+            "scene_id": self.scene_id,
+            "gt_id": self.obj_id,
+            "pred_id": self.pred_id,
+            "qid": self.qid,
+            "prompt": self.prompt,
+            "pred": answer,
+            "ref_captions": list(self.ref_captions),
+            "type_info": self.type_info,
+        }
+
+
+def published_order(record: dict[str, Any]) -> str:
+    """The key by which Chat-Scene sorts its prediction files."""
+    return f"{record['scene_id']}_{record['gt_id']:03}_{record['qid']}"
+
+
+def annotation_file(folder: Path, dataset: str, split: str = "val") -> Path:
+    """Where a dataset's questions are."""
+    middle = "_mask3d" if dataset in _ON_DETECTED_BOXES else ""
+    return folder / f"{dataset}{middle}_{split}.json"
+
+
+def load_samples(folder: Path, dataset: str, split: str = "val") -> list[Sample]:
+    """All questions of a dataset, in file order. Raises `DataError` for a malformed record."""
+    path = annotation_file(folder, dataset, split)
+    content = load_json(path, "data.annotations")
+    if not isinstance(content, list):
+        raise DataError(f"{path} should hold a list of questions, not {type(content).__name__}")
+    return [_sample(dataset, index, entry, path) for index, entry in enumerate(content)]
+
+
+def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
+    try:
+        return Sample(
+            dataset=dataset,
+            index=index,
+            scene_id=_text(entry["scene_id"]),
+            prompt=_text(entry["prompt"]),
+            obj_id=int(entry.get("obj_id", 0)),
+            pred_id=int(entry.get("pred_id", 0)),
+            qid=entry.get("qid", 0),
+            ref_captions=tuple(entry.get("ref_captions", ())),
+            type_info=entry.get("sqa_type", entry.get("eval_type", entry.get("type_info", 0))),
+            caption=entry.get("caption"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path}: record {index} is not a question ({reason})") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} should be text")
+    return value
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the LLM gets to know of a room: one feature pair for each object slot.
+
+    Attributes:
+        features_3d: (objects, 3D width) float32, zeros where a slot has none.
+        features_2d: (objects, 2D width) float32, likewise.
+        present: (objects,) bool, the slots that hold an object: one with a 3D or a 2D feature.
+    """
+
+    scene_id: str
+    features_3d: Tensor
+    features_2d: Tensor
+    present: Tensor
+
+
+class Scenes:
+    """The object features of all scenes, stacked scene by scene when asked for.
+
+    Args:
+        folder: the annotations folder.
+        objects: slots of a scene (100); features of objects beyond are left out, as in Chat-Scene.
+    """
+
+    def __init__(self, folder: Path, objects: int = 100):
+        self.folder = folder
+        self.objects = objects
+        self._features = [_by_scene(folder / name, objects) for name in (FEATURES_3D, FEATURES_2D)]
+        self.width_3d, self.width_2d = (width for _, width in self._features)
+
+    def __contains__(self, scene_id: str) -> bool:
+        return any(scene_id in features for features, _ in self._features)
+
+    def __getitem__(self, scene_id: str) -> Scene:
+        stacked = []
+        present = torch.zeros(self.objects, dtype=torch.bool)
+        for features, width in self._features:
+            slots = torch.zeros(self.objects, width)
+            for slot, feature in features.get(scene_id, {}).items():
+                slots[slot] = feature
+                present[slot] = True
+            stacked.append(slots)
+        return Scene(scene_id, stacked[0], stacked[1], present)
+
+    def check(self, samples: list[Sample]) -> None:
+        """Raises `DataError` if a sample's scene has no features."""
+        for sample in samples:
+            if sample.scene_id not in self:
+                raise DataError(
+                    f"{annotation_file(self.folder, sample.dataset).name}: record {sample.index} names scene "
+                    f"{sample.scene_id}, which has no features in {FEATURES_3D} or {FEATURES_2D}"
+                )
+
+
+def _by_scene(path: Path, objects: int) -> tuple[dict[str, dict[int, Tensor]], int]:
+    """scene -> slot -> feature, and the features' width."""
+    content = load_torch(path, "data.annotations", mmap=True)
+    if not isinstance(content, dict) or not content:
+        raise DataError(f"{path} should hold a dict of features such as 'scene0011_00_07'")
+    features: dict[str, dict[int, Tensor]] = defaultdict(dict)
+    widths: set[tuple[int, ...]] = set()
+    for key, feature in content.items():
+        scene_id, _, slot = str(key).rpartition("_")
+        if not scene_id or not slot.isdecimal() or not isinstance(feature, Tensor) or feature.dim() != 1:
+            raise DataError(f"{path}: {key!r} should be named like 'scene0011_00_07' and hold one feature vector")
+        widths.add(tuple(feature.shape))
+        if int(slot) < objects:
+            features[scene_id][int(slot)] = feature
+    if len(widths) != 1:
+        raise DataError(f"{path} mixes features of widths {sorted(width[0] for width in widths)}")
+    return dict(features), widths.pop()[0]

@@ -1,0 +1,110 @@
+"""Reading and writing files: nothing that is read may run code, nothing that is written is left half-done."""
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import pickle
+import re
+import tempfile
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from fast3d_core.errors import DataError
+
+# The one class that Chat-Scene pickles beside its tensors, as its own repository and as PyPI name it. It becomes an
+# OrderedDict, a type torch's restricted unpickler fills without running anything.
+_INERT: list[Any] = [(OrderedDict, "utils.easydict.EasyDict"), (OrderedDict, "easydict.EasyDict")]
+
+
+def need(path: Path, what: str) -> Path:
+    """`path` if it exists, else a `DataError` that names the nearest name in its folder."""
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # no permission to look, or a name that is too long
+        raise DataError(f"{what}: {str(path)[:200]} cannot be read ({error.strerror})") from None
+    folder = path.parent
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ("" if folder.is_dir() else f"; there is no folder {folder}")
+    raise DataError(f"{what}: {path} does not exist{hint}")
+
+
+def load_torch(path: Path, what: str, *, mmap: bool = False) -> Any:
+    """The content of a `.pt`/`.pth`/`.bin` file, loaded without executing anything in it (`weights_only=True`).
+
+    Raises `DataError` when the file is missing, truncated, or wants to import anything but tensors and plain data.
+    """
+    import torch  # not at the top: config.py reads files too, and `fast3d --help` must not wait for torch
+
+    need(path, what)
+    try:
+        with torch.serialization.safe_globals(_INERT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of old formats; errors tell what matters
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{what}: {path} was not loaded: {_refused(error)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged zip or pickle raises almost anything
+        raise DataError(f"{what}: {path} cannot be read ({_first_line(error)}); is it a complete download?") from None
+
+
+def load_json(path: Path, what: str) -> Any:
+    """The content of a JSON file; `DataError` when it is missing or not JSON."""
+    need(path, what)
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{what}: {path} is not valid JSON ({_first_line(error)})") from None
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears under its name only once it is whole and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON, written atomically."""
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """What torch's restricted unpickler found, without its advice to load the file unrestricted."""
+    found = re.search(r"WeightsUnpickler error:\s*([^\n]*)", str(error))
+    reason = f" ({found[1].strip()[:160]})" if found and found[1].strip() else ""
+    return f"it is damaged, or holds more than tensors and plain data{reason}"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:160] if text else type(error).__name__

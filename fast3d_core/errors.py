@@ -1,0 +1,17 @@
+"""Errors that are the user's to mend. The command line prints them as one line; everything else is our bug."""
+
+
+class Fast3DError(Exception):
+    """Something the user can mend; the message is one line that says what to do."""
+
+    exit_code = 1
+
+
+class DataError(Fast3DError):
+    """A file is missing, damaged, or does not fit the others (exit code 1)."""
+
+
+class UsageError(Fast3DError):
+    """An option or a config value that cannot be meant (exit code 2)."""
+
+    exit_code = 2

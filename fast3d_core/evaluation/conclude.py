@@ -1,0 +1,112 @@
+"""The end of a run: from the journal to prediction files, scores and costs."""
+
+from typing import Any
+
+import torch
+
+from fast3d_core.config import Config
+from fast3d_core.data.annotations import published_order
+from fast3d_core.data.files import write_json
+from fast3d_core.evaluation.journal import Journal
+from fast3d_core.evaluation.questions import Job, Questions
+from fast3d_core.evaluation.result import (
+    RESULT_FILE,
+    Pruning,
+    Result,
+    SampleCost,
+    Spread,
+    Timing,
+    describe_environment,
+    load_result,
+    save_result,
+)
+from fast3d_core.evaluation.scoring import score_predictions
+from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio
+from fast3d_core.vicuna.attention import backend
+from fast3d_core.vicuna.llm import read_shape
+
+
+def conclude(
+    config: Config, job: Job, questions: Questions, journal: Journal, device: torch.device, processes: int
+) -> Result:
+    """Writes predictions/, scores.json and result.json of a run whose batches are all done, and returns the result."""
+    if (journal.folder / RESULT_FILE).exists():
+        return load_result(journal.folder)
+    entries = [entry for _, batch in sorted(journal.batches().items()) for entry in batch]
+    predictions: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in questions.samples}
+    for entry in entries:
+        sample = questions.samples[entry["dataset"]][entry["index"]]
+        predictions[sample.dataset].append(sample.record(entry["pred"]))
+    for dataset, records in predictions.items():
+        records.sort(key=published_order)
+        write_json(journal.folder / "predictions" / f"{dataset}.json", records)
+    headline, metrics, stats, notes = score_predictions(predictions, questions.folder, part=questions.limit is not None)
+    shape = read_shape(config.model.llm, extra_tokens=questions.objects)
+    seconds = journal.seconds()
+    attention = backend(device, getattr(torch, config.model.dtype)) if config.eval.engine == "fast" else "eager"
+    result = Result(
+        name=job.name,
+        method=job.pruner.name,
+        settings=journal.settings,
+        seed=getattr(job.pruner, "seed", None),
+        samples={dataset: len(records) for dataset, records in predictions.items()},
+        headline=headline,
+        metrics=metrics,
+        pruning=_pruning(entries, questions, shape.layers),
+        cost=_cost(entries, questions, shape, config),
+        timing=Timing(seconds, len(entries) / seconds if seconds else 0.0),
+        environment=describe_environment(device, processes, attention),
+        notes=notes,
+    )
+    save_result(journal.folder, result, stats)
+    return result
+
+
+def _pruning(entries: list[dict[str, Any]], questions: Questions, layers: int) -> Pruning | None:
+    if not entries:
+        return None
+    visual = questions.objects * TOKENS_PER_OBJECT
+    present_tokens = {}
+    ratios, ratios_present, objects, tokens = [], [], [], []
+    for entry in entries:
+        scene = questions.samples[entry["dataset"]][entry["index"]].scene_id
+        if scene not in present_tokens:
+            present_tokens[scene] = questions.scenes[scene].present.repeat_interleave(TOKENS_PER_OBJECT)
+        present = present_tokens[scene]
+        kept = torch.arange(visual) if entry["kept"] is None else torch.tensor(entry["kept"])
+        ratios.append(100 * pruning_ratio(layers, entry["layer"], visual, len(kept)))
+        ratios_present.append(100 * pruning_ratio(layers, entry["layer"], int(present.sum()), int(present[kept].sum())))
+        objects.append(len(kept.div(TOKENS_PER_OBJECT, rounding_mode="floor").unique()))
+        tokens.append(len(kept))
+    return Pruning(_mean(ratios), _mean(ratios_present), Spread.of(objects), _mean(tokens))
+
+
+def _cost(entries: list[dict[str, Any]], questions: Questions, shape: LlmShape, config: Config) -> SampleCost | None:
+    if not entries:
+        return None
+    visual = questions.objects * TOKENS_PER_OBJECT
+    costs = [
+        cost(
+            shape,
+            layer=entry["layer"],
+            text=entry["tokens"] - visual,
+            visual=visual,
+            count=visual if entry["kept"] is None else len(entry["kept"]),
+            beams=config.generation.beams,
+            steps=entry["steps"],
+            element_bytes=getattr(torch, config.model.dtype).itemsize,
+        )
+        for entry in entries
+    ]
+    return SampleCost(
+        prefill_flops=_mean([c.prefill_flops for c in costs]),
+        decode_flops=_mean([c.decode_flops for c in costs]),
+        gap_flops=None,
+        kv_bytes=_mean([c.kv_bytes for c in costs]),
+        prompt_tokens=_mean([entry["tokens"] for entry in entries]),
+        new_tokens=_mean([entry["steps"] for entry in entries]),
+    )
+
+
+def _mean(values: "list[float] | list[int]") -> float:
+    return float(sum(values) / len(values))

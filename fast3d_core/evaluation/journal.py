@@ -1,0 +1,116 @@
+"""The journal of a run: what was answered so far, appended batch by batch, so that a killed run continues.
+
+A run folder holds `settings.json`, which says what the journal's answers depend on, and one `part-SSS-RR.jsonl` for
+each session and process. A line is one batch; a batch counts once its line is whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fast3d_core.data.files import load_json, write_json
+from fast3d_core.errors import DataError, UsageError
+
+SETTINGS_FILE = "settings.json"
+
+
+class Journal:
+    """The parts in one run folder.
+
+    Args:
+        folder: the run folder.
+        settings: plain data; everything that the answers depend on.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        self.folder = folder
+        self.settings = dict(settings)
+
+    def open(self, *, restart: bool = False) -> None:
+        """Makes the folder, or checks that it holds the same run. One process calls this.
+
+        Raises:
+            UsageError: the folder holds a run with other settings and `restart` is not set.
+            DataError: the folder cannot be written.
+        """
+        path = self.folder / SETTINGS_FILE
+        if restart and path.exists():  # a folder without settings is not a run of ours: leave it alone
+            shutil.rmtree(self.folder)
+        if path.exists():
+            changed = _differences(load_json(path, "run"), self.settings)
+            if changed:
+                raise UsageError(
+                    f"{self.folder} holds a run with other settings ({', '.join(changed[:4])}); "
+                    "choose another --name, or --restart to start over"
+                )
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, self.settings)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+    def batches(self) -> dict[int, list[dict[str, Any]]]:
+        """The samples of each batch that is done: batch number -> one dict a sample."""
+        return {line["batch"]: line["samples"] for lines in self._parts().values() for line in lines}
+
+    def seconds(self) -> float:
+        """Time spent generating: for each session that of its slowest process, added up."""
+        sessions: dict[int, list[float]] = {}
+        for (session, _), lines in self._parts().items():
+            sessions.setdefault(session, []).append(sum(line["seconds"] for line in lines))
+        return sum(max(times) for times in sessions.values())
+
+    def next_session(self) -> int:
+        """The number of the session that starts now; every process asks before any of them appends."""
+        return max((session for session, _ in self._parts()), default=-1) + 1
+
+    def append(self, session: int, process: int, batch: int, seconds: float, samples: list[dict[str, Any]]) -> None:
+        """Adds one batch, on disk when this returns."""
+        path = self.folder / f"part-{session:03}-{process:02}.jsonl"
+        line = json.dumps({"batch": batch, "seconds": round(seconds, 6), "samples": samples}, ensure_ascii=False)
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+    def _parts(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
+        """(session, process) -> its lines; a line that a kill cut short is left out."""
+        parts = {}
+        for path in sorted(self.folder.glob("part-*-*.jsonl")):
+            _, session, process = path.stem.split("-")
+            lines = []
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    lines.append(json.loads(line))
+                except ValueError:
+                    continue
+            parts[int(session), int(process)] = lines
+        return parts
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Where two plain values differ, as "key: old -> new"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*new, *(key for key in old if key not in new)]
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
+    new = json.loads(json.dumps(new))  # as it would be read back
+    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder} cannot be written ({error.strerror or error}); what is there is kept: "
+        "mend it, or choose another folder with --set runs=DIR, and run the same command again"
+    )

@@ -1,0 +1,202 @@
+"""`fast3d eval`: questions through Chat-Scene under a pruning method, batch by batch, to predictions and a result."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import PartialState
+
+from fast3d_core.chat_scene.model import ChatScene, pick_device
+from fast3d_core.config import Config, to_dict
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file
+from fast3d_core.errors import DataError
+from fast3d_core.evaluation.conclude import conclude
+from fast3d_core.evaluation.journal import Journal
+from fast3d_core.evaluation.questions import Job, Plans, Questions
+from fast3d_core.evaluation.result import Result
+from fast3d_core.gap.maps import map_file
+
+
+class Progress(Protocol):
+    """What a run tells about itself while it goes on; counts are this process's."""
+
+    def loading(self) -> None:
+        """The model is being loaded."""
+
+    def loaded(self, ignored: Sequence[str]) -> None:
+        """It is; `ignored` are tensors of the checkpoint that are not used."""
+
+    def start(self, run: str, dataset: str, total: int, done: int) -> None:
+        """A dataset of a run begins, `done` of its `total` samples answered before."""
+
+    def advance(self, run: str, dataset: str, samples: int) -> None:
+        """More samples are answered."""
+
+
+def evaluate(
+    config: Config, jobs: Sequence[Job], questions: Questions, progress: Progress, *, restart: bool = False
+) -> list[Result]:
+    """Runs the jobs one after another on one loaded model; each leaves a folder `config.runs / job.name`.
+
+    Under `accelerate launch` the batches are shared out, the first process merges, and the others return no results.
+    Jobs that are complete are read back without loading the model; those that were interrupted continue.
+
+    Raises:
+        UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`.
+    """
+    state = PartialState(cpu=config.model.device == "cpu")
+    batches = questions.batches(config.eval.batch_size)
+    plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
+    model = _Model(config, questions, state, progress)
+    results = []
+    for job, plan in zip(jobs, plans, strict=True):
+        journal = Journal(config.runs / job.name, settings(config, job, questions, model.device))
+        if state.is_main_process:
+            journal.open(restart=restart)
+        state.wait_for_everyone()
+        _answer(job.name, batches, plan, journal, model.answer, state, progress)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            results.append(conclude(config, job, questions, journal, model.device, state.num_processes))
+        state.wait_for_everyone()
+    return results
+
+
+def settings(config: Config, job: Job, questions: Questions, device: torch.device) -> dict[str, Any]:
+    """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
+    plain = to_dict(config)
+    files = [annotation_file(questions.folder, dataset) for dataset in questions.samples]
+    files += [questions.folder / FEATURES_3D, questions.folder / FEATURES_2D]
+    if job.maps is not None:
+        files += [map_file(job.maps, dataset) for dataset in questions.samples]
+    llm_files = [path for path in sorted(config.model.llm.iterdir()) if path.suffix in _LLM_SUFFIXES]
+    return {
+        "method": job.pruner.name,
+        **asdict(job.pruner),
+        **({} if job.maps is None else {"map_key": job.map_key}),
+        "datasets": list(questions.samples),
+        "limit": questions.limit,
+        "max_objects": questions.objects,
+        "lora_alpha": plain["model"]["lora_alpha"],
+        "dtype": plain["model"]["dtype"],
+        "device": device.type,
+        "generation": plain["generation"],
+        "batch_size": config.eval.batch_size,
+        "engine": config.eval.engine,
+        "files": {path.name: _fingerprint(path) for path in [*llm_files, config.model.checkpoint, *files]},
+    }
+
+
+_LLM_SUFFIXES = (".json", ".model", ".safetensors", ".bin")
+_SAMPLED_BYTES = 1 << 20
+
+
+def _fingerprint(path: Path) -> str:
+    """Size, and digest of the first and the last MiB: tells files apart without reading 14 GB."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is not a file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_SAMPLED_BYTES))
+        file.seek(max(size - _SAMPLED_BYTES, 0))
+        digest.update(file.read(_SAMPLED_BYTES))
+    return f"{size}-{digest.hexdigest()[:16]}"
+
+
+class _Model:
+    """The model, loaded when the first batch needs it, so that a finished run is read back without."""
+
+    def __init__(self, config: Config, questions: Questions, state: PartialState, progress: Progress):
+        self._config, self._questions, self._progress = config, questions, progress
+        shared = state.num_processes > 1 and config.model.device in ("auto", "cuda")
+        self.device = state.device if shared else pick_device(config.model.device)
+        self._model: ChatScene | None = None
+
+    def _get(self) -> ChatScene:
+        if self._model is None:
+            self._progress.loading()
+            model = ChatScene.from_config(self._config, self.device)
+            scenes, wanted = self._questions.scenes, model.feature_widths
+            if (scenes.width_3d, scenes.width_2d) != wanted:
+                raise DataError(
+                    f"the features in {self._questions.folder} are {scenes.width_3d} (3D) and {scenes.width_2d} (2D) "
+                    f"wide, {self._config.model.checkpoint} reads {wanted[0]} and {wanted[1]}"
+                )
+            self._model = model
+            self._progress.loaded(model.ignored)
+        return self._model
+
+    def answer(self, batch: Sequence[Sample], plans: Plans) -> list[dict[str, Any]]:
+        """A journal entry for each sample of a batch."""
+        config, scenes = self._config, self._questions.scenes
+        try:
+            model = self._get()
+            prompts = [model.prompt(scenes[sample.scene_id], sample.prompt) for sample in batch]
+            planned = [plans(sample) for sample in batch]
+            answers = model.generate(prompts, planned, config.generation, config.eval.engine)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise DataError(_out_of_memory(self.device, len(batch), loaded=self._model is not None)) from None
+        return [
+            {
+                "dataset": sample.dataset,
+                "index": sample.index,
+                "pred": answer.text,
+                "tokens": len(prompt),
+                "steps": answer.generation.steps,
+                "layer": plan.layer,
+                "kept": answer.generation.kept.tolist() if len(answer.generation.kept) < plan.visual else None,
+            }
+            for sample, prompt, plan, answer in zip(batch, prompts, planned, answers, strict=True)
+        ]
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _out_of_memory(device: torch.device, batch_size: int, *, loaded: bool) -> str:
+    if not loaded:
+        return f"the model does not fit into the memory of {device}; try --set model.dtype=bfloat16 or another device"
+    if batch_size == 1:
+        return f"{device} is out of memory at batch size 1; free some, or prune more"
+    return (
+        f"{device} is out of memory at batch size {batch_size}; answers so far are kept. "
+        f"Try --set eval.batch_size={batch_size // 2} with another --name, or with --restart"
+    )
+
+
+def _answer(
+    run: str,
+    batches: list[list[Sample]],
+    plans: Plans,
+    journal: Journal,
+    answer: Callable[[Sequence[Sample], Plans], list[dict[str, Any]]],
+    state: PartialState,
+    progress: Progress,
+) -> None:
+    """This process's share of the batches that are not done yet."""
+    done = journal.batches()
+    session = journal.next_session()
+    state.wait_for_everyone()  # every process has looked before the first one appends
+    pending = [number for number in range(len(batches)) if number not in done]
+    mine = pending[state.process_index :: state.num_processes]
+    started = None
+    for number in mine:
+        batch = batches[number]
+        dataset = batch[0].dataset
+        if dataset != started:
+            started = dataset
+            before = sum(len(batches[i]) for i in done if batches[i][0].dataset == dataset)
+            share = sum(len(batches[i]) for i in mine if batches[i][0].dataset == dataset)
+            progress.start(run, dataset, before + share, before)
+        start = time.perf_counter()
+        samples = answer(batch, plans)
+        journal.append(session, state.process_index, number, time.perf_counter() - start, samples)
+        progress.advance(run, dataset, len(batch))

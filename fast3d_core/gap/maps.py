@@ -1,0 +1,67 @@
+"""Attention map files, in the published form: `infer_attn_maps_{split}_{dataset}.pt`."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fast3d_core.data.files import load_torch
+from fast3d_core.errors import DataError
+
+MAP_KEYS = ("a_map", "a_map_ori")
+
+
+def map_file(folder: Path, dataset: str, split: str = "val") -> Path:
+    """Where a dataset's maps are."""
+    return folder / f"infer_attn_maps_{split}_{dataset}.pt"
+
+
+def load_maps(
+    folder: Path, dataset: str, samples: int, *, key: str = "a_map", objects: int = 100, split: str = "val"
+) -> dict[int, Tensor]:
+    """The maps of a dataset: sample index -> (objects,) float32.
+
+    Extraction writes a list of {"index", "a_map", "a_map_ori"}, in any order; GAP writes {index: {"a_map"}}. Both are
+    read by index. `samples` is the number of samples in the annotations.
+
+    Raises:
+        DataError: the file is missing or damaged, made for another dataset, lacks samples, or a map has the wrong
+            length or is not finite.
+    """
+    path = map_file(folder, dataset, split)
+    content = load_torch(path, "--maps")
+    maps: dict[int, Tensor] = {}
+    entries = content.items() if isinstance(content, dict) else _listed(content, path)
+    for index, entry in entries:
+        if not isinstance(index, int) or not isinstance(entry, dict):
+            raise DataError(f"{path} is not an attention map file: entry {index!r} should be {{'a_map': ...}} by index")
+        if key not in entry:
+            raise DataError(f"{path} holds no {key!r} (it has {', '.join(map(str, entry))}); choose with --map-key")
+        maps[index] = _checked(entry[key], index, objects, path)
+    extra = [i for i in maps if not 0 <= i < samples]
+    if extra:
+        raise DataError(f"{path} is for another dataset: it has sample {max(extra)}, {dataset} has {samples} samples")
+    missing = [i for i in range(samples) if i not in maps]
+    if missing:
+        raise DataError(
+            f"{path} lacks {len(missing)} of {samples} samples, sample {missing[0]} first; predict them again"
+        )
+    return maps
+
+
+def _listed(content: object, path: Path) -> list[tuple[object, object]]:
+    if not isinstance(content, list) or not all(isinstance(entry, dict) and "index" in entry for entry in content):
+        raise DataError(
+            f"{path} is not an attention map file: expected a dict by index or a list of entries with 'index'"
+        )
+    return [(entry["index"], entry) for entry in content]
+
+
+def _checked(value: object, index: int, objects: int, path: Path) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != objects or value.is_complex():
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(f"{path}: the map of sample {index} should hold {objects} numbers, one an object, not {found}")
+    scores = value.detach().reshape(objects).to(torch.float32)
+    if not torch.isfinite(scores).all():
+        raise DataError(f"{path}: the map of sample {index} holds NaN or infinity; predict it again")
+    return scores

@@ -1,0 +1,111 @@
+"""Which visual tokens of a sample stay, from which layer on, and what that costs.
+
+A `Plan` is the one thing that passes between the pruning methods, which make plans, and the engines, which carry them
+out. This module knows neither.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+TOKENS_PER_OBJECT = 3  # identifier, 3D feature, 2D feature
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The visual tokens of one sample that layers `layer`, `layer` + 1, ... see; the layers before see all of them.
+
+    Attributes:
+        layer: K, counted from 0; K = 0 drops tokens before the first layer.
+        visual: number of visual tokens in the prompt (300).
+        count: how many of them stay.
+        kept: (count,) int64 ascending offsets into the visual tokens; None while `choose` has to decide.
+        choose: for methods that look at the LLM's attention: given the score of each visual token, (visual,) float32
+            attention of the last prompt token at layer K - 1 averaged over heads, the offsets that stay.
+    """
+
+    layer: int
+    visual: int
+    count: int
+    kept: Tensor | None = None
+    choose: Callable[[Tensor], Tensor] | None = None
+
+    def resolve(self, scores: Tensor) -> Tensor:
+        """The kept offsets once the attention `scores` (visual,) are known."""
+        assert self.choose is not None  # only plans without `kept` are resolved
+        return self.choose(scores)
+
+
+@dataclass(frozen=True)
+class LlmShape:
+    """The sizes of a LLaMA that costs depend on."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+
+    @cached_property
+    def layer_macs(self) -> int:
+        """Multiply-adds of one layer's projections and MLP for one token."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return attention + 3 * self.hidden * self.intermediate
+
+    @cached_property
+    def parameters(self) -> int:
+        """Weights of the layers, the embedding and lm_head (norms left out)."""
+        return self.layers * self.layer_macs + 2 * self.vocab * self.hidden
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one sample costs the LLM.
+
+    Attributes:
+        prefill_flops, decode_flops: 2 per multiply-add of projections, MLP, causal QK and PV, and lm_head on the rows
+            that are scored (one in prefill, every beam in each decode step).
+        kv_bytes: key/value cache of the prompt, stored once per sample, and of the generated tokens of all beams.
+    """
+
+    prefill_flops: int
+    decode_flops: int
+    kv_bytes: int
+
+
+def layer_tokens(shape: LlmShape, layer: int, text: int, visual: int, count: int) -> list[int]:
+    """Prompt tokens that each layer sees: all before layer K, text and kept ones from there on."""
+    return [text + (visual if i < layer else count) for i in range(shape.layers)]
+
+
+def pruning_ratio(layers: int, layer: int, visual: int, count: int) -> float:
+    """Layer-averaged share of visual tokens that are pruned, (1 - K / L)(1 - count / visual)."""
+    return (1 - layer / layers) * (1 - count / visual) if visual else 0.0
+
+
+def cost(
+    shape: LlmShape, *, layer: int, text: int, visual: int, count: int, beams: int, steps: int, element_bytes: int
+) -> Cost:
+    """Cost of one sample.
+
+    Args:
+        layer, visual, count: of the plan.
+        text: prompt tokens that are not visual.
+        beams: beams that decode (all of them run until the sample is done).
+        steps: tokens generated; the first comes from prefill, each other one takes a decode pass.
+        element_bytes: bytes of one cached number.
+    """
+    tokens = layer_tokens(shape, layer, text, visual, count)
+    attended = shape.heads * shape.head_dim * 2  # multiply-adds of QK and PV for one query-key pair
+    head = shape.hidden * shape.vocab
+    prefill = sum(n * shape.layer_macs + attended * n * (n + 1) // 2 for n in tokens) + head
+    passes = max(steps - 1, 0)
+    # Pass s (1, 2, ...) sees the prompt and the s tokens generated before its output.
+    seen = sum(passes * n + passes * (passes + 1) // 2 for n in tokens)
+    decode = beams * (passes * (shape.layers * shape.layer_macs + head) + attended * seen)
+    cached = sum(tokens) + beams * passes * shape.layers
+    return Cost(2 * prefill, 2 * decode, cached * 2 * shape.kv_heads * shape.head_dim * element_bytes)

@@ -1,0 +1,53 @@
+"""What a pruning method is: an answer to which visual tokens of a sample stay, and from which layer on."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a method may look at before the LLM runs.
+
+    Attributes:
+        dataset, index: the sample's name; random methods draw from nothing else but these and their seed.
+        objects: object slots in the prompt (100).
+        scores: (objects,) float32 attention map, for methods with `needs_map`.
+    """
+
+    dataset: str
+    index: int
+    objects: int = 100
+    scores: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Pruner(ABC):
+    """A pruning method. Subclasses are dataclasses whose fields are their settings.
+
+    Fields have fixed names, by which the command line knows what a method takes: `layer` and `keep` (a token budget),
+    `alpha` (a share of attention), `seed`.
+    """
+
+    name: ClassVar[str]
+    needs_map: ClassVar[bool] = False
+    needs_attention: ClassVar[bool] = False
+
+    @abstractmethod
+    def plan(self, request: PlanRequest) -> Plan:
+        """The plan for one sample."""
+
+
+def top_tokens(scores: Tensor, count: int) -> Tensor:
+    """The `count` visual tokens of the best objects, ascending: published top-k over the map repeated for each token.
+
+    `scores` is (objects,). Taken on the CPU over float32, so that ties fall the same on every device; inside an object
+    (a `count` that is no multiple of 3) torch.topk decides, as in the published code.
+    """
+    repeated = scores.float().cpu().repeat_interleave(TOKENS_PER_OBJECT)
+    return torch.topk(repeated, count).indices.sort().values

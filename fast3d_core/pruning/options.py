@@ -1,0 +1,104 @@
+"""From a command's options to pruning methods: one for each method and each budget asked for."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fast3d_core.errors import UsageError
+from fast3d_core.pruning import METHODS, Pruner
+from fast3d_core.pruning.budget import Budget, check_keep, check_layer, from_preset, from_ratio
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What a user may say about a budget; None or empty where nothing was said.
+
+    Attributes:
+        presets: published settings (35, 65, 90), each a run of its own.
+        layer, keep: K and the visual tokens kept; ratio: layer-averaged percentage pruned.
+        alphas: shares of predicted attention, each a run of its own.
+        seed: of random draws.
+    """
+
+    presets: Sequence[int] = ()
+    layer: int | None = None
+    keep: int | None = None
+    ratio: float | None = None
+    alphas: Sequence[float] = ()
+    seed: int | None = None
+
+
+def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, objects: int) -> list[Pruner]:
+    """The methods, in the order given, for an LLM of `layers` layers and prompts of `objects` object slots.
+
+    A method takes the options that its fields name. Raises `UsageError` for an unknown method, a budget that is
+    missing, contradictory or out of range, and for an option that none of the methods takes.
+    """
+    classes = [_method(name) for name in dict.fromkeys(methods)]
+    taken = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    named = ", ".join(cls.name for cls in classes)
+    for option, field, given in (
+        ("--preset", "keep", options.presets),
+        ("--layer", "layer", options.layer is not None),
+        ("--keep", "keep", options.keep is not None),
+        ("--ratio", "keep", options.ratio is not None),
+        ("--alpha", "alpha", options.alphas),
+        ("--seed", "seed", options.seed is not None),
+    ):
+        if given and field not in taken:
+            raise UsageError(f"{option} means nothing to {named}")
+    return [pruner for cls in classes for pruner in _variants(cls, options, layers, objects)]
+
+
+def run_name(pruner: Pruner) -> str:
+    """The run folder's name for a method and its settings, e.g. `gap-K2-keep15`."""
+    parts = [pruner.name]
+    for field in dataclasses.fields(pruner):
+        label = {"layer": "K", "keep": "keep"}.get(field.name, field.name)
+        parts.append(f"{label}{getattr(pruner, field.name)}")
+    return "-".join(parts)
+
+
+def _method(name: str) -> type[Pruner]:
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"there is no method {name!r}; choose from {', '.join(METHODS)}{hint}")
+    return METHODS[name]
+
+
+def _variants(cls: type[Pruner], options: MethodOptions, layers: int, objects: int) -> list[Pruner]:
+    fields = {field.name for field in dataclasses.fields(cls)}
+    common: dict[str, Any] = {"seed": options.seed} if "seed" in fields and options.seed is not None else {}
+    if "keep" in fields:
+        budgets = _budgets(cls.name, options, layers, objects)
+        return [cls(layer=budget.layer, keep=budget.keep, **common) for budget in budgets]  # type: ignore[call-arg]
+    if "alpha" in fields:
+        if not options.alphas:
+            raise UsageError(f"{cls.name} needs --alpha, the share of predicted attention to keep (published: 0.21)")
+        return [cls(alpha=alpha, **common) for alpha in dict.fromkeys(options.alphas)]  # type: ignore[call-arg]
+    return [cls(**common)]
+
+
+def _budgets(method: str, options: MethodOptions, layers: int, objects: int) -> list[Budget]:
+    by_count = options.keep is not None
+    ways = [bool(options.presets), by_count, options.ratio is not None]
+    if sum(ways) != 1:
+        problem = "needs a budget" if not any(ways) else "takes one kind of budget"
+        raise UsageError(
+            f"{method} {problem}: --preset 35|65|90, or --layer K --keep N, or --ratio R (with or without --layer)"
+        )
+    if options.presets:
+        if options.layer is not None:
+            raise UsageError("--preset brings its own K; leave --layer out, or use --ratio with it")
+        return [from_preset(preset, layers, objects) for preset in dict.fromkeys(options.presets)]
+    if options.ratio is not None:
+        return [from_ratio(options.ratio, layers, layer=options.layer, objects=objects)]
+    if options.layer is None:
+        raise UsageError("--keep needs --layer K, the layer from which on only the kept tokens are seen")
+    assert options.keep is not None
+    check_layer(options.layer, layers)
+    check_keep(options.keep, objects)
+    return [Budget(options.layer, options.keep)]

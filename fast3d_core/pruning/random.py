@@ -1,0 +1,30 @@
+"""Random objects: what any guided method has to beat."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.pruning.base import PlanRequest, Pruner, top_tokens
+
+
+@dataclass(frozen=True)
+class Random(Pruner):
+    """The map-guided rule over a map of noise, so that it differs from GAP in nothing but the map.
+
+    The draw depends on seed, dataset and sample index only: not on batches, processes or the order of samples.
+    """
+
+    layer: int
+    keep: int
+    seed: int = 0
+    name: ClassVar[str] = "random"
+
+    def plan(self, request: PlanRequest) -> Plan:
+        key = f"{self.seed}/{request.dataset}/{request.index}".encode()
+        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big", signed=True))
+        noise = torch.rand(request.objects, generator=generator)
+        kept = top_tokens(noise, self.keep)
+        return Plan(self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, kept)

@@ -1,0 +1,141 @@
+"""The LLaMA weights, read from a Hugging Face folder, and the parts of a layer that every engine needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from fast3d_core.data.files import load_json, need
+from fast3d_core.errors import DataError
+from fast3d_core.plan import LlmShape
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the LLM reads.
+
+    Attributes:
+        embeds: (tokens, hidden).
+        visual_start: index of the first visual token; visual: how many there are, in one run.
+    """
+
+    embeds: Tensor
+    visual_start: int
+    visual: int
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the LLM answers to one prompt.
+
+    Attributes:
+        ids: token ids, BOS in front, EOS at the end if the answer was closed.
+        score: summed log-probability over length (`generation.length_penalty`); None for greedy search.
+        steps: tokens generated until this sample was done, the last one included.
+        kept: (count,) offsets of the visual tokens that layers >= K saw at prefill.
+        kept_per_step: the reference engine's set at prefill and at each decoding step (FastV picks anew), else empty.
+    """
+
+    ids: list[int]
+    score: float | None
+    steps: int
+    kept: Tensor
+    kept_per_step: tuple[Tensor, ...] = ()
+
+
+def read_shape(folder: Path, extra_tokens: int = 0) -> LlmShape:
+    """The LLM's sizes from its config.json, without reading weights."""
+    return shape_of(_read_config(folder), extra_tokens)
+
+
+def shape_of(config: LlamaConfig, extra_tokens: int = 0) -> LlmShape:
+    """The sizes that costs depend on."""
+    return LlmShape(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads or config.num_attention_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        intermediate=config.intermediate_size,
+        vocab=config.vocab_size + extra_tokens,
+    )
+
+
+def _read_config(folder: Path) -> LlamaConfig:
+    path = need(need(folder, "model.llm") / "config.json", "model.llm")
+    content = load_json(path, "model.llm")
+    if not isinstance(content, dict) or content.get("model_type") != "llama":
+        raise DataError(f"model.llm: {path} does not describe a LLaMA (model_type 'llama')")
+    try:
+        return LlamaConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises what its validators raise
+        raise DataError(f"model.llm: {path} is not a usable LLaMA config ({str(error).splitlines()[0]})") from None
+
+
+def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
+    """The LLM on the CPU, in evaluation mode, every tensor read from the folder (safetensors or .bin shards).
+
+    Raises:
+        DataError: the folder is incomplete; transformers alone would fill missing tensors with random numbers.
+    """
+    config = _read_config(folder)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+        llm, info = loaded
+    except Exception as error:  # damaged shards raise whatever their format's reader raises
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"model.llm: the weights in {folder} cannot be read ({first[:160]})") from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    wrong = sorted(info["missing_keys"]) + [str(key) for key in info.get("mismatched_keys", [])]
+    if wrong:
+        shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise DataError(f"model.llm: {folder} lacks tensors or has them in another shape: {shown}")
+    return llm.eval().requires_grad_(False)
+
+
+def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a decoder layer, positions already rotated in.
+
+    Args:
+        layer: a `LlamaDecoderLayer` of transformers.
+        x: (..., hidden) input of the layer; cos, sin: (..., head_dim) rotary tables of the rows' positions.
+
+    Returns:
+        q (..., heads, head_dim), k and v (..., kv heads, head_dim).
+    """
+    attention = layer.self_attn
+    normed = layer.input_layernorm(x)
+    q, k, v = (
+        projection(normed).unflatten(-1, (-1, attention.head_dim))
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    return q * cos + _rotate_half(q) * sin, k * cos + _rotate_half(k) * sin, v
+
+
+def finish_layer(layer: Any, x: Tensor, attended: Tensor) -> Tensor:
+    """The rest of a decoder layer: output projection, residual, MLP.
+
+    Args:
+        x: (..., hidden) input of the layer; attended: (..., heads, head_dim) what attention gathered.
+    """
+    x = x + layer.self_attn.o_proj(attended.flatten(-2))
+    return x + layer.mlp(layer.post_attention_layernorm(x))
+
+
+def _rotate_half(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)

@@ -1,0 +1,49 @@
+"""Ragged batches: the rows of all samples in one packed tensor, (total rows, ...), without padding."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class Packing:
+    """How many rows each sample has in a packed tensor, and where they are.
+
+    Attributes:
+        lengths: rows of each sample.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device):
+        self.lengths = list(lengths)
+        self.longest = max(self.lengths)
+        self.total = sum(self.lengths)
+        self.offsets = torch.tensor([0, *self.lengths], device=device).cumsum(0)  # (samples + 1,)
+
+    @property
+    def last(self) -> Tensor:
+        """(samples,) the last row of each sample."""
+        return self.offsets[1:] - 1
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """(samples, longest) bool: which places of the padded form hold a row; rows stand first, padding behind."""
+        places = torch.arange(self.longest, device=self.offsets.device)
+        return places < self.offsets.diff()[:, None]
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        places = torch.arange(self.longest, device=self.offsets.device)
+        return torch.where(self.valid, self.offsets[:-1, None] + places, 0)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(total, ...) -> (samples, longest, ...); what stands behind a sample's rows is arbitrary but finite."""
+        if self.total == self.longest * len(self.lengths):
+            return packed.unflatten(0, (len(self.lengths), self.longest))
+        return packed[self._rows]
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(samples, longest, ...) -> (total, ...)."""
+        if self.total == self.longest * len(self.lengths):
+            return padded.flatten(0, 1)
+        return padded[self.valid]

@@ -1,0 +1,83 @@
+"""The tiny recorded Chat-Scene: its files are the embedded demo, the published code's answers are in tests/data."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fast3d_core.chat_scene.model import ChatScene
+from fast3d_core.config import DATASETS, EMBEDDED, Config, load_config
+from fast3d_core.data.annotations import Sample, Scenes, load_samples
+from fast3d_core.gap.maps import load_maps
+from fast3d_core.plan import Plan
+from fast3d_core.pruning import FastV, Gap, PlanRequest, Pruner, Sap, Vanilla
+from fast3d_core.vicuna.llm import Prompt
+
+RECORDED = Path(__file__).parent / "data" / "chat_scene"
+MODES = sorted(path.stem for path in (RECORDED / "results").glob("*.json"))
+
+torch.set_num_threads(1)  # the tests share the cores
+
+
+@dataclass
+class Fixture:
+    """The model, its 15 recorded samples in recorded order, and their prompts."""
+
+    config: Config
+    model: ChatScene
+    samples: list[Sample]
+    prompts: list[Prompt]
+
+    def plans(self, pruner: Pruner, maps: Path | None = None, key: str = "a_map") -> list[Plan]:
+        loaded = {d: load_maps(maps, d, 3, key=key) for d in DATASETS} if maps else None
+        return [
+            pruner.plan(PlanRequest(s.dataset, s.index, 100, loaded[s.dataset][s.index] if loaded else None))
+            for s in self.samples
+        ]
+
+    def mode(self, mode: str) -> tuple[Pruner, Path | None, str]:
+        """The method, the maps folder and the map key of a recorded mode."""
+        folders = {
+            "gap": self.config.maps.predicted,
+            "syn": RECORDED / "pred_attn_maps_syn",
+            "amap": self.config.maps.targets,
+            "amapori": self.config.maps.targets,
+        }
+        if mode == "vanilla":
+            return Vanilla(), None, "a_map"
+        if m := re.fullmatch(r"fastv_K(\d+)_rank(\d+)", mode):
+            return FastV(int(m[1]), int(m[2])), None, "a_map"
+        if m := re.fullmatch(r"(?:map|oracle)_(\w+)_K(\d+)_rank(\d+)", mode):
+            return Gap(int(m[2]), int(m[3])), folders[m[1]], "a_map_ori" if m[1] == "amapori" else "a_map"
+        m = re.fullmatch(r"sap_(\w+)_K0_alpha([\d.]+)", mode)
+        assert m, mode
+        return Sap(float(m[2])), folders[m[1]], "a_map"
+
+
+@pytest.fixture(scope="session")
+def fixture() -> Fixture:
+    config = load_config(EMBEDDED)
+    model = ChatScene.from_config(config)
+    scenes = Scenes(config.data.annotations)
+    order = ("scanrefer", "scan2cap", "scanqa", "sqa3d", "multi3dref")
+    samples = [sample for dataset in order for sample in load_samples(config.data.annotations, dataset)]
+    return Fixture(config, model, samples, [model.prompt(scenes[s.scene_id], s.prompt) for s in samples])
+
+
+@pytest.fixture(scope="session")
+def recorded() -> dict[str, list[dict[str, Any]]]:
+    """mode -> what the published code gave for each of the 15 samples."""
+    return {mode: json.loads((RECORDED / "results" / f"{mode}.json").read_text()) for mode in MODES}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A writable copy of the released files in miniature, with its fast3d.yaml; what a test breaks, it breaks here."""
+    folder = tmp_path / "files"
+    shutil.copytree(EMBEDDED.parent, folder)
+    return folder

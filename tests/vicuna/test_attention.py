@@ -1,0 +1,132 @@
+"""Packed attention against the obvious loop, and the flash-attn adapter against a stand-in."""
+
+import inspect
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fast3d_core.vicuna import attention, flash
+from fast3d_core.vicuna.attention import beam_attention, prefill_attention, row_weights
+from fast3d_core.vicuna.packing import Packing
+
+CPU = torch.device("cpu")
+
+
+def plain_attention(q, k, v):
+    """Causal attention of one sample, a query at a time. q (n, heads, d), k and v (n, kv heads, d)."""
+    out = torch.empty_like(q)
+    group = q.shape[1] // k.shape[1]
+    for i in range(len(q)):
+        for h in range(q.shape[1]):
+            scores = k[: i + 1, h // group] @ q[i, h] / q.shape[-1] ** 0.5
+            out[i, h] = scores.softmax(0) @ v[: i + 1, h // group]
+    return out
+
+
+def packed(lengths, heads, kv_heads, d=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(sum(lengths), n, d) for n in (heads, kv_heads, kv_heads)]
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), kv_heads=st.sampled_from([1, 2, 4]))
+def test_prefill_attention(lengths, kv_heads):
+    q, k, v = packed(lengths, 4, kv_heads)
+    want = torch.cat([plain_attention(*parts) for parts in zip(*(x.split(lengths) for x in (q, k, v)), strict=True)])
+    torch.testing.assert_close(prefill_attention(q, k, v, Packing(lengths, CPU)), want)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), kv_heads=st.sampled_from([1, 2, 4]))
+def test_last_rows_alone_equal_the_last_rows_of_all(lengths, kv_heads):
+    q, k, v = packed(lengths, 4, kv_heads)
+    packing = Packing(lengths, CPU)
+    whole = prefill_attention(q, k, v, packing)[packing.last]
+    rows = beam_attention(q[packing.last][:, None], (packing.pad(k), packing.pad(v)), packing.valid)[:, 0]
+    torch.testing.assert_close(rows, whole)
+    weights = row_weights(q[packing.last], packing.pad(k), packing.valid)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(len(lengths), 4))
+    values = packing.pad(v).repeat_interleave(4 // kv_heads, dim=2)
+    torch.testing.assert_close(torch.einsum("bht,bthd->bhd", weights, values), whole)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    beams=st.integers(1, 3),
+    steps=st.integers(1, 4),
+    kv_heads=st.sampled_from([2, 4]),
+)
+def test_beams_attend_to_the_shared_prompt_and_their_own_suffix(lengths, beams, steps, kv_heads):
+    generator = torch.Generator().manual_seed(1)
+    samples, heads, d = len(lengths), 4, 8
+    packing = Packing(lengths, CPU)
+    _, k, v = packed(lengths, heads, kv_heads)
+    q = torch.randn(samples, beams, heads, d, generator=generator)
+    suffix = [torch.randn(samples, beams, steps, kv_heads, d, generator=generator) for _ in range(2)]
+    got = beam_attention(q, (packing.pad(k), packing.pad(v)), packing.valid, (suffix[0], suffix[1]))
+    for s, (own_k, own_v) in enumerate(zip(k.split(lengths), v.split(lengths), strict=True)):
+        for b in range(beams):
+            keys, values = torch.cat([own_k, suffix[0][s, b]]), torch.cat([own_v, suffix[1][s, b]])
+            for h in range(heads):
+                kv = h // (heads // kv_heads)
+                weights = (keys[:, kv] @ q[s, b, h] / d**0.5).softmax(0)
+                torch.testing.assert_close(got[s, b, h], weights @ values[:, kv])
+
+
+def test_packing_pads_and_unpads():
+    packing = Packing([2, 4, 1], CPU)
+    x = torch.arange(7)
+    padded = packing.pad(x)
+    assert padded.shape == (3, 4)
+    assert padded[packing.valid].tolist() == x.tolist()
+    assert packing.unpad(padded).tolist() == x.tolist()
+    assert packing.last.tolist() == [1, 5, 6]
+
+
+def flash_attn_varlen_func(
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False,
+    window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False, block_table=None,
+):  # fmt: skip
+    """A stand-in with the signature that flash-attn 2 documents, computed by SDPA."""
+    assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+    assert (dropout_p, window_size, softcap, alibi_slopes, block_table) == (0.0, (-1, -1), 0.0, None, None)
+    out = []
+    for i in range(len(cu_seqlens_q) - 1):
+        rows_q = slice(int(cu_seqlens_q[i]), int(cu_seqlens_q[i + 1]))
+        rows_k = slice(int(cu_seqlens_k[i]), int(cu_seqlens_k[i + 1]))
+        assert rows_q.stop - rows_q.start <= max_seqlen_q and rows_k.stop - rows_k.start <= max_seqlen_k
+        heads_first = (x.transpose(0, 1) for x in (q[rows_q], k[rows_k], v[rows_k]))
+        out.append(
+            torch.nn.functional.scaled_dot_product_attention(
+                *heads_first, is_causal=causal, scale=softmax_scale, enable_gqa=True
+            ).transpose(0, 1)
+        )
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_flash_adapter(monkeypatch, kv_heads):
+    calls = []
+
+    def stand_in(*args, **kwargs):
+        calls.append(inspect.signature(flash_attn_varlen_func).bind(*args, **kwargs))
+        return flash_attn_varlen_func(*args, **kwargs)
+
+    lengths = [3, 7, 1, 5]
+    packing = Packing(lengths, CPU)
+    q, k, v = packed(lengths, 4, kv_heads)
+    want = prefill_attention(q, k, v, packing)
+    monkeypatch.setattr(flash, "_varlen_func", lambda: stand_in)
+    monkeypatch.setattr(flash, "usable", lambda device, dtype: True)
+    assert attention.backend(CPU, torch.bfloat16) == "flash-attn"
+    torch.testing.assert_close(prefill_attention(q, k, v, packing), want)
+    assert len(calls) == 1
+
+
+def test_flash_attn_is_not_needed():
+    assert attention.backend(CPU, torch.float32) == "sdpa"
+    assert not flash.usable(CPU, torch.bfloat16)
