@@ -8,7 +8,7 @@ import typer
 
 from fast3d_cli.commands.eval import eval_command
 
-# from fast3d_cli.commands.report import report
+from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.console import err, error
 from fast3d_core.errors import Fast3DError

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
@@ -138,9 +139,11 @@ def _jobs(config: "Config", pruners: list, name: str | None, maps: Path | None, 
 def _results_table(results: "list[Result]") -> Table:
     from fast3d_core.metrics import HEADLINES
 
-    table = Table("run", *(HEADLINES[dataset].label for dataset in results[0].headline), "pruned", "samples/s")
+    labels = [HEADLINES[dataset].label.replace(" ", "\n", 1) for dataset in results[0].headline]
+    table = Table("run", *labels, "pruned", "samples\nper s", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for result in results:
         scores = ["-" if value is None else f"{value:.2f}" for value in result.headline.values()]
         pruned = f"{result.pruning.ratio:.1f}%" if result.pruning else "-"
@@ -174,9 +177,10 @@ def _dry_run(config: "Config", jobs: "list[Job]", questions: "Questions", json: 
 
 
 def _estimates_table(estimates: "list[Estimate]") -> Table:
-    table = Table("run", "K", "kept tokens mean (p5-p95)", "pruned", "memory", "time")
+    table = Table("run", "K", "kept tokens\nmean (p5-p95)", "pruned", "memory", "time", box=SIMPLE)
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for one in estimates:
         kept = f"{one.kept_tokens.mean:.1f} ({one.kept_tokens.p5:.0f}-{one.kept_tokens.p95:.0f})"
         hours, seconds = divmod(round(one.seconds), 3600)

@@ -115,7 +115,8 @@ def _print_table(name: "Column", columns: "Sequence[Column]") -> None:
     table = _table([type(name)(name.title, broken), *columns])
     table.columns[0].justify = "left"
     # Never narrower than the numbers: a terminal that is may break lines, but no number is cut.
-    out.print(table, width=max(out.width, width + _GAP + numbers), soft_wrap=False, crop=False)
+    table.width = None if out.width >= width + _GAP + numbers else width + _GAP + numbers
+    out.print(table, soft_wrap=False, crop=False)
 
 
 def _table(columns: "Sequence[Column]") -> Table:

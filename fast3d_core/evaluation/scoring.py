@@ -29,7 +29,7 @@ def score_predictions(
     stats: dict[str, DatasetStats] = {}
     notes: list[str] = []
     for dataset, records in predictions.items():
-        scored = score(dataset, records, references)
+        scored = score(dataset, records, references, part=part)
         value = scored.metrics.get(HEADLINES[dataset].key)
         headlines[dataset] = None if value is None else 100 * value
         metrics |= scored.metrics

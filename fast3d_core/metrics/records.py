@@ -1,0 +1,137 @@
+"""What a benchmark reads, a prediction record, and what it returns, a `Score`."""
+
+import zlib
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fast3d_core.errors import DataError
+from fast3d_core.metrics.references import SceneBoxes
+
+
+@dataclass(frozen=True)
+class Score:
+    """The metrics of one benchmark and what a bootstrap needs to resample its headline.
+
+    `metrics` holds fractions (0.504, not 50.4; CIDEr goes to 10) under the published scorer's names, and None where a
+    metric cannot be computed; `notes` says why. `stats` (n, k) float64 has one row of sufficient statistics per record
+    (Scan2Cap: per corpus key), so that `headline(dataset, stats.sum(0))` is the headline metric; `keys` (n) says what
+    each row is, the same for the same question whatever method answered it and in whatever order.
+    """
+
+    dataset: str
+    samples: int
+    metrics: dict[str, float | None]
+    stats: np.ndarray
+    keys: list[str]
+    notes: list[str]
+
+
+class Record:
+    """One prediction record whose every flaw becomes one `DataError` line that names the dataset and the position.
+
+    Fields, as the published evaluation writes them: scene_id, gt_id, pred_id, qid, prompt, pred, ref_captions,
+    type_info. A benchmark asks only for those that it reads.
+    """
+
+    def __init__(self, dataset: str, position: int, fields: Any) -> None:
+        self.dataset = dataset
+        self.position = position
+        if not isinstance(fields, dict):
+            raise self.error(f"a prediction record must be an object, not {type(fields).__name__}; evaluate again")
+        self.fields = fields
+
+    def error(self, text: str) -> DataError:
+        """A `DataError` that says where; positions count from 0."""
+        return DataError(f"{self.dataset} predictions, record {self.position}: {text}")
+
+    def text(self, name: str) -> str:
+        """The string `name`."""
+        value = self._field(name)
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def index(self, name: str) -> int:
+        """The non-negative integer `name`."""
+        value = self._field(name)
+        if not _is_index(value):
+            raise self._wrong(name, "a non-negative integer")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """The list `name` of at least one string."""
+        value = self._field(name)
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            raise self._wrong(name, "a list of at least one string")
+        return value
+
+    def indices(self, name: str) -> list[int]:
+        """The list `name`, perhaps empty, of non-negative integers."""
+        value = self._field(name)
+        if not isinstance(value, list) or not all(_is_index(item) for item in value):
+            raise self._wrong(name, "a list of non-negative integers")
+        return value
+
+    def choice(self, name: str, among: Collection[Any]) -> Any:
+        """The value `name`, one of `among`, which are all of one type."""
+        value = self._field(name)
+        if type(value) is not type(next(iter(among))) or value not in among:
+            raise self._wrong(name, f"one of {', '.join(map(str, among))}")
+        return value
+
+    def boxes(self, boxes: SceneBoxes) -> np.ndarray:
+        """(n, 6) boxes of the record's scene."""
+        scene = self.text("scene_id")
+        if scene not in boxes.scenes:
+            raise self.error(f"scene {scene} is not in {boxes.file}; use the annotations that the predictions are for")
+        return boxes.scenes[scene]
+
+    def box(self, boxes: SceneBoxes, index: int, name: str) -> np.ndarray:
+        """(6,) box `index` of the record's scene; `name` is what the index came from, for the error."""
+        found = self.boxes(boxes)
+        if index >= len(found):
+            raise self.error(
+                f"{name} is {index}, but {self.text('scene_id')} has {len(found)} boxes in {boxes.file}; "
+                "use the annotations that the predictions are for"
+            )
+        return found[index]
+
+    def _field(self, name: str) -> Any:
+        if name not in self.fields:
+            raise self.error(f"the field {name} is missing; repair the file or evaluate again")
+        return self.fields[name]
+
+    def _wrong(self, name: str, kind: str) -> DataError:
+        value = repr(self.fields[name])
+        shown = value if len(value) <= 60 else value[:57] + "..."
+        return self.error(f"{name} must be {kind}, not {shown}; repair the file or evaluate again")
+
+
+def record_keys(records: Sequence[Record]) -> list[str]:
+    """A key per record, made of what was asked and not of the answer or the position, so that two runs pair up.
+
+    The ids do not tell two ScanRefer descriptions of one object apart, hence a checksum of the prompt; a question that
+    is asked twice gets "#1" the second time.
+    """
+    seen: Counter[str] = Counter()
+    keys = []
+    for record in records:
+        ids = [str(record.fields.get(name, "")) for name in ("scene_id", "gt_id", "pred_id", "qid")]
+        prompt = zlib.crc32(str(record.fields.get("prompt", "")).encode("utf-8", "surrogatepass"))
+        key = "|".join([*ids, f"{prompt:08x}"])
+        keys.append(f"{key}#{seen[key]}" if seen[key] else key)
+        seen[key] += 1
+    return keys
+
+
+def mean(values: np.ndarray) -> float | None:
+    """The mean, None where there is nothing to average."""
+    return float(values.mean()) if values.size else None
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,59 @@
+import pytest
+
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.evaluation.journal import Journal
+
+
+def journal(folder, **settings):
+    return Journal(folder / "run", {"method": "gap", "keep": 15} | settings)
+
+
+def test_batches_come_back_and_a_torn_line_does_not_count(tmp_path):
+    j = journal(tmp_path)
+    j.open()
+    assert j.next_session() == 0
+    j.append(0, 0, batch=0, seconds=1.5, samples=[{"index": 0}])
+    j.append(0, 1, batch=1, seconds=2.0, samples=[{"index": 1}])
+    j.append(0, 0, batch=2, seconds=1.0, samples=[{"index": 2}])
+    part = j.folder / "part-000-00.jsonl"
+    part.write_text(part.read_text()[:-9])  # the kill came in the middle of batch 2
+    assert j.batches() == {0: [{"index": 0}], 1: [{"index": 1}]}
+    assert j.next_session() == 1
+    j.append(1, 0, batch=2, seconds=4.0, samples=[{"index": 2}])
+    assert sorted(j.batches()) == [0, 1, 2]
+    assert j.seconds() == 2.0 + 4.0  # the slowest process of each session
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    journal(tmp_path).open()
+    journal(tmp_path).open()  # the same run continues
+    with pytest.raises(UsageError, match=r"other settings \(keep: 15 -> 60\); choose another --name, or --restart"):
+        journal(tmp_path, keep=60).open()
+    journal(tmp_path).append(0, 0, 0, 1.0, [])
+    journal(tmp_path, keep=60).open(restart=True)
+    assert journal(tmp_path, keep=60).batches() == {}
+
+
+def test_restart_leaves_folders_that_are_no_runs_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    journal(tmp_path).open(restart=True)
+    assert (tmp_path / "run" / "thesis.txt").exists()
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "run").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match="cannot be written"):
+        journal(tmp_path).open()
+
+
+def test_full_disk(tmp_path):
+    """/dev/full stands in for a disk without space."""
+    j = journal(tmp_path)
+    j.open()
+    j.append(0, 0, 0, 1.0, [])
+    (j.folder / "part-001-00.jsonl").symlink_to("/dev/full")
+    with pytest.raises(DataError, match="No space left on device.*what is there is kept"):
+        j.append(1, 0, 1, 1.0, [])
+    (j.folder / "part-001-00.jsonl").unlink()
+    assert sorted(j.batches()) == [0]

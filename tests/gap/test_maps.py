@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from fast3d_core.config import EMBEDDED
+from fast3d_core.errors import DataError
+from fast3d_core.gap.maps import load_maps, map_file
+
+
+def write(folder, content, dataset="scanqa"):
+    torch.save(content, map_file(folder, dataset))
+    return folder
+
+
+def entries(count=3, **changes):
+    return {i: {"a_map": torch.arange(100.0) + i} | changes for i in range(count)}
+
+
+def test_dict_and_list_forms(tmp_path):
+    """GAP writes a dict, extraction a list; a list is read by its indices, whatever its order."""
+    as_dict = load_maps(write(tmp_path, entries()), "scanqa", 3)
+    listed = [{"index": i, "a_map": torch.arange(100.0) + i, "a_map_ori": -torch.arange(100.0)} for i in (2, 0, 1)]
+    as_list = load_maps(write(tmp_path, listed), "scanqa", 3)
+    assert all(torch.equal(as_dict[i], as_list[i]) for i in range(3))
+    assert load_maps(tmp_path, "scanqa", 3, key="a_map_ori")[1].tolist() == (-torch.arange(100.0)).tolist()
+
+
+def test_recorded_files():
+    folder = EMBEDDED.parent / "outputs"
+    assert len(load_maps(folder / "pred_attn_maps", "sqa3d", 3)) == 3
+    assert load_maps(folder / "infer_attn_maps", "sqa3d", 3, key="a_map_ori")[2].shape == (100,)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (entries(2), "lacks 1 of 3 samples"),
+        (entries(5), "is for another dataset: it has sample 4, scanqa has 3 samples"),
+        (entries(a_map=torch.full((100,), torch.nan)), "NaN or infinity"),
+        (entries(a_map=torch.zeros(99)), r"should hold 100 numbers, one an object, not \(99,\)"),
+        (entries(a_map=[0.0] * 100), "not list"),
+        ({0: torch.zeros(100)}, "not an attention map file"),
+        ({"a": {"a_map": torch.zeros(100)}}, "not an attention map file"),
+        ([torch.zeros(100)], "not an attention map file"),
+        (torch.zeros(100), "not an attention map file"),
+        ([{"index": 0}], "holds no 'a_map'"),
+    ],
+)
+def test_bad_content(tmp_path, content, message):
+    with pytest.raises(DataError, match=message) as error:
+        load_maps(write(tmp_path, content), "scanqa", 3)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_key_names_those_that_are_there(tmp_path):
+    with pytest.raises(DataError, match=r"holds no 'a_map_ori' \(it has a_map\); choose with --map-key"):
+        load_maps(write(tmp_path, entries()), "scanqa", 3, key="a_map_ori")
+
+
+def test_missing_and_truncated_file(tmp_path):
+    write(tmp_path, entries())
+    with pytest.raises(DataError, match=r"val_scanrefer.pt does not exist; did you mean infer_attn_maps_val_scanqa.pt"):
+        load_maps(tmp_path, "scanrefer", 3)
+    path = map_file(tmp_path, "scanqa")
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_maps(tmp_path, "scanqa", 3)

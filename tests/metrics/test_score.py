@@ -1,0 +1,211 @@
+"""`score` and `headline` as their callers use them: statistics, keys, empty and damaged predictions."""
+
+import copy
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.metrics import DATASETS, HEADLINES, References, headline, score
+
+DATA = Path(__file__).parents[1] / "data" / "metrics"
+REFERENCES = References(DATA / "annotations")
+PREDICTIONS = {name: json.loads((DATA / "preds" / f"preds_{name}.json").read_text("utf-8")) for name in DATASETS}
+
+
+@settings(deadline=None, max_examples=12)
+@pytest.mark.parametrize("dataset", DATASETS)
+@given(data=st.data())
+def test_statistics_of_a_subset_add_up_to_its_headline(dataset, data):
+    records = PREDICTIONS[dataset]
+    chosen = data.draw(st.lists(st.integers(0, len(records) - 1), min_size=1, max_size=len(records)))
+    result = score(dataset, [records[index] for index in chosen], REFERENCES, meteor=False)
+    value = result.metrics[HEADLINES[dataset].key]
+    assert headline(dataset, result.stats.sum(0)) == pytest.approx(value, abs=1e-12, rel=0)
+    if dataset != "scan2cap":  # whose rows are the corpus's
+        whole = score(dataset, records, REFERENCES, meteor=False)
+        np.testing.assert_array_equal(result.stats, whole.stats[chosen])
+        assert headline(dataset, whole.stats[chosen].sum(0)) == pytest.approx(value, abs=1e-12, rel=0)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_headline_of_many_resamples_at_once(dataset):
+    stats = score(dataset, PREDICTIONS[dataset], REFERENCES, meteor=False).stats
+    draws = np.random.default_rng(0).integers(0, len(stats), (7, len(stats)))
+    sums = stats[draws].sum(1)
+    many = headline(dataset, sums)
+    assert many.shape == (7,)
+    np.testing.assert_array_equal(many, [headline(dataset, row) for row in sums])
+    assert len(set(many.tolist())) > 1
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_keys_say_what_a_row_is_wherever_its_record_stands(dataset):
+    asked = {(record["scene_id"], record["gt_id"]): record for record in PREDICTIONS[dataset]}
+    records = PREDICTIONS[dataset] if dataset != "scan2cap" else list(asked.values())  # one prediction an object
+    records = [record | {"qid": f"question {index}"} for index, record in enumerate(records)]
+    shuffled = random.Random(1).sample(records, len(records))
+    first, second = (score(dataset, each, REFERENCES, meteor=False) for each in (records, shuffled))
+    rows = dict(zip(second.keys, second.stats.tolist(), strict=True))
+    assert {key: rows[key] for key in first.keys} == dict(zip(first.keys, first.stats.tolist(), strict=True))
+    other_answers = score(dataset, [record | {"pred": "No."} for record in records], REFERENCES, meteor=False)
+    assert other_answers.keys == first.keys
+
+
+def test_two_descriptions_of_one_object_have_two_keys():
+    record = PREDICTIONS["scanrefer"][0]
+    records = [record, record | {"prompt": "the other one"}, record]
+    keys = score("scanrefer", records, REFERENCES).keys
+    assert len(set(keys)) == 3
+    assert keys[2] == f"{keys[0]}#1"
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_no_records_no_score(dataset):
+    result = score(dataset, [], REFERENCES, meteor=False)
+    assert result.samples == 0
+    assert HEADLINES[dataset].key in result.metrics
+    assert set(result.metrics.values()) == {None}
+    assert len(result.stats) == 0
+    assert result.keys == []
+    assert len(result.notes) == 1
+    assert "no records" in result.notes[0]
+
+
+@pytest.mark.parametrize(("kept", "missing"), [(0, "Multiple"), (1, "Unique")])
+def test_a_split_without_a_record_is_null(kept, missing):
+    records = [
+        record
+        for record in PREDICTIONS["scanrefer"]
+        if REFERENCES.unique_multiple[record["scene_id"]][str(record["gt_id"])] == kept
+    ]
+    result = score("scanrefer", records, REFERENCES)
+    nulls = {key for key, value in result.metrics.items() if value is None}
+    assert nulls == {f"[scanrefer] {missing} Acc@0.25", f"[scanrefer] {missing} Acc@0.50"}
+    assert [missing in note for note in result.notes] == [True]
+
+
+def annotations(folder, *names):
+    for name in names or ("scannet_mask3d_val_attributes.pt", "scannet_val_attributes.pt", "scan2cap_val_corpus.json"):
+        shutil.copy(DATA / "annotations" / name, folder)
+    return References(folder)
+
+
+def test_without_a_lookup_both_splits_are_null(tmp_path):
+    result = score("scanrefer", PREDICTIONS["scanrefer"], annotations(tmp_path))
+    assert sum(value is None for value in result.metrics.values()) == 4
+    assert result.metrics["[scanrefer] Acc@0.50"] == 0.4
+    assert "scanrefer_unique_multiple_lookup.json" in result.notes[0]
+
+
+def test_objects_of_the_corpus_without_a_prediction_are_counted_and_noted():
+    result = score("scan2cap", PREDICTIONS["scan2cap"][:3], REFERENCES, meteor=False)
+    assert len(result.stats) == len(result.keys) == 62
+    assert "59 of the corpus's 62 objects" in result.notes[0]
+
+
+@pytest.mark.parametrize("dataset", ["scan2cap", "scanqa", "sqa3d"])
+def test_meteor_is_null_and_noted_where_it_cannot_run(dataset, monkeypatch):
+    monkeypatch.setattr("fast3d_core.metrics.meteor.available", lambda: "METEOR is null: there is no Java.")
+    result = score(dataset, PREDICTIONS[dataset], REFERENCES)
+    nulls = [key for key, value in result.metrics.items() if value is None]
+    assert nulls
+    assert all("METEOR" in key for key in nulls)
+    assert "METEOR is null: there is no Java." in result.notes
+
+
+BROKEN = [
+    ("scanrefer", "pred", None, "pred is missing"),
+    ("scanrefer", "pred", 5, "pred must be a string"),
+    ("scanrefer", "gt_id", "5", "gt_id must be a non-negative integer"),
+    ("scanrefer", "gt_id", True, "gt_id must be a non-negative integer"),
+    ("scanrefer", "gt_id", -1, "gt_id must be a non-negative integer"),
+    ("scanrefer", "gt_id", 99, "has 10 boxes in scannet_val_attributes.pt"),
+    ("scanrefer", "scene_id", "scene0999_00", "is not in scannet_mask3d_val_attributes.pt"),
+    ("scanrefer", "scene_id", ["scene0100_00"], "scene_id must be a string"),
+    ("multi3dref", "type_info", "zero", "type_info must be one of zt_w_d"),
+    ("multi3dref", "type_info", 0, "type_info must be one of zt_w_d"),
+    ("multi3dref", "ref_captions", 3, "must be a list of non-negative integers"),
+    ("multi3dref", "ref_captions", ["3"], "must be a list of non-negative integers"),
+    ("multi3dref", "ref_captions", [], "type_info has a target"),
+    ("multi3dref", "ref_captions", [500], "a target in ref_captions is 500"),
+    ("multi3dref", "ref_captions", None, "ref_captions is missing"),
+    ("scan2cap", "pred_id", None, "pred_id is missing"),
+    ("scan2cap", "pred_id", 100, "pred_id is 100"),
+    ("scan2cap", "pred", ["a chair"], "pred must be a string"),
+    ("scanqa", "ref_captions", [], "a list of at least one string"),
+    ("scanqa", "ref_captions", "brown", "a list of at least one string"),
+    ("scanqa", "ref_captions", [1], "a list of at least one string"),
+    ("sqa3d", "type_info", 6, "type_info must be one of 0, 1"),
+    ("sqa3d", "type_info", "what", "type_info must be one of 0, 1"),
+    ("sqa3d", "type_info", None, "type_info is missing"),
+]
+
+
+@pytest.mark.parametrize(("dataset", "field", "value", "text"), BROKEN)
+def test_a_broken_record_is_one_line_that_says_where(dataset, field, value, text):
+    records = copy.deepcopy(PREDICTIONS[dataset])
+    if value is None:
+        del records[2][field]
+    else:
+        records[2][field] = value
+    if dataset == "multi3dref" and field == "ref_captions":
+        records[2]["type_info"] = "mt"
+    if value == 99:
+        records[2]["scene_id"] = "scene0412_00"
+    with pytest.raises(DataError) as caught:
+        score(dataset, records, REFERENCES, meteor=False)
+    message = str(caught.value)
+    assert message.startswith(f"{dataset} predictions, record 2: ")
+    assert text in message
+    assert "\n" not in message
+
+
+def test_an_object_outside_the_corpus(tmp_path):
+    references = annotations(tmp_path)
+    del references.corpus["scene0100_00|5"]
+    with pytest.raises(
+        DataError, match=r'scan2cap predictions, record 0: "scene0100_00\|5" is not in scan2cap_val_corpus'
+    ):
+        score("scan2cap", PREDICTIONS["scan2cap"], references, meteor=False)
+
+
+def test_an_object_outside_the_lookup(tmp_path):
+    references = annotations(tmp_path)
+    (tmp_path / "scanrefer_unique_multiple_lookup.json").write_text('{"scene0412_00": {"4": 1}}')
+    with pytest.raises(DataError, match="record 1: object 5 of scene0412_00 is not in the unique/multiple lookup"):
+        score("scanrefer", PREDICTIONS["scanrefer"], references)
+
+
+@pytest.mark.parametrize("records", [{"preds": []}, ["<OBJ001>"], [None]])
+def test_predictions_that_are_not_records(records):
+    with pytest.raises(DataError, match="must be"):
+        score("scanrefer", records, REFERENCES)
+
+
+def test_an_unknown_benchmark():
+    with pytest.raises(UsageError, match="did you mean scanrefer"):
+        score("ScanRefer", [], REFERENCES)
+    with pytest.raises(UsageError, match="no benchmark nr3d"):
+        headline("nr3d", np.zeros(2))
+
+
+@pytest.mark.parametrize("dataset", ["scanrefer", "multi3dref", "sqa3d"])
+def test_a_rate_of_nothing_is_no_number(dataset):
+    assert np.isnan(headline(dataset, np.zeros((3, 2)))).all()
+
+
+def test_part_of_scan2cap_is_scored_over_what_was_asked():
+    """A run with --limit must not count the rest of the corpus as empty captions."""
+    records = PREDICTIONS["scan2cap"][:5]
+    whole = score("scan2cap", records, REFERENCES, meteor=False)
+    part = score("scan2cap", records, REFERENCES, meteor=False, part=True)
+    assert len(part.stats) == len({(r["scene_id"], r["gt_id"]) for r in records}) < len(whole.stats)
+    assert part.metrics[HEADLINES["scan2cap"].key] > whole.metrics[HEADLINES["scan2cap"].key]
+    assert set(part.keys) < set(whole.keys)

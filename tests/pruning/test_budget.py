@@ -1,0 +1,99 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fast3d_core.errors import UsageError
+from fast3d_core.plan import pruning_ratio
+from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
+from fast3d_core.pruning.budget import Budget, from_preset, from_ratio
+from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name
+
+
+def test_published_presets():
+    budgets = {preset: from_preset(preset, layers=32) for preset in (35, 65, 90)}
+    assert budgets == {35: Budget(16, 90), 65: Budget(6, 60), 90: Budget(2, 15)}
+    ratios = [100 * pruning_ratio(32, b.layer, 300, b.keep) for b in budgets.values()]
+    assert ratios == [35, 65, 89.0625]
+
+
+def test_presets_on_other_depths():
+    assert from_preset(35, layers=4) == Budget(2, 90)
+    assert from_preset(65, layers=4) == Budget(1, 39)
+    assert from_preset(90, layers=12) == Budget(1, 9)
+    assert from_preset(90, layers=40) == Budget(2, 18)  # round(2.5) is 2
+
+
+def test_a_ratio_out_of_reach_names_the_largest():
+    with pytest.raises(UsageError, match=r"from layer 1 of 4 on: the largest reachable ratio is 74\.25%"):
+        from_preset(90, layers=4)
+
+
+@given(st.integers(2, 80), st.floats(0, 99))
+def test_a_ratio_is_met_to_half_an_object(layers, ratio):
+    try:
+        budget = from_ratio(ratio, layers)
+    except UsageError as error:
+        assert "largest reachable" in str(error)
+        return
+    assert 1 <= budget.layer < layers
+    assert budget.keep % 3 == 0 and 3 <= budget.keep <= 300
+    got = 100 * pruning_ratio(layers, budget.layer, 300, budget.keep)
+    assert abs(got - ratio) <= 50 * (1 - budget.layer / layers) / 100 + 1e-9
+
+
+@given(st.integers(1, 80), st.data())
+def test_ratio_of_a_budget_comes_back(layers, data):
+    layer = data.draw(st.integers(0, layers - 1))
+    keep = 3 * data.draw(st.integers(1, 100))
+    ratio = 100 * pruning_ratio(layers, layer, 300, keep)
+    assert from_ratio(ratio, layers, layer=layer) == Budget(layer, keep)
+
+
+def test_variants():
+    options = MethodOptions(presets=[35, 65, 35], alphas=[0.21, 0.5], seed=4)
+    pruners = build_pruners(["vanilla", "random", "fastv", "gap", "sap", "gap"], options, layers=32, objects=100)
+    assert pruners == [
+        Vanilla(), Random(16, 90, 4), Random(6, 60, 4), FastV(16, 90), FastV(6, 60), Gap(16, 90), Gap(6, 60),
+        Sap(0.21), Sap(0.5),
+    ]  # fmt: skip
+    assert [run_name(p) for p in pruners[:4]] == [
+        "vanilla",
+        "random-K16-keep90-seed4",
+        "random-K6-keep60-seed4",
+        "fastv-K16-keep90",
+    ]
+    assert run_name(pruners[-1]) == "sap-alpha0.5"
+    by_count = MethodOptions(layer=0, keep=16)
+    assert build_pruners(["gap"], by_count, layers=4, objects=100) == [Gap(0, 16)]
+    assert build_pruners(["gap"], MethodOptions(ratio=50, layer=1), 4, 100) == [Gap(1, 99)]
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "message"),
+    [
+        (["gpa"], {}, "there is no method 'gpa'; .* did you mean gap"),
+        (["gap"], {}, "gap needs a budget"),
+        (["sap"], {}, "sap needs --alpha"),
+        (["gap"], {"presets": [35], "ratio": 50.0}, "one kind of budget"),
+        (["gap"], {"presets": [35], "layer": 1}, "--preset brings its own K"),
+        (["gap"], {"presets": [50]}, "--preset must be one of 35, 65, 90"),
+        (["gap"], {"keep": 15}, "--keep needs --layer"),
+        (["gap"], {"layer": 1}, "gap needs a budget"),
+        (["gap"], {"keep": 0, "layer": 1}, r"--keep must lie in 1\.\.300"),
+        (["gap"], {"keep": 301, "layer": 1}, r"--keep must lie in 1\.\.300"),
+        (["gap"], {"keep": 15, "layer": 4}, r"--layer must lie in 0\.\.3"),
+        (["gap"], {"keep": 15, "layer": -1}, r"--layer must lie in 0\.\.3"),
+        (["gap"], {"ratio": 50.0, "layer": 4}, r"--layer must lie in 0\.\.3"),
+        (["gap"], {"ratio": 100.0}, "percentage"),
+        (["fastv"], {"keep": 15, "layer": 0}, "K must be at least 1"),
+        (["sap"], {"alphas": [0.0]}, "alpha must lie"),
+        (["sap"], {"alphas": [1.01]}, "alpha must lie"),
+        (["sap"], {"alphas": [0.5], "keep": 15}, "--keep means nothing to sap"),
+        (["vanilla", "sap"], {"alphas": [0.5], "presets": [35]}, "--preset means nothing to vanilla, sap"),
+        (["gap"], {"keep": 15, "layer": 1, "alphas": [0.5]}, "--alpha means nothing to gap"),
+        (["gap"], {"keep": 15, "layer": 1, "seed": 1}, "--seed means nothing to gap"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be_meant(methods, options, message):
+    with pytest.raises(UsageError, match=message):
+        build_pruners(methods, MethodOptions(**options), layers=4, objects=100)

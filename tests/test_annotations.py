@@ -1,0 +1,82 @@
+import json
+
+import pytest
+import torch
+
+from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_samples
+from fast3d_core.errors import DataError
+from fast3d_core.evaluation.questions import Questions
+
+ANNOTATIONS = EMBEDDED.parent / "annotations"
+
+
+def test_samples_carry_the_published_fields():
+    sample = load_samples(ANNOTATIONS, "scan2cap")[1]
+    record = sample.record("a chair")
+    assert record == {
+        "scene_id": "scene0015_00", "gt_id": 0, "pred_id": 15, "qid": 0, "prompt": sample.prompt, "pred": "a chair",
+        "ref_captions": ["This is a black chair. It is in front of the desk."], "type_info": 0,
+    }  # fmt: skip
+    assert [s.type_info for s in load_samples(ANNOTATIONS, "sqa3d")] == [0, 1, 2]
+    assert [s.type_info for s in load_samples(ANNOTATIONS, "multi3dref")] == ["st_w_d", "mt", "zt_wo_d"]
+
+
+def test_scenes_are_padded_to_all_slots():
+    scenes = Scenes(ANNOTATIONS)
+    scene = scenes["scene0015_00"]
+    assert scene.features_3d.shape == (100, 64)
+    assert scene.present.sum() == 87
+    assert not scene.features_3d[87:].any()
+    partly = scenes["scene0025_00"]  # lacks both features of 40, the 3D one of 4, the 2D one of 7
+    assert [int(s) for s in torch.where(~partly.present)[0]] == [40]
+    assert not partly.features_3d[4].any() and partly.features_2d[4].any()
+    assert partly.features_3d[7].any() and not partly.features_2d[7].any()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "should hold a list"),
+        ([1], "record 0 is not a question"),
+        ([{"scene_id": "s"}], "record 0 is not a question \\(has no 'prompt'"),
+        ([{"scene_id": 3, "prompt": "x"}], "3 should be text"),
+        ([{"scene_id": "s", "prompt": "x", "obj_id": "chair"}], "record 0 is not a question"),
+        ([{"scene_id": "scene0015_00", "prompt": "x", "ref_captions": 5}], "record 0 is not a question"),
+        ([{"scene_id": "scene0404_00", "prompt": "x"}], "record 0 names scene scene0404_00, which has no features"),
+    ],
+)
+def test_bad_annotations(files, content, message):
+    annotation_file(files / "annotations", "scanqa").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        Questions(load_config(files / "fast3d.yaml"), ["scanqa"])
+
+
+def test_truncated_json(files):
+    path = annotation_file(files / "annotations", "scanqa")
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(DataError, match="scanqa_val.json is not valid JSON"):
+        load_samples(files / "annotations", "scanqa")
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"scene0011_00_00": torch.zeros(64), "scene0011_00_01": torch.zeros(32)}, "mixes features of widths"),
+        ({"scene": torch.zeros(64)}, "should be named like"),
+        ({"scene0011_00_00": [1.0]}, "should be named like"),
+        ({}, "should hold a dict of features"),
+        (torch.zeros(3), "should hold a dict of features"),
+    ],
+)
+@pytest.mark.parametrize("name", [FEATURES_3D, FEATURES_2D])
+def test_bad_features(files, name, features, message):
+    torch.save(features, files / "annotations" / name)
+    with pytest.raises(DataError, match=message):
+        Scenes(files / "annotations")
+
+
+def test_missing_feature_file_names_the_nearest(files):
+    (files / "annotations" / FEATURES_2D).rename(files / "annotations" / "scannet_mask3d_videofeat.pt")
+    with pytest.raises(DataError, match=r"videofeats\.pt does not exist; did you mean scannet_mask3d_videofeat\.pt"):
+        Scenes(files / "annotations")

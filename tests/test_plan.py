@@ -1,0 +1,57 @@
+"""Costs against an obvious count, one multiply-add at a time."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fast3d_core.plan import LlmShape, cost, pruning_ratio
+
+SHAPE = LlmShape(layers=3, hidden=8, heads=2, kv_heads=1, head_dim=4, intermediate=12, vocab=20)
+VICUNA = LlmShape(layers=32, hidden=4096, heads=32, kv_heads=32, head_dim=128, intermediate=11008, vocab=32100)
+
+
+def counted(shape, layer, text, visual, count, beams, steps):
+    """Multiply-adds of prefill and decoding and cached numbers, by walking over layers, rows and keys."""
+    prefill = decode = cached = 0
+
+    def one_row(keys):
+        attention = (
+            shape.hidden * shape.head_dim * (shape.heads + 2 * shape.kv_heads)
+            + shape.heads * shape.head_dim * shape.hidden
+        )
+        return attention + 3 * shape.hidden * shape.intermediate + 2 * keys * shape.heads * shape.head_dim
+
+    for i in range(shape.layers):
+        tokens = text + (visual if i < layer else count)
+        for row in range(tokens):
+            prefill += one_row(keys=row + 1)
+        cached += tokens * 2 * shape.kv_heads * shape.head_dim
+        for step in range(1, steps):
+            for _ in range(beams):
+                decode += one_row(keys=tokens + step)
+                cached += 2 * shape.kv_heads * shape.head_dim
+    prefill += shape.hidden * shape.vocab
+    decode += max(steps - 1, 0) * beams * shape.hidden * shape.vocab
+    return 2 * prefill, 2 * decode, cached
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2), st.integers(0, 9), st.integers(1, 9), st.integers(1, 3), st.integers(0, 5), st.data())
+def test_cost(layer, text, visual, beams, steps, data):
+    count = data.draw(st.integers(0, visual))
+    got = cost(SHAPE, layer=layer, text=text, visual=visual, count=count, beams=beams, steps=steps, element_bytes=2)
+    prefill, decode, cached = counted(SHAPE, layer, text, visual, count, beams, steps)
+    assert (got.prefill_flops, got.decode_flops, got.kv_bytes) == (prefill, decode, 2 * cached)
+
+
+def test_vicuna_in_known_units():
+    assert VICUNA.parameters == pytest.approx(6.74e9, rel=1e-2)
+    full = cost(VICUNA, layer=0, text=80, visual=300, count=300, beams=5, steps=16, element_bytes=2)
+    assert full.prefill_flops == pytest.approx(2 * 6.48e9 * 380 * 1.01, rel=2e-2)
+
+
+@given(st.integers(1, 60), st.data())
+def test_ratio_is_the_share_of_layer_token_pairs_that_are_gone(layers, data):
+    layer, count = data.draw(st.integers(0, layers - 1)), data.draw(st.integers(0, 300))
+    seen = sum(300 if i < layer else count for i in range(layers))
+    assert pruning_ratio(layers, layer, 300, count) == pytest.approx(1 - seen / (300 * layers), abs=1e-12)
