@@ -8,17 +8,18 @@ setup: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
+	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,meteor]"
 	touch $@
 
+# The embedded miniature (random weights) with the methods and budgets that were recorded from the published code.
+DEMO := --config fast3d_core/demo/data/fast3d.yaml
 demo: setup
-	$(BIN)/fast3d eval -m vanilla
-	$(BIN)/fast3d eval -m random -m fastv -m gap --layer 2 --keep 15
-	$(BIN)/fast3d eval -m fastv -m gap --layer 2 --keep 60
-	$(BIN)/fast3d eval -m sap --alpha 0.21 --alpha 0.5
-	$(BIN)/fast3d report
+	$(BIN)/fast3d eval $(DEMO) --method vanilla --method sap --alpha 0.21 --alpha 0.5
+	$(BIN)/fast3d eval $(DEMO) --method random --method fastv --method gap --layer 2 --keep 15
+	$(BIN)/fast3d eval $(DEMO) --method fastv --method gap --layer 2 --keep 60
+	$(BIN)/fast3d report $(DEMO)
 
 test: lint types unit
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from fast3d_cli.commands.eval import eval_command
-
 from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.console import err, error
@@ -22,7 +21,7 @@ app = typer.Typer(
 )
 app.command("eval")(eval_command)
 app.command("score")(score)
-# app.command("report")(report)
+app.command("report")(report)
 
 
 def _version(wanted: bool) -> None:

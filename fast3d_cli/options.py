@@ -26,6 +26,9 @@ DatasetOption = Annotated[
     list[str] | None,
     typer.Option("--dataset", help="Only this dataset. Repeatable. Default: data.datasets.", rich_help_panel="Data"),
 ]
+MeteorOption = Annotated[
+    bool, typer.Option("--meteor/--no-meteor", help="METEOR needs a Java program that takes seconds to start.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
 
 

@@ -1,0 +1,30 @@
+"""fast3d as a library: prune the visual tokens of 3D multimodal LLMs. `fast3d_core.pruning` has the methods."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fast3d_core.chat_scene.model import ChatScene
+    from fast3d_core.config import Config, load_config
+    from fast3d_core.data.annotations import Sample, Scene, Scenes, load_samples
+    from fast3d_core.plan import Plan
+
+_HOME = {
+    "ChatScene": "chat_scene.model",
+    "Config": "config",
+    "Plan": "plan",
+    "Sample": "data.annotations",
+    "Scene": "data.annotations",
+    "Scenes": "data.annotations",
+    "load_config": "config",
+    "load_samples": "data.annotations",
+}
+
+__all__ = ["ChatScene", "Config", "Plan", "Sample", "Scene", "Scenes", "load_config", "load_samples"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use: `fast3d --help` must not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

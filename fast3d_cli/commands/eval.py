@@ -8,7 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, MeteorOption, SetOption, check_datasets, load
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import UsageError
 
@@ -72,6 +72,7 @@ def eval_command(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="List checkpoint tensors that are not used.", rich_help_panel=_RUN)
     ] = False,
+    meteor: MeteorOption = True,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -103,7 +104,7 @@ def eval_command(
     from fast3d_core.evaluation.run import evaluate
 
     with RunProgress(verbose) as progress:
-        results = evaluate(settings, jobs, questions, progress, restart=restart)
+        results = evaluate(settings, jobs, questions, progress, restart=restart, meteor=meteor)
     if not results:
         return  # not the first of several processes
     if json:

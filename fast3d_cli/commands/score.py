@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, MeteorOption, SetOption, check_datasets, load
 
 
 def score(
@@ -18,6 +18,7 @@ def score(
     name: Annotated[
         str | None, typer.Option(help="Also write the result to a run folder of this name, for `fast3d report`.")
     ] = None,
+    meteor: MeteorOption = True,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -31,7 +32,7 @@ def score(
     from fast3d_core.evaluation.result import save_result
     from fast3d_core.evaluation.scoring import score_folder
 
-    result, stats = score_folder(folder, need_path(settings, "data.annotations"), dataset)
+    result, stats = score_folder(folder, need_path(settings, "data.annotations"), dataset, meteor=meteor)
     if name:
         result = replace(result, name=name)
         save_result(settings.runs / name, result, stats)

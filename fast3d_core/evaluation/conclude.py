@@ -27,7 +27,14 @@ from fast3d_core.vicuna.llm import read_shape
 
 
 def conclude(
-    config: Config, job: Job, questions: Questions, journal: Journal, device: torch.device, processes: int
+    config: Config,
+    job: Job,
+    questions: Questions,
+    journal: Journal,
+    device: torch.device,
+    processes: int,
+    *,
+    meteor: bool = True,
 ) -> Result:
     """Writes predictions/, scores.json and result.json of a run whose batches are all done, and returns the result."""
     if (journal.folder / RESULT_FILE).exists():
@@ -40,7 +47,8 @@ def conclude(
     for dataset, records in predictions.items():
         records.sort(key=published_order)
         write_json(journal.folder / "predictions" / f"{dataset}.json", records)
-    headline, metrics, stats, notes = score_predictions(predictions, questions.folder, part=questions.limit is not None)
+    part = questions.limit is not None
+    headline, metrics, stats, notes = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
     shape = read_shape(config.model.llm, extra_tokens=questions.objects)
     seconds = journal.seconds()
     attention = backend(device, getattr(torch, config.model.dtype)) if config.eval.engine == "fast" else "eager"

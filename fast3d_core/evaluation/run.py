@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from fast3d_core.chat_scene.model import ChatScene, pick_device
-from fast3d_core.config import Config, to_dict
+from fast3d_core.config import Config, need_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.conclude import conclude
@@ -38,7 +38,13 @@ class Progress(Protocol):
 
 
 def evaluate(
-    config: Config, jobs: Sequence[Job], questions: Questions, progress: Progress, *, restart: bool = False
+    config: Config,
+    jobs: Sequence[Job],
+    questions: Questions,
+    progress: Progress,
+    *,
+    restart: bool = False,
+    meteor: bool = True,
 ) -> list[Result]:
     """Runs the jobs one after another on one loaded model; each leaves a folder `config.runs / job.name`.
 
@@ -48,7 +54,7 @@ def evaluate(
     Raises:
         UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`.
     """
-    state = PartialState(cpu=config.model.device == "cpu")
+    state = PartialState(cpu=config.model.device == "cpu" or not torch.cuda.is_available())
     batches = questions.batches(config.eval.batch_size)
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
     model = _Model(config, questions, state, progress)
@@ -61,7 +67,8 @@ def evaluate(
         _answer(job.name, batches, plan, journal, model.answer, state, progress)
         state.wait_for_everyone()
         if state.is_main_process:
-            results.append(conclude(config, job, questions, journal, model.device, state.num_processes))
+            processes = state.num_processes
+            results.append(conclude(config, job, questions, journal, model.device, processes, meteor=meteor))
         state.wait_for_everyone()
     return results
 
@@ -69,6 +76,7 @@ def evaluate(
 def settings(config: Config, job: Job, questions: Questions, device: torch.device) -> dict[str, Any]:
     """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
     plain = to_dict(config)
+    checkpoint = need_path(config, "model.checkpoint")
     files = [annotation_file(questions.folder, dataset) for dataset in questions.samples]
     files += [questions.folder / FEATURES_3D, questions.folder / FEATURES_2D]
     if job.maps is not None:
@@ -87,7 +95,7 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
         "generation": plain["generation"],
         "batch_size": config.eval.batch_size,
         "engine": config.eval.engine,
-        "files": {path.name: _fingerprint(path) for path in [*llm_files, config.model.checkpoint, *files]},
+        "files": {path.name: _fingerprint(path) for path in [*llm_files, checkpoint, *files]},
     }
 
 
@@ -158,7 +166,7 @@ class _Model:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _out_of_memory(device: torch.device, batch_size: int, *, loaded: bool) -> str:

@@ -12,13 +12,14 @@ from fast3d_core.metrics import HEADLINES, References, score
 
 
 def score_predictions(
-    predictions: Mapping[str, list[dict[str, Any]]], annotations: Path, *, part: bool = False
+    predictions: Mapping[str, list[dict[str, Any]]], annotations: Path, *, part: bool = False, meteor: bool = True
 ) -> tuple[dict[str, float | None], dict[str, float | None], dict[str, DatasetStats], list[str]]:
     """Scores the records of each dataset against the references in `annotations`.
 
     Args:
         part: the records cover part of the samples on purpose (`--limit`), so Scan2Cap is scored over the objects that
             are described, not over the whole corpus.
+        meteor: whether to compute METEOR, which takes a Java program seconds to start.
 
     Returns:
         headline scores in percent by dataset, all metrics by published name, headline statistics, and notes.
@@ -29,7 +30,7 @@ def score_predictions(
     stats: dict[str, DatasetStats] = {}
     notes: list[str] = []
     for dataset, records in predictions.items():
-        scored = score(dataset, records, references, part=part)
+        scored = score(dataset, records, references, part=part, meteor=meteor)
         value = scored.metrics.get(HEADLINES[dataset].key)
         headlines[dataset] = None if value is None else 100 * value
         metrics |= scored.metrics
@@ -59,7 +60,7 @@ def read_predictions(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def score_folder(
-    folder: Path, annotations: Path, datasets: Sequence[str] | None = None
+    folder: Path, annotations: Path, datasets: Sequence[str] | None = None, *, meteor: bool = True
 ) -> tuple[Result, dict[str, DatasetStats]]:
     """The scores of a folder of predictions, without a model; `datasets` restricts them."""
     predictions = read_predictions(folder)
@@ -67,7 +68,7 @@ def score_folder(
         if missing := [dataset for dataset in datasets if dataset not in predictions]:
             raise DataError(f"{folder} holds no predictions for {', '.join(missing)}")
         predictions = {dataset: predictions[dataset] for dataset in datasets}
-    headlines, metrics, stats, notes = score_predictions(predictions, annotations)
+    headlines, metrics, stats, notes = score_predictions(predictions, annotations, meteor=meteor)
     result = Result(
         name=folder.resolve().name,
         method=None,

@@ -39,8 +39,8 @@ def score(
     """All metrics of the prediction `records` of one benchmark.
 
     `meteor=False` leaves METEOR out, which is slow and needs Java. `part=True` says that the records cover part of the
-    benchmark on purpose, so that Scan2Cap does not count every other object of its corpus as an empty caption. Raises `UsageError` for an unknown dataset and
-    `DataError` for a record that is damaged or does not fit the references.
+    benchmark on purpose, so that Scan2Cap does not count every other object of its corpus as an empty caption. Raises
+    `UsageError` for an unknown dataset and `DataError` for a record that is damaged or does not fit the references.
     """
     _check(dataset)
     if not isinstance(records, list):

@@ -11,6 +11,7 @@ pattern needs to see (and that counts towards the longest match), but that stays
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 
 # pycocoevalcap's list. It is compared after lower-casing, so that "-lrb-" and its kin are NOT dropped: so be it.
@@ -21,7 +22,7 @@ _PUNCTUATION = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...",
 # those that are treated alike; the tokens are cut from the text itself.
 # ---------------------------------------------------------------------------------------------------------------------
 _LETTER, _DIGIT, _MARK, _HYPHEN, _SPACE, _NOTHING, _SYMBOL = "ä", "٣", "\u0301", "‐", "\u2003", "\0", "§"
-_AMPERSAND, _APOSTROPHE, _ENTITY_LETTER, _ENTITY_SIGN = "\1", "\2", "\3", "\4"  # those written as entities
+_AMPERSAND, _APOSTROPHE, _LESS, _GREATER, _ENTITY_LETTER, _ENTITY_SIGN = "\1\2\3\4\5\6"  # those written as entities
 
 
 def _ranges(text: str) -> frozenset[int]:
@@ -55,7 +56,7 @@ _YOUNG = _ranges(
 _SPACES = _ranges("2000-200a 3000")
 _HYPHENS = _ranges("58a 2010-2011")  # join words; dropped where they do not
 # Characters with a role of their own in the patterns.
-_AS_IS = frozenset("\xa0\xad٫٬⁄‘’‛‚“”„‟«»‹›…–—―½¼¾⅓⅔¢£€¤₠¹²³⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉\x80\x85\x91\x92\x93\x94\x96\x97")
+_AS_IS = frozenset("\xa0\xad٫٬⁄‘’‛‚“”„‟«»‹›…–—―½¼¾⅓⅔¢£€¤₠⁺⁻₊₋¹²³⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉\x80\x85\x91\x92\x93\x94\x96\x97")
 
 
 @lru_cache(maxsize=4096)
@@ -87,9 +88,9 @@ _ENTITIES = [
     ("&amp;", _AMPERSAND, "&"),
     ("&apos;", _APOSTROPHE, "'"),
     ("&quot;", _ENTITY_SIGN, "''"),
-    ("&lt;", _ENTITY_SIGN, "<"),
-    ("&gt;", _ENTITY_SIGN, ">"),
-    ("&nbsp;", " ", ""),
+    ("&lt;", _LESS, "<"),
+    ("&gt;", _GREATER, ">"),
+    ("&nbsp;", _NOTHING, ""),
     ("&mdash;", _ENTITY_SIGN, "--"),
     ("&ndash;", _ENTITY_SIGN, "--"),
     ("&md;", _ENTITY_SIGN, "--"),
@@ -103,114 +104,133 @@ _ENTITY = re.compile("|".join(re.escape(entity[0]) for entity in _ENTITIES), re.
 # ---------------------------------------------------------------------------------------------------------------------
 # Patterns
 # ---------------------------------------------------------------------------------------------------------------------
+# What goes into character classes.
 _S = " \xa0\u2003"  # spaces
-_L = f"A-Za-zä\u0301\xad{_ENTITY_LETTER}"  # letters, as they occur inside a character class
+_L = f"A-Za-zä\u0301\xad{_ENTITY_LETTER}"  # letters of a word; soft hyphens, too
 _W = "A-Za-zä0-9٣"  # letters and digits
-_D = "0-9٣\xad"
-_A = f"['’\x92{_APOSTROPHE}]"  # apostrophes of clitics
-_Q = f"['’\x92{_APOSTROPHE}`‘‛\x91]"  # apostrophes and the signs that are taken for one inside a word
-_CLITIC = rf"{_A}(?:[dmsDMS]|[lL][lL]|[rR][eE]|[vV][eE])"
-_NOT = rf"[nN]{_Q}[tT]"
-_O_NAME = rf"[dDoOlL]{_Q}[{_W}]{{2,}}"  # o'clock, d'art
-_NEXT = rf"(?:[-_‐]{_O_NAME}|-[{_W}\xad]+|[_‐][{_W}]+)"
-_SUBWORD = rf"(?:[A-Za-zä][{_W}\xad]*|[{_W}]+){_NEXT}*"
-_ACRONYM = r"[A-Za-z](?:\.[A-Za-z])+"
-_ESCAPED = r"\\?/"
+_D = "0-9٣\xad"  # digits of a number
+_EYES = "-<>=^'~x"
 
-# Abbreviations that keep their full stop. Those of the first list may end a sentence: the next character is context.
-_ABBREVIATIONS = """
-    al ala apr ariz assn aug bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb fla fri ga inc
-    ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn plc rd rt sep sept seq
-    sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo
-    """.split()
-_CAPITAL_ABBREVIATIONS = "ark az del ill la mass miss ore pa tex wash".split()  # not "miss."
-_COMPANIES = "[pP]?[pP]tes? [pP]?[pP]tys?".split()  # not "PTY."
-_TITLES = """
-    adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs ed\\.d elec ens ft gen gov
-    govs hon insp invt jos lieut lt maj mlle mme mr mrs ms msgr mt natl pfc ph\\.d ph pres prof profs pvt rep reps rev sen sens
-    sfc sgt spc st ste supt supts treas vs wm
-    """.split()
-_NUMBER_ABBREVIATIONS = "art ca fig figs no nos op p pp prop".split()
-# A single letter's full stop is a token of its own before one of these.
-_STARTERS = """
-    a according additionally after an as at but he her here however if in it last many more now once one other our she
-    since so some such that the their then there these they this we what when while yet you
-    """.split()
-_EXTENSIONS = """
-    bat bmp c cgi cpp dll docx? exe gif gz h html? jar java jpe?g mov pdf php pl png ppt ps py sql tar txt wav x xml zip
-    """.split()
+_APOSTROPHES = f"['’\x92{_APOSTROPHE}]"
+_ANY_APOSTROPHE = f"['’\x92{_APOSTROPHE}`‘‛\x91]"  # and the signs that are taken for one inside a word
+_CLITIC = rf"{_APOSTROPHES}(?:[dmsDMS]|[lL][lL]|[rR][eE]|[vV][eE])"
+_NOT = rf"[nN]{_ANY_APOSTROPHE}[tT]"
+_O_NAME = rf"[dDoOlL]{_ANY_APOSTROPHE}[{_W}]{{2,}}"
+_JOINED = rf"(?:[-_‐](?:{_O_NAME}|[{_W}]+))*"  # -shaped, _1, -o'clock
+_SOFT = rf"[A-Za-zä][{_W}\xad]*(?:-[{_W}\xad]+)*"  # with soft hyphens
+_ACRONYM = r"[A-Za-z](?:\.[A-Za-z])+"
+_DOTTED = rf"[{_L}][{_L}{_D}]*(?:[.!?][{_L}][{_L}{_D}]*)+"
+_SLASH = r"\\?/"
+_SLASH_PART = "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
+_PATH = r"[^ \"<>|(){}]+[^ \"<>|(){}.,!?-]"  # of a URL
+_NAME = "[A-Za-z][A-Za-z0-9_:.-]*"  # of a tag or an attribute
+_ATTRIBUTE = rf"""[ ]+{_NAME}(?:=(?:'[^']*'|"[^"]*"|[A-Za-z0-9_:.-]+))?"""
+_TAG = rf"<(?:[!?][A-Za-z-][^>]*|/{_NAME}[ ]*|{_NAME}(?:{_ATTRIBUTE})*[ ]*/?[ ]*)>"
+
+
+def _one_of(words: str) -> str:
+    return f"(?:{'|'.join(words.split())})"
+
+
+# Abbreviations that keep their full stop; those of the first two lists may end a sentence.
+_ABBREVIATION = _one_of(
+    r"""al ala apr ariz assn aug bhd bldg blvd bros calif co colo conn corp cos ct dak dec ed\.d esq est etc ext feb fla
+    fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn ph\.d plc
+    rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo"""
+)
+_CAPITAL_ABBREVIATION = _one_of("ark az del ill la mass miss ore pa tex wash")  # "Miss.", not "miss."
+_COMPANY = _one_of("[pP]?[pP]tes? [pP]?[pP]tys?")  # "Pty.", not "PTY."
+_TITLE = _one_of(
+    """adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec ens ft gen
+    gov govs hon insp invt jos lieut lt maj mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep reps rev sen
+    sens sfc sgt spc st ste supt supts treas vs wm"""
+)
+_NUMBER_ABBREVIATION = _one_of("art ca figs? nos? op pp? prop")  # "no. 5"
+_SENTENCE_STARTER = _one_of(
+    """a according additionally after an as at but he her here however if in it last many more now once one other our
+    she since so some such that the their then there these they this we what when while yet you"""
+)
+_FILE_EXTENSION = _one_of(
+    """bat bmp c cgi cpp dll docx? exe gif gz h html? jar java jpe?g mov pdf php pl png ppt ps py sql tar txt wav x xml
+    zip"""
+)
+_DOMAIN = _one_of("com edu net org")
 # Words that are two tokens, and where the first one ends.
 _SPLIT = {"cannot": 3, "gonna": 3, "gotta": 3, "gimme": 3, "lemme": 3, "wanna": 3}
 
-
-def _any(words: list[str]) -> str:
-    return "(?:" + "|".join(words) + ")"
-
-
-_PATH = r"[^ \xa0\"<>|(){{}}]+[^ \xa0\"<>|(){{}}.,!?-]"  # of a URL
-_DOTTED = rf"[A-Za-zä\xad][{_W}\xad]*(?:[.!?][A-Za-zä\xad][{_W}\xad]*)+"
-# <obj012>, </s>, <a href="x">
-_TAG = (
-    r"<(?:[!?][A-Za-z-][^>]*"
-    r"|/[A-Za-z][A-Za-z0-9_:.-]*[ ]*"
-    r"""|[A-Za-z][A-Za-z0-9_:.-]*(?:[ ]+[A-Za-z][A-Za-z0-9_:.-]*(?:=(?:'[^']*'|"[^"]*"|[A-Za-z0-9_:.-]+))?)*[ ]*/?[ ]*)>"""
-)
 _PATTERNS = {
+    # <obj012>, </s>, <a href="x">
     "tag": _TAG,
+    # the it of it's, the do of don't
     "word before clitic": rf"([{_L}]+){_CLITIC}|([A-Za-z\xad]*[A-MO-Za-mo-z]\xad*){_NOT}",
+    # 's, 'll, n't; but 'sa is a quotation mark and a word
     "clitic": rf"(?!'[A-Za-z]+){_CLITIC}|{_CLITIC}(?![A-Za-z])|{_NOT}",
     "word": rf"[{_L}][{_L}{_D}]*",
-    "alphanumeric": _SUBWORD,
-    "o' name": rf"{_O_NAME}{_NEXT}*",
-    "O' name": rf"[nA-HJ-XZ]{_Q}[A-Za-zä]{{2,}}",
-    "glottal": rf"[A-Za-zä]+[aeiouyAEIOUY]{_Q}[aeiouA-Z][A-Za-zä]*",
-    "elision": rf"(?:[dDlLjJ]|[oO][lL]){_A}",
-    "y'all": rf"([yY]{_A})[A-Za-zä]",
+    # 2nd, l-shaped, a_b; a full stop before , ; : stays with the word
+    "alphanumeric": rf"[{_W}]+{_JOINED}",
+    "soft hyphens": _SOFT,
+    "stop before comma": rf"((?:[{_W}]+{_JOINED}|{_SOFT}|{_O_NAME}{_JOINED}|{_DOTTED})\.)[,;:]",
+    # o'clock, d'art; O'Neil, N'Djamena; Hawai'i
+    "o' name": rf"{_O_NAME}{_JOINED}",
+    "O' name": rf"[nA-HJ-XZ]{_ANY_APOSTROPHE}[A-Za-zä]{{2,}}",
+    "name with glottal stop": rf"[A-Za-zä]+[aeiouyAEIOUY]{_ANY_APOSTROPHE}[aeiouA-Z][A-Za-zä]*",
+    # the l' of l'a, ol'; the y' of y'all
+    "elision": rf"(?:[dDlLjJ]|[oO][lL]){_APOSTROPHES}|([yY]{_APOSTROPHES})[A-Za-zä]",
     "c'mon": r"[cC]'(?:[mM][oO][nN]|[eE][sS][tT])|[eE]'[eE][rR]",
-    "'em": rf"{_A}(?i:em|til|cause)|('[tT])(?i:is|was)",
-    "'n'": rf"{_A}[nN]{_A}|[’\x92{_APOSTROPHE}][nN]|'[nN](?![^{_S}])",
-    "'90s": rf"{_A}[0-9]{{2}}(?:s|(?![^{_S}]))",
-    "hyphenated": r"[A-Za-z0-9][A-Za-z0-9.,\xad]*(?:-(?:(?:[A-Za-z]\.){2,}|[A-Za-z0-9\xad]+))+",
-    "slashed": rf"[A-Za-z0-9]+(?:-[A-Za-z]+)*(?:{_ESCAPED}[A-Za-z0-9]+(?:-[A-Za-z]+)*){{1,2}}",
-    "number": rf"[-+]?(?:[{_D}]*(?:[.:,٫٬][{_D}]+)+|[{_D}]+)",
-    "fraction": rf"(?:[0-9٣]{{1,4}}[- \xa0])?[0-9٣]{{1,4}}(?:{_ESCAPED}|⁄)[0-9٣]{{1,4}}",
-    "date": r"[0-9]{1,2}[-/][0-9]{1,2}[-/][0-9]{2,4}",
-    "telephone": (
-        r"(?:\([0-9]{2,3}\)[ \xa0]?|\+?[0-9]{2,4}[- \xa0](?:[0-9]{2,4}[- \xa0])?)"
-        r"[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
-    ),
+    # 'em; the 't of 'tis; rock 'n' roll; '90s, '90
+    "'em": rf"{_APOSTROPHES}(?i:em|till?|cause)|('[tT])(?i:is|was)",
+    "'n'": rf"{_APOSTROPHES}[nN]{_APOSTROPHES}|[’\x92{_APOSTROPHE}][nN]|'[nN](?![^{_S}])",
+    "'90s": rf"{_APOSTROPHES}(?:[2-9]0s|[0-9]{{2}}(?![^{_S}]))",
+    # etc., Mass., mr., no. 5
+    "abbreviation": rf"((?:(?i:{_ABBREVIATION})|{_COMPANY}|(?=[A-Z])(?i:{_CAPITAL_ABBREVIATION}))\.)(?:-?[^{_S}])?",
+    "title": rf"(?:(?i:{_TITLE})|[mM][ft]g)\.",
+    "number abbreviation": rf"((?i:{_NUMBER_ABBREVIATION})\.)[{_S}]?[0-9٣]",
+    # u.s.; j.; but "type a. The" ends a sentence
     "acronym": rf"{_ACRONYM}\.?",
     "initial": r"[A-Za-z]\.",
-    "initial at the end": rf"([A-Za-z])\.[{_S}]+(?:(?=[A-Z])(?i:{_any(_STARTERS)})|{_TAG})(?![^{_S}])",
-    "abbreviation": rf"((?:(?i:{_any(_ABBREVIATIONS)})|{_any(_COMPANIES)})\.)(?:-?[^{_S}])?",
-    "capital abbreviation": rf"((?=[A-Z])(?i:{_any(_CAPITAL_ABBREVIATIONS)})\.)(?:-?[^{_S}])?",
-    "title": rf"(?:(?i:{_any(_TITLES)})|[mM][ft]g)\.",
-    "number abbreviation": rf"((?i:{_any(_NUMBER_ABBREVIATIONS)})\.)[{_S}]?[0-9٣]",
-    "stop before comma": rf"((?:{_SUBWORD}|{_O_NAME}{_NEXT}*|{_DOTTED})\.)[,;:]",
+    "letter that ends a sentence": rf"([A-Za-z])\.[{_S}]+(?:(?=[A-Z])(?i:{_SENTENCE_STARTER})|{_TAG})(?![^{_S}])",
+    # u.s.-based, 1.5-inch, non-u.s.
+    "hyphenated": r"[A-Za-z0-9][A-Za-z0-9.,\xad]*(?:-(?:(?:[A-Za-z]\.){2,}|[A-Za-z0-9\xad]+))+",
+    # and/or, 1/4-inch
+    "slashed": rf"{_SLASH_PART}(?:{_SLASH}{_SLASH_PART}){{1,2}}",
+    # 1,000.50, 10:30, -5; 1 1/2; 12/25-2014; (800) 555-1212
+    "number": rf"[-+]?(?:[{_D}]*(?:[.:,٫٬][{_D}]+)+|[{_D}]+)",
+    "fraction": rf"(?:[0-9٣]{{1,4}}[- \xa0])?[0-9٣]{{1,4}}(?:{_SLASH}|⁄)[0-9٣]{{1,4}}",
+    "date": r"[0-9]{1,2}[-/][0-9]{1,2}[-/][0-9]{2,4}",
+    "telephone": (
+        r"(?:\([0-9]{2,3}\)[ \xa0]?|\+?[0-9]{2,4}[- \xa0](?:[0-9]{2,4}[- \xa0])?)[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
+    ),
+    # chair.The, yes!no; a.txt; AT&T; c++, c#; US$
     "dotted": _DOTTED,
-    "file": rf"[{_W}]+(?:\.[{_W}]+)*\.(?i:{_any(_EXTENSIONS)})(?![^ \xa0.,?!])",
+    "file": rf"[{_W}]+(?:\.[{_W}]+)*\.(?i:{_FILE_EXTENSION})(?![^ \xa0.,?!])",
     "capitals": rf"[A-Z]+(?:[&+{_AMPERSAND}][A-Z]+)+",
-    "c++": r"[cC]\+\+|[cCfF]#",
+    "programming language": r"[cC]\+\+|[cCfF]#",
     "currency": r"[A-Z]+\$",
-    "email": rf"<?[A-Za-z0-9][^ \xa0\"<>|(){{}}]*@[^ \xa0\"<>|(){{}}.]+(?:\.[^ \xa0\"<>|(){{}}.]+)*>?",
+    "email": (
+        rf"[<{_LESS}]?[A-Za-z0-9][^ \xa0\"<>|(){{}}]*@[^ \xa0\"<>|(){{}}.]+(?:\.[^ \xa0\"<>|(){{}}.]+)*[>{_GREATER}]?"
+    ),
     "url": rf"(?i:https?)://{_PATH}",
-    "www": rf"[wW]{{3}}\.(?:[^ \xa0\"<>|.!?(){{}},]+\.)+[a-zA-Z]{{2,4}}(?:/{_PATH})?",
-    "site": rf"[a-z#%&*+~\x80-\uffff]+(?:\.[a-z#%&*+~\x80-\uffff]+)*\.(?i:com|edu|net|org)(?:/{_PATH})?",
+    "www": rf"[wW]{{3}}\.(?:[^ \"<>|.!?(){{}},]+\.)+[a-zA-Z]{{2,4}}(?:/{_PATH})?",
+    "site": rf"[a-z#%&*+~\x80-\uffff]+(?:\.[a-z#%&*+~\x80-\uffff]+)*\.(?i:{_DOMAIN})(?:/{_PATH})?",
     "hash tag": rf"#[{_L}]+|#+",
     "at name": r"@[A-Za-z_]+[A-Za-z0-9_]*|@+",
+    # :), ;-P, >:(; ^_^, (-_-), o'o
     "smiley": r"[<>]?[:;=][-o*']?[DOPdp()\[\]{|\\@](?![A-Za-z0-9])",
-    "eastern smiley": rf"[-<>=^'~x]_[-<>=^'~x]|\([-<>=^'~x][_.]?[-<>=^'~x]\)|\([<>=^'~x]-[<>=^'~x]\)|[oO]{_Q}[oO]",
+    "eastern smiley": (
+        rf"[{_EYES}]_[{_EYES}]|\([{_EYES}][_.]?[{_EYES}]\)|\([{_EYES[1:]}]-[{_EYES[1:]}]\)|[oO]{_ANY_APOSTROPHE}[oO]"
+    ),
+    # ..., . . .; --
     "ellipsis": r"\.\.\.+|\.(?: \.){2,}|[…\x85]",
     "dashes": r"--+",
-    "quotes": r"[‘’‛“”«»‹›\x91-\x94‚„‟`]{2}",
-    "run": r"[?!]+|\*+|_+|''|``|<<|>>|(?:\\\*)+|&#[0-9]+;|[¹²³⁰⁴⁵⁶⁷⁸⁹]+|[₀₁₂₃₄₅₆₇₈₉]+",
-    "mark": f"\u0301+[{_L}{_D}]*",
+    "quotation marks": r"[‘’‛“”«»‹›\x91-\x94‚„‟`]{2}",
+    "run": r"[?!]+|\*+|_+|''|``|<<|>>|(?:\\\*)+|&#[0-9]+;|[⁺⁻₊₋]?(?:[¹²³⁰⁴⁵⁶⁷⁸⁹]+|[₀₁₂₃₄₅₆₇₈₉]+)",
+    "marks": f"\u0301+[{_L}{_D}]*",
     "character": rf"[^{_S}\0٫٬‐]",
 }
 _RULES = [(name, re.compile(pattern)) for name, pattern in _PATTERNS.items()]
 _PLAIN_WORD = re.compile("[A-Za-z]{2,}(?![^ ])")
 _LINE_END = re.compile("[\r\x0b\x0c\u2028\u2029]")
-_GAP = re.compile("[ \xa0\0]+")
+_GAP = re.compile(f" [{_S}]*|\0+")
 
 # What a token is written as.
 _QUOTES = {
@@ -239,33 +259,41 @@ _WRITTEN = {
     **_QUOTES,
     "\xad": "-",
 }
-_CLITIC_QUOTES = str.maketrans("’\x92‘‛\x91" + _PRIVATE_OF["&apos;"], "''```'")
+_CLITIC_APOSTROPHES = str.maketrans("’\x92‘‛\x91" + _PRIVATE_OF["&apos;"], "''```'")
+# Soft hyphens vanish from these.
+_WITHOUT_SOFT_HYPHENS = frozenset(
+    (
+        "word before clitic",
+        "word",
+        "alphanumeric",
+        "soft hyphens",
+        "stop before comma",
+        "hyphenated",
+        "dotted",
+        "number",
+        "fraction",
+    )
+)
 
 
-def _scan(text: str, shadow: str) -> list[tuple[str, str]]:
+def _scan(text: str, shadow: str) -> Iterator[tuple[str, str]]:
     """(name of the pattern, token) for each token of the text."""
-    tokens = []
-    at, end = 0, len(text)
-    while at < end:
+    at = 0
+    while at < len(text):
         if gap := _GAP.match(shadow, at):
             at = gap.end()
-            continue
-        if (plain := _PLAIN_WORD.match(shadow, at)) and plain.group().lower() not in _SPLIT:
-            best, stop = "word", plain.end()
-            tokens.append((best, text[at:stop]))
-            at = stop
-            continue
-        best, longest, stop = "", at, at
-        for name, rule in _RULES:
-            match = rule.match(shadow, at)
-            if match and match.end() > longest:
-                best, longest, stop = name, match.end(), match.end(match.lastindex or 0)
-        if longest == at:
-            stop = at + 1  # nothing: dropped
+        elif (plain := _PLAIN_WORD.match(shadow, at)) and plain.group().lower() not in _SPLIT:
+            yield "word", text[at : plain.end()]  # the common case, without trying every pattern
+            at = plain.end()
         else:
-            tokens.append((best, text[at:stop]))
-        at = stop
-    return tokens
+            best, longest, end = "", at, at + 1  # a character that nothing matches is dropped
+            for name, rule in _RULES:
+                match = rule.match(shadow, at)
+                if match and match.end() > longest:
+                    best, longest, end = name, match.end(), match.end(match.lastindex or 0)
+            if best:
+                yield best, text[at:end]
+            at = end
 
 
 def _write(name: str, token: str) -> list[str]:
@@ -274,32 +302,36 @@ def _write(name: str, token: str) -> list[str]:
         return [_WRITTEN[token]]
     if token in _PRIVATE:
         return [_PRIVATE[token][2] or _PRIVATE[token][0]]
-    if name in ("word", "alphanumeric") and token.lower() in _SPLIT:
-        cut = _SPLIT[token.lower()]
-        return [token[:cut], token[cut:]]
     if name == "ellipsis":
         return ["..."]
     if name == "dashes" and len(token) < 5:
         return ["--"]
-    if name == "clitic":
-        token = token.translate(_CLITIC_QUOTES)
-    if name in ("smiley", "eastern smiley", "telephone"):
+    if name in _WITHOUT_SOFT_HYPHENS:
+        if name == "word" and (cut := _SPLIT.get(token.lower())):
+            return [token[:cut], token[cut:]]
+        token = token.replace("\xad", "") or "-"
+    elif name == "clitic":
+        token = token.translate(_CLITIC_APOSTROPHES)
+    elif name == "capitals":
+        token = token.replace(_PRIVATE_OF["&amp;"], "&")
+    elif name == "quotation marks":
+        token = "".join(_QUOTES.get(char, char) for char in token)
+    elif name in ("smiley", "eastern smiley", "telephone"):
         token = token.replace("(", "-lrb-").replace(")", "-rrb-")
-    if name == "quotes":
-        token = "".join(_QUOTES.get(c, c) for c in token)
     if name in ("tag", "fraction", "telephone"):
         token = token.replace(" ", "\xa0")
-    if name in ("word", "number", "dotted", "alphanumeric", "hyphenated", "word before clitic", "fraction"):
-        token = token.replace("\xad", "") or "-"
-    return [_ANY_PRIVATE.sub(lambda m: _PRIVATE[m.group()][0], token)]
+    return [_ANY_PRIVATE.sub(lambda found: _PRIVATE[found.group()][0], token)]
 
 
 def tokenize(caption: str) -> str:
-    """The caption's tokens, lower-case, without punctuation, joined by single spaces.
+    """The caption's tokens, lower-case, without punctuation, joined by single spaces; empty where there are none.
 
-    A newline counts as a space. Other line separators (carriage return, form feed, U+2028 ...) end the caption, as they
-    do where the Java tokeniser is given this one caption; characters it does not know are dropped. Tokens may hold
-    no-break spaces ("1 1/2", telephone numbers, tags with attributes).
+    A newline counts as a space. Other line separators (carriage return, form feed, U+2028 ...) end the caption, as in
+    the Java program; characters that it does not know are dropped. Tokens may hold no-break spaces ("1 1/2", telephone
+    numbers, tags with attributes).
+
+    The Java program reads all captions as one text, so that the next caption's first word can decide about a last
+    single letter ("type a." before "The ..."). Here a caption stands alone, as before a caption in lower case.
     """
     text = _LINE_END.split(caption.replace("\n", " ").replace("\t", " "), maxsplit=1)[0]
     shadow = text

@@ -41,7 +41,9 @@ def score(records: Sequence[Record], references: References, meteor: bool, part:
         last[key] = (f"sos {record.text('pred')} eos", overlap)
     notes = []
     if part:
-        notes.append(f"Scan2Cap: scored over the {len(last)} of the corpus's {len(corpus)} objects that were asked for.")
+        notes.append(
+            f"Scan2Cap: scored over the {len(last)} of the corpus's {len(corpus)} objects that were asked for."
+        )
         corpus = {key: captions for key, captions in corpus.items() if key in last}
     elif len(last) < len(corpus):
         notes.append(

@@ -1,28 +1,40 @@
-import os
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fast3d_cli.app import main
+
 ROOT = Path(__file__).parents[2]
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., "Done"]
+
+
+@dataclass
+class Done:
+    """A command that has run."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture
-def fast3d(tmp_path) -> Run:
-    """Runs the command in an empty folder, in a process of its own."""
+def fast3d(tmp_path, monkeypatch, capfd) -> Run:
+    """Runs the command in an empty folder, inside this process: importing torch anew takes seconds."""
 
-    def run(*args, cwd=tmp_path, check=True, **env):
-        done = subprocess.run(
-            [sys.executable, "-m", "fast3d_cli", *map(str, args)],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "100", **env},
-        )
+    def run(*args, check=True):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["fast3d", *map(str, args)])
+        monkeypatch.setenv("COLUMNS", "100")
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        done = Done(code, *capfd.readouterr())
         if check:
             assert done.returncode == 0, done.stderr
         return done

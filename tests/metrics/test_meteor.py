@@ -35,13 +35,14 @@ def test_answers_as_recorded(dataset: str) -> None:
 
 @needs_java
 @pytest.mark.parametrize("threshold", ["0.25", "0.50"])
-def test_captions_as_recorded(threshold: str) -> None:
-    recorded = DETAILS["scan2cap"]
-    keys = list(recorded["tokenized_targets"])
-    predictions = recorded[f"tokenized_preds_{threshold.replace('.', '')}"]
-    corpus, scores = meteor([predictions[key][0] for key in keys], [recorded["tokenized_targets"][key] for key in keys])
-    assert corpus == close(SCORES["scan2cap"][f"[scan2cap] METEOR@{threshold}"])
-    assert dict(zip(keys, scores, strict=True)) == close(recorded["per_key"][f"METEOR@{threshold}"])
+@pytest.mark.parametrize("corpus_name", ["scan2cap", "scan2cap_sos_corpus"])
+def test_captions_as_recorded(corpus_name: str, threshold: str) -> None:
+    targets = DETAILS[corpus_name]["tokenized_targets"]
+    predictions = DETAILS["scan2cap"][f"tokenized_preds_{threshold.replace('.', '')}"]
+    corpus, scores = meteor([predictions[key][0] for key in targets], list(targets.values()))
+    assert corpus == close(SCORES[corpus_name][f"[scan2cap] METEOR@{threshold}"])
+    if corpus_name == "scan2cap":
+        assert dict(zip(targets, scores, strict=True)) == close(DETAILS["scan2cap"]["per_key"][f"METEOR@{threshold}"])
 
 
 @needs_java
@@ -52,26 +53,20 @@ def test_odd_texts_neither_hang_nor_shift_the_answers() -> None:
     assert scores[0] == scores[1] == scores[2] == scores[4] == 0.0
     assert scores[3] == scores[5] == scores[-1] == 1.0
     assert 0 < corpus < 1
-
-
-@needs_java
-def test_no_samples_no_java() -> None:
     assert meteor([], []) == (0.0, [])
 
 
 @needs_java
-def test_the_system_needs_no_java() -> None:
-    code = "from fast3d_core.metrics.meteor import meteor; print(meteor(['a chair'], [['a chair']]))"
+def test_the_system_needs_no_java_and_the_environment_stays() -> None:
+    code = """if True:
+        import os
+        from fast3d_core.metrics.meteor import meteor
+        before = dict(os.environ)
+        print(meteor(["a chair"], [["a chair"]]), dict(os.environ) == before)
+    """
     environment = {**os.environ, "PATH": "/nowhere", "JAVA_HOME": "/nowhere"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "(1.0, [1.0])"
-
-
-@needs_java
-def test_environment_is_left_alone() -> None:
-    before = dict(os.environ)
-    meteor(["a chair"], [["a chair"]])
-    assert dict(os.environ) == before
+    assert done.stdout.strip() == "(1.0, [1.0]) True"
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,41 +77,63 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         meteor(["a chair"], [["a chair"]])
 
 
-def test_as_many_candidates_as_references(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "available", lambda: None)
-    with pytest.raises(ValueError, match="1 candidates, but references for 0"):
-        meteor(["a chair"], [])
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A program of the test's instead of METEOR."""
+    monkeypatch.setattr(module, "_running", None)
     monkeypatch.setattr(module, "_program", lambda: [sys.executable, "-c", request.param])
     yield
+    module.close()
 
 
 @pytest.mark.parametrize(
     "fake",
     [
-        "raise SystemExit('Could not reserve enough space')",
-        "input(); raise SystemExit('Could not reserve enough space')",
+        "raise SystemExit('Could not reserve space')",
+        "input(); raise SystemExit('Could not reserve space')",
     ],
     indirect=True,
 )
 def test_a_program_that_stops_is_one_line(fake: None) -> None:
-    with pytest.raises(
-        Fast3DError, match=r"^METEOR: the Java program stopped: Could not reserve enough space;.*memory$"
-    ):
+    with pytest.raises(Fast3DError, match=r"^METEOR: the Java program stopped: Could not reserve space;.*memory$"):
         meteor(["a chair"] * 1000, [["a chair"]] * 1000)
 
 
 @pytest.mark.parametrize("fake", ["input(); print('Error: no'); input(); print('x'); print('y')"], indirect=True)
 def test_an_answer_that_is_no_number(fake: None) -> None:
-    with pytest.raises(Fast3DError, match="^METEOR: the Java program stopped"):
+    with pytest.raises(Fast3DError, match=r"^METEOR: the Java program stopped"):
         meteor(["a chair"], [["a chair"]])
 
 
 @pytest.mark.parametrize("fake", ["import time; time.sleep(60)"], indirect=True)
 def test_a_program_that_hangs_is_stopped(fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_START_SECONDS", 0.3)
-    with pytest.raises(Fast3DError, match="^METEOR: the Java program gave no answer in 1 s"):
+    with pytest.raises(Fast3DError, match=r"^METEOR: the Java program gave no answer in 1 s"):
         meteor(["a chair"], [["a chair"]])
+
+
+@pytest.mark.parametrize("fake", ["input()"], indirect=True)
+def test_as_many_candidates_as_references(fake: None) -> None:
+    with pytest.raises(ValueError, match="1 candidates, but references for 0"):
+        meteor(["a chair"], [])
+
+
+@pytest.mark.parametrize(
+    "fake", ["while input():\n print(1, flush=True); input(); print(2); print(3, flush=True)"], indirect=True
+)
+def test_the_program_is_kept_and_closed(fake: None) -> None:
+    assert meteor(["a chair"], [["a chair"]]) == (3.0, [2.0])
+    process = module._running.process
+    assert meteor(["a chair"], [["a chair"]]) == (3.0, [2.0])
+    assert module._running.process is process
+    assert process.poll() is None
+    module.close()
+    assert process.poll() is not None
+
+
+@pytest.mark.parametrize("fake", ["raise SystemExit('no')"], indirect=True)
+def test_a_program_that_stopped_is_not_kept(fake: None) -> None:
+    for _ in range(2):
+        with pytest.raises(Fast3DError, match="the Java program stopped: no"):
+            meteor(["a chair"], [["a chair"]])
+        assert module._running is None

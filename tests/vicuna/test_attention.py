@@ -89,7 +89,8 @@ def test_packing_pads_and_unpads():
 
 def flash_attn_varlen_func(
     q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False,
-    window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False, block_table=None,
+    window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False,
+    block_table=None,
 ):  # fmt: skip
     """A stand-in with the signature that flash-attn 2 documents, computed by SDPA."""
     assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32

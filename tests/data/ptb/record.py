@@ -24,8 +24,22 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CUT = "zz cut zz"
 
-NOUNS = ["chair", "table", "desk", "door", "window", "couch", "sofa", "bed", "cabinet", "shelf", "bookshelf", "lamp", "monitor", "keyboard", "tv", "refrigerator", "sink", "toilet", "bathtub", "curtain", "pillow", "nightstand", "dresser", "whiteboard", "trash-can", "radiator", "ottoman", "stool", "counter", "plant", "backpack", "shower", "picture", "box", "blinds", "armchair", "o'clock", "tv-stand", "night-stand", "bean-bag"]
-ADJECTIVES = ["brown", "white", "black", "gray", "grey", "beige", "dark", "light", "wooden", "metal", "rectangular", "square", "round", "l-shaped", "u-shaped", "two-seater", "small", "large", "tall", "low", "red", "blue", "green", "striped", "off-white", "black-and-white", "left", "right", "leftmost", "4-legged", "multi-colored", "see-through", "semi-circular"]
+
+def words(text: str) -> list[str]:
+    """What stands between plain spaces and line ends; "␣" is a space that belongs to a piece."""
+    return [word.replace("␣", " ") for word in text.replace("\n", " ").split(" ") if word]
+
+
+NOUNS = words("""
+    chair table desk door window couch sofa bed cabinet shelf bookshelf lamp monitor keyboard tv refrigerator sink
+    toilet bathtub curtain pillow nightstand dresser whiteboard trash-can radiator ottoman stool counter plant
+    backpack shower picture box blinds armchair o'clock tv-stand night-stand bean-bag
+""")
+ADJECTIVES = words("""
+    brown white black gray grey beige dark light wooden metal rectangular square round l-shaped u-shaped two-seater
+    small large tall low red blue green striped off-white black-and-white left right leftmost 4-legged multi-colored
+    see-through semi-circular
+""")
 PLACES = """next to|in front of|to the left of|to the right of|behind|under|above|on top of|near|between|across from|in
     the corner by|facing|against|in the middle of|at the far end of""".replace("\n    ", " ").split("|")
 TEMPLATES = [
@@ -59,15 +73,63 @@ TEMPLATES = [
     "I am {p} a {n}. A {n} is on my left; I can't see the {n}.",
 ]
 PIECES = {
-    "contractions": ["don't", "Don't", "can't", "won't", "isn't", "it's", "It's", "that's", "there's", "he'd", "she'll", "they've", "you're", "i'm", "I'm", "let's", "y'all", "ain't", "'tis", "'Twas", "'em", "'til", "'cause", "o'clock", "O'Neil", "ma'am", "c'mon", "cannot", "gonna", "gotta", "gimme", "lemme", "wanna", "more'n", "rock'n'roll", "rock", "'n'", "roll", "d'you", "l'eau", "qu'il", "j'ai", "ol'", "didn’t", "it’s", "’em", "’tis", "we’ll", "should've", "shouldn't've", "dogs'", "dog's", "boss's", "boss'", "'90s", "’60s", "1990's", "'99", "couldnt", "dont", "e'er", "n't", "'s", "'d", "'ll", "x'y", "goin'", "ladies'", "kids’", "let’s", "don`t", "don&apos;t", "it&apos;s", "y’know", "CAN'T", "IT'S", "it'll", "who'd"],
-    "numbers": ["1", "12", "1,000", "1,000.50", "3.14", ".5", "1.", "3/4", "1/2", "1-2", "2nd", "21st", "3rd", "10th", "$5", "$1,000.50", "50%", "5.5%", "5cm", "5.5cm", "5'10\"", "6'", "12/25/2014", "2014-12-25", "10:30", "10:30pm", "1:2", "555-1234", "800-555-1212", "(800)", "555-1212", "+1", "800", "555", "1212", "+44-20-1234-5678", "1½", "½", "¼", "¾", "⅓", "1", "1/2", "2x4", "3d", "3-d", "20-year-old", "100,000-dollar", "+5", "-5", "±5", "5°", "20°C", "#1", "no.5", "no.", "5", "No.", "12", "1e5", "0x1F", "1,2,3", "1.2.3", "5-10", "5--6", "1+1=2", "2*3", "٣٤", "１２", "5²", "m²", "H₂O", "1⁄2", "24/7", "9/11", "5pm", "5p.m.", "€5", "£5", "¥5", "5¢", "US$5", "C$3", "1st-floor", "007", "1990s", "5th.", "10.", "3.5.", "1;", "2:", "1.5m", ":30", "fig.", "5", "p.", "3", "pp.", "5-6"],
-    "hyphens": ["well-known", "state-of-the-art", "l-shaped", "t-shirt", "x-ray", "black-and-white", "two-drawer", "pre-", "-post", "a--b", "a-b-c", "-", "--", "---", "----", "------", "–", "—", "―", "a–b", "a—b", "1–2", "well‐known", "non‑breaking", "re\xadcord", "-", "a", "-b", "b-", "self-", "4-legged", "u.s.-based", "non-u.s.", "a-1", "1-a", "a_b", "_a_", "__", "a_b-c", "co-op.", "mid-1990s", "-a-", "right-", "left-/right-hand", "and/or", "he/she", "w/", "w/o", "a/b/c/d", "1/2-inch", "/a", "a/", "//", "a//b", "o'b-c", "ex-mr.", "a-o'clock"],
-    "quotes": ['"hello"', "'hello'", "“hello”", "‘hello’", "`hello`", "``hello''", "«hello»", "‹hi›", '"a', "'b'", 'c"', '"', "'", "''", "``", "`", "'''", '"5"', '5"', "'a", "a'", "\"don't\"", "'n'", '("a")', '"a".', '"a,"', "'a.'", "‚a‘", "„a“", "‟a”", "‛a’", "\x93a\x94", "\x91a\x92", "&quot;a&quot;", "\"'a'\"", "'\"a\"'", 'a"b', "a''b", '","', "'.\"", ".'", '?"', "!'"],
-    "unicode": ["café", "naïve", "über", "Ångström", "ÇA", "été", "España", "señor", "İstanbul", "ΣΟΦΟΣ", "ὀδός", "Привет", "мир", "日本語", "椅子", "한국어", "العربية", "עברית", "हिन्दी", "ไทย", "မြန်မာ", "አማርኛ", "ქართული", "é", "ñ", "ﬁne", "½x", "™", "©", "®", "°", "§", "¶", "†", "•", "·", "…", "‥", "×", "÷", "±", "≤", "∞", "→", "←", "★", "☃", "♥", "✓", "😀", "👍🏽", "🪑", "𝐚", "\u200b", "a\u200bb", "a\u200db", "\ufeffa", "a\u2060b", "a", "b", "a", "b", "a", "b", "a", "b", "a", "b", "\xad", "a\xad", "\x00", "a\x01b", "\x7f", "\x96", "\x80", "№", "℃", "Ⅳ", "①", "㎡", "。", "、", "，a", "（a）", "「a」", "！", "？", "：", "a・b", "ー", "～", "﹏", "ˈa", "ª", "º", "µ", "¿que?", "¡hola!", "ß", "ẞ", "ǅ", "ǈ", "&eacute;", "caf&eacute;", "&ntilde;", "ə", "ɐ", "ʻa", "ʼa", "aʼb", "a·b", "ﷺ", "๑", "௹", "ༀ", "ᚠ", "⁇", "‽", "⸮", "₿", "₹", "₩", "¤", "₠", "€", "\ue000", "\ue05f", "\uffff", "ퟻ"],
-    "stops": ["mr.", "Mrs.", "dr.", "st.", "ave.", "vs.", "etc.", "e.g.", "i.e.", "p.m.", "a.m.", "u.s.", "U.S.A.", "inc.", "Co.", "no.", "No.", "jan.", "Feb.", "sept.", "mon.", "fig.", "approx.", "in.", "ft.", "ft.x", "sq.ft.", "ph.d.", "Ph.D.", "j.", "J.", "R.", "R.", "a.", "b.", "A.", "I.", "i.", "tv.", "T.V.", "w.c.", "et", "al.", "r.i.p.", "a.k.a.", "The", "They", "In", "A", "An", "It", "This", "...", "....", "..", ".", ".", ".", ".", "?", "!", "??", "!!", "?!", "!?", ",", ";", ":", ",,", ";;", "::", ".,", ",.", ";.", "a.b", "a.b.c", "foo.bar", "chair.The", "table.it", "wait...what", "end..of", "etc.)", "(etc.", "mr.smith", "miss.", "Miss.", "la.", "mass.", "Mass.", "calif.", "a.5", "jr.,", "sr.;", "gen.", "mt.", "blvd.", "bldg.", "dept.", "yes!no", "no?yes", "Yahoo!", "etc.x", "co.x"],
-    "symbols": ["(", ")", "[", "]", "{", "}", "(a)", "[b]", "{c}", "<", ">", "<<", ">>", "<a>", "<obj012>", "<OBJ012>", "<OBJ003>,", "<OBJ007>.", "<OBJ001>'s", "x<obj5>y", "<unk>", "<s>", "</s>", "<pad>", "<br/>", "<br", "/>", "<a", 'href="x">', "<a", "b", "c>", "<3", "<3>", "<-a>", "<", "a", ">", "<a", "<!a>", "<?a?>", "&", "&&", "&&", "AT&T", "at&t", "R&B", "r&b", "a&b", "&amp;", "&lt;", "&gt;", "&lt;a&gt;", "&nbsp;", "&foo;", "&#39;", "&mdash;", "*", "**", "*a*", "+", "++", "c++", "c#", "=", "==", "===", "a=b", "~", "^", "^^", "|", "||", "|||", "\\", "\\\\", "\\/", "\\*", "1\\/2", "%", "%%", "$", "$$", "#", "##", "#tag", "#1", "@", "@@", "@name", "@1", "a@b", "a@b.com", "me@foo.co.uk,", "<me@foo.com>", "http://www.foo.com", "https://foo.com/a?b=c&d=e.", "www.foo.com", "www.foo.com/bar,", "foo.com/bar/baz", "foo.com", "foo.txt", "1.c", "a.jpg.", "file_1.txt", ":)", ":(", ";)", ":-)", ":-(", ":D", ":P", ":/", ":|", "=)", "(^_^)", "(-_-)", "^_^", "x_x", "o_O", "<_<", ":'(", ">:(", ":*", "8)", "XD", "T_T", "a:b", ":a", "a:", "a,b", ",a", "a;b"],
+    "contractions": words("""
+        don't Don't can't won't isn't it's It's that's there's he'd she'll they've you're i'm I'm let's y'all
+        ain't 'tis 'Twas 'em 'til 'cause o'clock O'Neil ma'am c'mon cannot gonna gotta gimme lemme wanna more'n
+        rock'n'roll d'you l'eau qu'il j'ai ol' didn’t it’s ’em ’tis we’ll should've shouldn't've dogs' dog's
+        boss's boss' '90s ’60s 1990's '99 couldnt dont e'er n't 's 'd 'll x'y goin' ladies' kids’ let’s don`t
+        don&apos;t it&apos;s y’know CAN'T IT'S it'll who'd
+        rock␣'n'␣roll rock␣’n’␣roll the␣'90␣one do␣n't dogs␣'␣legs
+    """),
+    "numbers": words("""
+        1 12 1,000 1,000.50 3.14 .5 1. 3/4 1/2 1-2 2nd 21st 3rd 10th $5 $1,000.50 50% 5.5% 5cm 5.5cm 5'10" 6'
+        12/25/2014 2014-12-25 10:30 10:30pm 1:2 555-1234 800-555-1212 555-1212 1212 +44-20-1234-5678 1½ ½ ¼ ¾ ⅓
+        2x4 3d 3-d 20-year-old 100,000-dollar +5 -5 ±5 5° 20°C #1 no.5 5 1e5 0x1F 1,2,3 1.2.3 5-10 5--6 1+1=2
+        2*3 ٣٤ １２ 5² m² H₂O 1⁄2 24/7 9/11 5pm 5p.m. €5 £5 ¥5 5¢ US$5 C$3 1st-floor 007 1990s 5th. 10. 3.5. 1; 2:
+        1.5m :30 3 5-6
+        1␣1/2 11␣1/2 1\xa01/2 (800)␣555-1212 +1␣800␣555␣1212 +44␣20␣1234␣5678 800␣555␣1212 12␣345␣6789 no.␣5
+        No.␣12 fig.␣5 p.␣3 pp.␣5-6 1␣000
+    """),
+    "hyphens": words("""
+        well-known state-of-the-art l-shaped t-shirt x-ray black-and-white two-drawer pre- -post a--b a-b-c - --
+        --- ---- ------ – — ― a–b a—b 1–2 well‐known non‑breaking re\xadcord -b b- self- 4-legged u.s.-based
+        non-u.s. a-1 1-a a_b _a_ __ a_b-c co-op. mid-1990s -a- right- left-/right-hand and/or he/she w/ w/o
+        a/b/c/d 1/2-inch /a a/ // a//b o'b-c ex-mr. a-o'clock
+        -␣a␣- a␣-␣b left-␣and␣right-hand
+    """),
+    "quotes": words("""
+        "hello" 'hello' “hello” ‘hello’ `hello` ``hello'' «hello» ‹hi› "a 'b' c" " ' '' `` ` ''' "5" 5" 'a a'
+        "don't" 'n' ("a") "a". "a," 'a.' ‚a‘ „a“ ‟a” ‛a’ \x93a\x94 \x91a\x92 &quot;a&quot; "'a'" '"a"' a"b a''b
+        "," '." .' ?" !'
+        "a␣'b'␣c" “a␣‘b’␣c” '␣a␣'
+    """),
+    "unicode": words("""
+        café naïve über Ångström ÇA été España señor İstanbul ΣΟΦΟΣ ὀδός Привет мир 日本語 椅子 한국어 العربية עברית
+        हिन्दी ไทย မြန်မာ አማርኛ ქართული é ñ ﬁne ½x ™ © ® ° § ¶ † • · … ‥ × ÷ ± ≤ ∞ → ← ★ ☃ ♥ ✓ 😀 👍🏽 🪑 𝐚 \u200b
+        a\u200bb a\u200db \ufeffa a\u2060b \xad a\xad \x00 a\x01b \x7f \x96 \x80 № ℃ Ⅳ ① ㎡ 。 、 ，a （a） 「a」 ！ ？
+        ： a・b ー ～ ﹏ ˈa ª º µ ¿que? ¡hola! ß ẞ ǅ ǈ &eacute; caf&eacute; &ntilde; ə ɐ ʻa ʼa aʼb a·b ﷺ ๑ ௹ ༀ ᚠ ⁇ ‽ ⸮
+        ₿ ₹ ₩ ¤ ₠ € \ue000 \ue05f \uffff ퟻ \xa0 a\xa0b a\u2009b a\u3000b a\u202fb a\u205fb \x85 a\x85b
+    """),
+    "stops": words("""
+        mr. Mrs. dr. st. ave. vs. etc. e.g. i.e. p.m. a.m. u.s. U.S.A. inc. Co. no. No. jan. Feb. sept. mon.
+        fig. approx. in. ft. ft.x sq.ft. ph.d. Ph.D. j. J. R. a. b. A. I. i. tv. T.V. w.c. al. r.i.p. a.k.a. The
+        They In A An It This ... .... .. ? ! ?? !! ?! !? , ; : ,, ;; :: ., ,. ;. a.b a.b.c foo.bar chair.The
+        table.it wait...what end..of etc.) (etc. mr.smith miss. Miss. la. mass. Mass. calif. a.5 jr., sr.; gen.
+        mt. blvd. bldg. dept. yes!no no?yes Yahoo! etc.x co.x
+        .␣.␣. .␣.␣.␣. et␣al.␣The a.␣The␣chair b.␣It J.␣R.␣R. u.s.␣The i.␣the a.␣<obj1> x.␣5
+    """),
+    "symbols": words("""
+        ( ) [ ] { } (a) [b] {c} < > << >> <a> <obj012> <OBJ012> <OBJ003>, <OBJ007>. <OBJ001>'s x<obj5>y <unk>
+        <s> </s> <pad> <br/> <3 <3> <-a> <!a> <?a?> & && AT&T at&t R&B r&b a&b &amp; &lt; &gt; &lt;a&gt; &nbsp;
+        &foo; &#39; &mdash; * ** *a* + ++ c++ c# = == === a=b ~ ^ ^^ | || ||| \\ \\\\ \\/ \\* 1\\/2 % %% $ $$ #
+        ## #tag #1 @ @@ @name @1 a@b a@b.com me@foo.co.uk, <me@foo.com> http://www.foo.com
+        https://foo.com/a?b=c&d=e. www.foo.com www.foo.com/bar, foo.com/bar/baz foo.com foo.txt 1.c a.jpg.
+        file_1.txt :) :( ;) :-) :-( :D :P :/ :| =) (^_^) (-_-) ^_^ x_x o_O <_< :'( >:( :* 8) XD T_T a:b :a a:
+        a,b ,a a;b
+        <br␣/> <a␣href="x"> <a␣b␣c> <␣a␣> <!--␣a␣--> (␣a␣) a␣&␣b :␣)
+    """),
 }
-FILLERS = ["the", "a", "is", "of", "and", "chair", "it", "near", "table", "on", "I", "The"]
+FILLERS = words("the a is of and chair it near table on I The")
 
 
 def sentence(rng: random.Random) -> str:
@@ -117,7 +179,9 @@ def adversarial(rng: random.Random) -> str:
         signs = rng.sample(string.punctuation, 3)
         return "".join(rng.choice([*"aAeo nstd 1 20 ", *signs, *signs]) for _ in range(rng.randint(1, 15)))
     if kind == 2:
-        points = [rng.choice([rng.randint(32, 126), rng.randint(160, 0x24F), rng.randint(0x2000, 0x22FF)]) for _ in range(20)]
+        points = [
+            rng.choice([rng.randint(32, 126), rng.randint(160, 0x24F), rng.randint(0x2000, 0x22FF)]) for _ in range(20)
+        ]
         return "".join(chr(p) for p in points if p not in (0x2028, 0x2029))
     points = (rng.choice([32, rng.randint(97, 122), rng.randint(160, 0xFFFD)]) for _ in range(rng.randint(1, 15)))
     return "".join(chr(p) for p in points if not 0xD800 <= p < 0xE000 and p not in (0x2028, 0x2029))

@@ -1,0 +1,80 @@
+"""The README, word by word: its commands run, its schema is the schema, its Python prints an answer."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+from fast3d_core.config import default_yaml
+from tests.cli.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+
+
+def test_schema():
+    assert blocks("yaml") == [default_yaml()]
+
+
+def test_fast3d_commands(fast3d, tmp_path, files):
+    """In order, in one folder, where the miniature's files lie under the default names, with four layers."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    commands = [line for line in COMMANDS if line.startswith("fast3d ")]
+    assert len(commands) >= 8
+    for command in commands:
+        done = fast3d(*shlex.split(command)[1:])
+        assert done.stdout, command
+
+
+def test_accelerate_launch(fast3d, tmp_path):
+    (command,) = [line for line in COMMANDS if line.startswith("accelerate ")]
+    parts = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *parts[2:], "--no-meteor"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "sap-alpha0.5" / "result.json").exists()
+
+
+def test_make_targets_exist():
+    targets = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
+    assert targets == ["demo", "test"]
+    assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
+
+
+def test_every_command_is_tried():
+    tried = ("fast3d ", "make ", "accelerate ", "pip install .")  # make test and make demo install by pip
+    assert [line for line in COMMANDS if not line.startswith(tried)] == []
+
+
+def test_python(tmp_path):
+    (code,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_method_of_contributing_md(fixture, monkeypatch):
+    """The example of CONTRIBUTING.md runs as it stands, through both engines."""
+    from fast3d_core.pruning import METHODS
+    from fast3d_core.pruning.options import MethodOptions, build_pruners
+
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    namespace: dict = {"__name__": "mymethod"}
+    exec("\n".join(line.removeprefix("   ") for line in code.splitlines()), namespace)
+    monkeypatch.setitem(METHODS, "mymethod", namespace["MyMethod"])
+    (pruner,) = build_pruners(["mymethod"], MethodOptions(layer=2, keep=15), layers=4, objects=100)
+    plans = fixture.plans(pruner, fixture.config.maps.predicted)[:3]
+    answers = [
+        fixture.model.generate(fixture.prompts[:3], plans, fixture.config.generation, engine)
+        for engine in ("fast", "reference")
+    ]
+    assert [a.generation.ids for a in answers[0]] == [a.generation.ids for a in answers[1]]
