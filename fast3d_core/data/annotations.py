@@ -13,6 +13,7 @@ from fast3d_core.errors import DataError
 
 _ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # their files carry Mask3D's name
 
+_SCENES_KEPT = 64  # stacked scenes kept; ScanRefer asks some 67 questions a scene, in a row
 FEATURES_3D = "scannet_mask3d_uni3d_feats.pt"
 FEATURES_2D = "scannet_mask3d_videofeats.pt"
 
@@ -129,11 +130,19 @@ class Scenes:
         self.objects = objects
         self._features = [_by_scene(folder / name, objects) for name in (FEATURES_3D, FEATURES_2D)]
         self.width_3d, self.width_2d = (width for _, width in self._features)
+        self._recent: dict[str, Scene] = {}  # oldest first
 
     def __contains__(self, scene_id: str) -> bool:
         return any(scene_id in features for features, _ in self._features)
 
     def __getitem__(self, scene_id: str) -> Scene:
+        if scene_id not in self._recent:
+            if len(self._recent) == _SCENES_KEPT:
+                del self._recent[next(iter(self._recent))]
+            self._recent[scene_id] = self._stack(scene_id)
+        return self._recent[scene_id]
+
+    def _stack(self, scene_id: str) -> Scene:
         stacked = []
         present = torch.zeros(self.objects, dtype=torch.bool)
         for features, width in self._features:

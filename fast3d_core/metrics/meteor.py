@@ -11,7 +11,7 @@ import importlib.util
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fast3d_core.errors import Fast3DError, UsageError
@@ -66,11 +66,6 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
         except BaseException:  # an interrupt, too, leaves answers unread
             close()
             raise
-
-
-def shared() -> Callable[[Sequence[str], Sequence[Sequence[str]]], tuple[float, list[float]]]:
-    """`meteor`, which keeps its program between calls."""
-    return meteor
 
 
 def close() -> None:

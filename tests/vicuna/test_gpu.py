@@ -1,0 +1,33 @@
+"""The recorded answers on a CUDA device, in float32 without TF32. Skipped where there is none, as in CI."""
+
+import pytest
+import torch
+
+from fast3d_core.chat_scene.model import ChatScene
+from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.data.annotations import Scenes
+from fast3d_core.vicuna import fast
+from tests.conftest import MODES
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def on_gpu(fixture):
+    """The model and the 15 prompts on the device."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model = ChatScene.from_config(load_config(EMBEDDED, ["model.device=cuda"]))
+    scenes = Scenes(fixture.config.data.annotations)
+    return model, [model.prompt(scenes[s.scene_id], s.prompt) for s in fixture.samples]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_fast_on_a_gpu(fixture, recorded, on_gpu, mode):
+    model, prompts = on_gpu
+    plans = fixture.plans(*fixture.mode(mode))
+    column = "fixed_beam_ids" if mode.startswith("fastv") else "beam_ids"
+    got = fast.generate(model.llm, prompts, plans, fixture.config.generation, 1, 2)
+    assert [generation.ids for generation in got] == [want[column] for want in recorded[mode]]
