@@ -9,7 +9,7 @@ import typer
 from fast3d_cli.commands.eval import eval_command
 from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
-from fast3d_cli.console import err, error
+from fast3d_cli.console import error
 from fast3d_core.errors import Fast3DError
 
 app = typer.Typer(
@@ -50,9 +50,8 @@ def main() -> None:
             raise
         error(str(problem))
         sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command continues where it stopped")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of stdout has gone, as in `fast3d report | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as problem:  # a full disk, no permission, a folder where a file should be
+        if os.environ.get("FAST3D_DEBUG"):
+            raise
+        error(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
         sys.exit(1)

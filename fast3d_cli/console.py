@@ -1,6 +1,7 @@
 """The one place that prints: data on stdout, everything else on stderr."""
 
 import json
+import os
 from typing import Any
 
 from rich.console import Console
@@ -19,8 +20,15 @@ def error(message: str) -> None:
     err.print(f"[bold red]error:[/] {_escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, of those that a launcher such as accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def note(message: str) -> None:
-    """A remark beside the data."""
+    """A remark beside the data, once for all processes."""
+    if not is_first_process():
+        return
     err.print(_escape(message), soft_wrap=True, highlight=False, style="dim")
 
 

@@ -41,6 +41,12 @@ def check_datasets(names: Sequence[str] | None) -> None:
             raise UsageError(f"--dataset: there is no {name!r}; choose from {', '.join(DATASETS)}")
 
 
+def check_name(name: str | None) -> None:
+    """Raises `UsageError` for a run name that would leave the runs folder."""
+    if name is not None and (Path(name).name != name or name.startswith(".") or len(name) > 200):
+        raise UsageError(f"--name is the name of a folder under the runs folder, not a path: {name[:200]!r}")
+
+
 def load(path: Path | None, overrides: list[str] | None) -> "Config":
     """The config of a command; says so when it is the embedded demo."""
     from fast3d_core.config import load_config

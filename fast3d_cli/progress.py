@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fast3d_cli.console import err, note
+from fast3d_cli.console import err, is_first_process, note
 
 
 class _Rate(ProgressColumn):
@@ -27,7 +27,10 @@ class _Rate(ProgressColumn):
 
 
 class RunProgress:
-    """One bar per dataset and run. Where stderr is no terminal, a line when a dataset begins."""
+    """One bar per dataset and run. Where stderr is no terminal, a line when a dataset begins.
+
+    Of several processes the first one speaks; its counts are its own share.
+    """
 
     def __init__(self, verbose: bool = False) -> None:
         self.verbose = verbose
@@ -38,18 +41,19 @@ class RunProgress:
             _Rate(),
             TimeRemainingColumn(),
             console=err,
+            speed_estimate_period=1800,  # a batch may take minutes
         )
         self._tasks: dict[tuple[str, str], TaskID] = {}
 
     def __enter__(self) -> "RunProgress":
-        if err.is_terminal:
+        if err.is_terminal and is_first_process():
             self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if err.is_terminal:
+        if err.is_terminal and is_first_process():
             self._bars.stop()
 
     def loading(self) -> None:

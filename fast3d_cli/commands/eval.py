@@ -8,7 +8,16 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, MeteorOption, SetOption, check_datasets, load
+from fast3d_cli.options import (
+    ConfigOption,
+    DatasetOption,
+    JsonOption,
+    MeteorOption,
+    SetOption,
+    check_datasets,
+    check_name,
+    load,
+)
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import UsageError
 
@@ -103,8 +112,12 @@ def eval_command(
         return
     from fast3d_core.evaluation.run import evaluate
 
-    with RunProgress(verbose) as progress:
-        results = evaluate(settings, jobs, questions, progress, restart=restart, meteor=meteor)
+    try:
+        with RunProgress(verbose) as progress:
+            results = evaluate(settings, jobs, questions, progress, restart=restart, meteor=meteor)
+    except KeyboardInterrupt:
+        note("interrupted; the same command continues where it stopped")
+        raise typer.Exit(130) from None
     if not results:
         return  # not the first of several processes
     if json:
@@ -125,8 +138,7 @@ def _jobs(config: "Config", pruners: list, name: str | None, maps: Path | None, 
 
     if map_key not in (None, *MAP_KEYS):
         raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
-    if name is not None and (Path(name).name != name or name.startswith(".")):
-        raise UsageError(f"--name is the name of a folder under {config.runs}, not a path: {name!r}")
+    check_name(name)
     jobs = []
     for pruner in pruners:
         own = run_name(pruner) + ("" if config.eval.engine == "fast" else f"-{config.eval.engine}")

@@ -7,7 +7,17 @@ import typer
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, MeteorOption, SetOption, check_datasets, load
+from fast3d_cli.options import (
+    ConfigOption,
+    DatasetOption,
+    JsonOption,
+    MeteorOption,
+    SetOption,
+    check_datasets,
+    check_name,
+    load,
+)
+from fast3d_core.errors import UsageError
 
 
 def score(
@@ -25,13 +35,17 @@ def score(
 ) -> None:
     """Score prediction files in the published record format, ours or anybody's, without a model."""
     check_datasets(dataset)
+    check_name(name)
     settings = load(config, set_)
     from dataclasses import replace
 
     from fast3d_core.config import need_path
+    from fast3d_core.evaluation.journal import SETTINGS_FILE
     from fast3d_core.evaluation.result import save_result
     from fast3d_core.evaluation.scoring import score_folder
 
+    if name and (settings.runs / name / SETTINGS_FILE).exists():
+        raise UsageError(f"{name} is a run of `fast3d eval`; choose another --name")
     result, stats = score_folder(folder, need_path(settings, "data.annotations"), dataset, meteor=meteor)
     if name:
         result = replace(result, name=name)

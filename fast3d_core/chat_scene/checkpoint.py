@@ -127,11 +127,11 @@ def merge(checkpoint: Checkpoint, llm: LlamaForCausalLM, lora_alpha: float) -> N
             name_a, name_b = _lora_names(index, target)
             rank = checkpoint.state[name_a].shape[0]
             _check_shapes(checkpoint, {name_a: (rank, weight.shape[1]), name_b: (weight.shape[0], rank)})
-            a, b = checkpoint.state[name_a].float(), checkpoint.state[name_b].float()
+            a, b = (checkpoint.state[name].to(weight.device, torch.float32) for name in (name_a, name_b))
             weight.copy_(weight.float().addmm_(b, a, alpha=lora_alpha / rank))
     dtype = llm.dtype
-    llm.model.embed_tokens = nn.Embedding.from_pretrained(checkpoint.state[_EMBED].to(dtype))
-    llm.lm_head.weight = nn.Parameter(checkpoint.state[_HEAD].to(dtype), requires_grad=False)
+    llm.model.embed_tokens = nn.Embedding.from_pretrained(checkpoint.state[_EMBED].to(llm.device, dtype))
+    llm.lm_head.weight = nn.Parameter(checkpoint.state[_HEAD].to(llm.device, dtype), requires_grad=False)
     llm.lm_head.out_features = rows
     llm.config.vocab_size = rows
 

@@ -88,17 +88,17 @@ class ChatScene:
                 f"model.checkpoint: {checkpoint.path} has {len(tokenizer) - tokenizer.vocab_size} object tokens, "
                 f"data.max_objects asks for {objects}"
             )
+        llm.to(device)  # type: ignore[arg-type]  # the stub of transformers' own `to`
         # Chat-Scene embeds the fixed text before it loads the checkpoint, so with the original LLaMA rows.
         fixed = tuple(
-            llm.model.embed_tokens(torch.tensor(ids)).to(device)
+            llm.model.embed_tokens(torch.tensor(ids, device=device))
             for ids in (tokenizer.encode(PREFIX, bos=True), tokenizer.encode(AFTER_OBJECTS))
         )
         hidden = llm.config.hidden_size
         projectors = tuple(
             projector(checkpoint, name, hidden).to(device) for name in ("object_proj", "object_img_proj")
         )
-        merge(checkpoint, llm, config.model.lora_alpha)
-        llm.to(device)  # type: ignore[arg-type]  # the stub of transformers' own `to`
+        merge(checkpoint, llm, config.model.lora_alpha)  # on the device: a CPU takes minutes for 7B
         return cls(llm, tokenizer, projectors, fixed, objects, checkpoint.ignored)  # type: ignore[arg-type]
 
     @property

@@ -73,6 +73,8 @@ def load_samples(folder: Path, dataset: str, split: str = "val") -> list[Sample]
     content = load_json(path, "data.annotations")
     if not isinstance(content, list):
         raise DataError(f"{path} should hold a list of questions, not {type(content).__name__}")
+    if not content:
+        raise DataError(f"{path} holds no questions")
     return [_sample(dataset, index, entry, path) for index, entry in enumerate(content)]
 
 

@@ -7,6 +7,7 @@ import torch
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import published_order
 from fast3d_core.data.files import write_json
+from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.result import (
@@ -37,9 +38,12 @@ def conclude(
     meteor: bool = True,
 ) -> Result:
     """Writes predictions/, scores.json and result.json of a run whose batches are all done, and returns the result."""
-    if (journal.folder / RESULT_FILE).exists():
-        return load_result(journal.folder)
-    entries = [entry for _, batch in sorted(journal.batches().items()) for entry in batch]
+    # A finished run is scored anew: METEOR, or a lookup, may have been missing the first time.
+    finished = load_result(journal.folder) if (journal.folder / RESULT_FILE).exists() else None
+    done = journal.batches()
+    if missing := len(questions.batches(config.eval.batch_size)) - len(done):
+        raise DataError(f"{journal.folder} lacks {missing} batches; run the same command again")
+    entries = [entry for _, batch in sorted(done.items()) for entry in batch]
     predictions: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in questions.samples}
     for entry in entries:
         sample = questions.samples[entry["dataset"]][entry["index"]]
@@ -63,7 +67,7 @@ def conclude(
         pruning=_pruning(entries, questions, shape.layers),
         cost=_cost(entries, questions, shape, config),
         timing=Timing(seconds, len(entries) / seconds if seconds else 0.0),
-        environment=describe_environment(device, processes, attention),
+        environment=finished.environment if finished else describe_environment(device, processes, attention),
         notes=notes,
     )
     save_result(journal.folder, result, stats)

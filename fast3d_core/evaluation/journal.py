@@ -41,12 +41,13 @@ class Journal:
             shutil.rmtree(self.folder)
         if path.exists():
             changed = _differences(load_json(path, "run"), self.settings)
-            if changed:
+            if not changed:
+                return
+            if self.batches():
                 raise UsageError(
                     f"{self.folder} holds a run with other settings ({', '.join(changed[:4])}); "
                     "choose another --name, or --restart to start over"
                 )
-            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(path, self.settings)
@@ -86,7 +87,7 @@ class Journal:
         for path in sorted(self.folder.glob("part-*-*.jsonl")):
             _, session, process = path.stem.split("-")
             lines = []
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # not U+2028 and the like
                 try:
                     lines.append(json.loads(line))
                 except ValueError:

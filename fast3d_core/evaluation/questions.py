@@ -59,6 +59,7 @@ class Questions:
         everything = {dataset: load_samples(self.folder, dataset) for dataset in datasets}
         self.totals = {dataset: len(samples) for dataset, samples in everything.items()}
         self.samples = {dataset: samples[:limit] for dataset, samples in everything.items()}
+        self._maps: dict[tuple[Path, str], dict[str, dict[int, Tensor]]] = {}
         self.scenes = Scenes(self.folder, self.objects)
         for samples in self.samples.values():
             self.scenes.check(samples)
@@ -74,8 +75,9 @@ class Questions:
         """What `job` plans for these questions, its maps read and checked."""
         if job.maps is None:
             return Plans(job.pruner, self.objects, None)
-        maps = {
-            dataset: load_maps(job.maps, dataset, total, key=job.map_key, objects=self.objects)
-            for dataset, total in self.totals.items()
-        }
-        return Plans(job.pruner, self.objects, maps)
+        if (job.maps, job.map_key) not in self._maps:
+            self._maps[job.maps, job.map_key] = {
+                dataset: load_maps(job.maps, dataset, total, key=job.map_key, objects=self.objects)
+                for dataset, total in self.totals.items()
+            }
+        return Plans(job.pruner, self.objects, self._maps[job.maps, job.map_key])

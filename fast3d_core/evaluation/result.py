@@ -207,6 +207,9 @@ def _git_hash() -> str | None:
     """The commit of the checkout that this code runs from, "+" behind it where files differ; None outside one."""
     here = Path(__file__).parent
     try:
+        # Installed inside somebody else's checkout, this file is not part of it.
+        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, timeout=10, check=True)
         described = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
             capture_output=True,

@@ -1,9 +1,11 @@
 """`fast3d eval`: questions through Chat-Scene under a pruning method, batch by batch, to predictions and a result."""
 
 import hashlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ from accelerate import PartialState
 from fast3d_core.chat_scene.model import ChatScene, pick_device
 from fast3d_core.config import Config, need_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file
-from fast3d_core.errors import DataError
+from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.conclude import conclude
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.questions import Job, Plans, Questions
@@ -54,7 +56,8 @@ def evaluate(
     Raises:
         UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`.
     """
-    state = PartialState(cpu=config.model.device == "cpu" or not torch.cuda.is_available())
+    on_cpu = config.model.device == "cpu" or not torch.cuda.is_available()
+    state = PartialState(cpu=on_cpu, timeout=timedelta(days=7))  # a process may wait hours for a slower one
     batches = questions.batches(config.eval.batch_size)
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
     model = _Model(config, questions, state, progress)
@@ -64,7 +67,7 @@ def evaluate(
         if state.is_main_process:
             journal.open(restart=restart)
         state.wait_for_everyone()
-        _answer(job.name, batches, plan, journal, model.answer, state, progress)
+        _answer(job.name, batches, plan, journal, model, state, progress)
         state.wait_for_everyone()
         if state.is_main_process:
             processes = state.num_processes
@@ -100,18 +103,21 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
 
 
 _LLM_SUFFIXES = (".json", ".model", ".safetensors", ".bin")
-_SAMPLED_BYTES = 1 << 20
+_WHOLE_BYTES, _SAMPLED_BYTES = 64 << 20, 1 << 20
 
 
 def _fingerprint(path: Path) -> str:
-    """Size, and digest of the first and the last MiB: tells files apart without reading 14 GB."""
+    """Size and digest; of large files only of the first and the last MiB, so that 14 GB need not be read."""
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
     size = path.stat().st_size
     with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_SAMPLED_BYTES))
-        file.seek(max(size - _SAMPLED_BYTES, 0))
-        digest.update(file.read(_SAMPLED_BYTES))
+        if size <= _WHOLE_BYTES:
+            digest = hashlib.sha256(file.read())
+        else:
+            digest = hashlib.sha256(file.read(_SAMPLED_BYTES))
+            file.seek(-_SAMPLED_BYTES, os.SEEK_END)
+            digest.update(file.read())
     return f"{size}-{digest.hexdigest()[:16]}"
 
 
@@ -120,11 +126,26 @@ class _Model:
 
     def __init__(self, config: Config, questions: Questions, state: PartialState, progress: Progress):
         self._config, self._questions, self._progress = config, questions, progress
-        shared = state.num_processes > 1 and config.model.device in ("auto", "cuda")
-        self.device = state.device if shared else pick_device(config.model.device)
+        self.device = pick_device(config.model.device)
+        if state.num_processes > 1 and self.device.type == "cuda":
+            if self.device.index is not None:
+                raise UsageError(f"several processes cannot share {self.device}; set model.device to cuda or auto")
+            self.device = state.device
         self._model: ChatScene | None = None
 
-    def _get(self) -> ChatScene:
+    def load(self) -> ChatScene:
+        """The model, loaded if it is not. Raises `DataError` if it does not fit the features or the memory."""
+        try:
+            return self._load()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise DataError(
+                f"the model does not fit into the memory of {self.device}; "
+                "try --set model.dtype=bfloat16 or another device"
+            ) from None
+
+    def _load(self) -> ChatScene:
         if self._model is None:
             self._progress.loading()
             model = ChatScene.from_config(self._config, self.device)
@@ -141,15 +162,15 @@ class _Model:
     def answer(self, batch: Sequence[Sample], plans: Plans) -> list[dict[str, Any]]:
         """A journal entry for each sample of a batch."""
         config, scenes = self._config, self._questions.scenes
+        model = self.load()
         try:
-            model = self._get()
             prompts = [model.prompt(scenes[sample.scene_id], sample.prompt) for sample in batch]
             planned = [plans(sample) for sample in batch]
             answers = model.generate(prompts, planned, config.generation, config.eval.engine)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            raise DataError(_out_of_memory(self.device, len(batch), loaded=self._model is not None)) from None
+            raise DataError(_out_of_memory(self.device, len(batch))) from None
         return [
             {
                 "dataset": sample.dataset,
@@ -166,12 +187,12 @@ class _Model:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "ALLOC_FAILED", "allocate memory")
+    )
 
 
-def _out_of_memory(device: torch.device, batch_size: int, *, loaded: bool) -> str:
-    if not loaded:
-        return f"the model does not fit into the memory of {device}; try --set model.dtype=bfloat16 or another device"
+def _out_of_memory(device: torch.device, batch_size: int) -> str:
     if batch_size == 1:
         return f"{device} is out of memory at batch size 1; free some, or prune more"
     return (
@@ -185,7 +206,7 @@ def _answer(
     batches: list[list[Sample]],
     plans: Plans,
     journal: Journal,
-    answer: Callable[[Sequence[Sample], Plans], list[dict[str, Any]]],
+    model: _Model,
     state: PartialState,
     progress: Progress,
 ) -> None:
@@ -195,6 +216,8 @@ def _answer(
     state.wait_for_everyone()  # every process has looked before the first one appends
     pending = [number for number in range(len(batches)) if number not in done]
     mine = pending[state.process_index :: state.num_processes]
+    if mine:
+        model.load()  # here, so that no batch's time holds it
     started = None
     for number in mine:
         batch = batches[number]
@@ -205,6 +228,6 @@ def _answer(
             share = sum(len(batches[i]) for i in mine if batches[i][0].dataset == dataset)
             progress.start(run, dataset, before + share, before)
         start = time.perf_counter()
-        samples = answer(batch, plans)
+        samples = model.answer(batch, plans)
         journal.append(session, state.process_index, number, time.perf_counter() - start, samples)
         progress.advance(run, dataset, len(batch))

@@ -38,6 +38,8 @@ def from_ratio(ratio: float, layers: int, *, layer: int | None = None, objects: 
     if not 0 <= ratio < 100:
         raise UsageError(f"--ratio is a percentage from 0 to below 100, not {ratio:g}")
     if layer is None:
+        if layers < 2:
+            raise UsageError(f"an LLM of {layers} layer has no layer K >= 1 to prune from; use --layer 0")
         layer = _preset_layer(ratio, layers)
     check_layer(layer, layers)
     visual = objects * TOKENS_PER_OBJECT

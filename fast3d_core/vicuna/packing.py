@@ -36,6 +36,12 @@ class Packing:
         places = torch.arange(self.longest, device=self.offsets.device)
         return torch.where(self.valid, self.offsets[:-1, None] + places, 0)
 
+    @cached_property
+    def _places(self) -> Tensor:
+        """(total,) where each row stands in the flattened padded form; made on the CPU: nothing has to wait."""
+        places = [torch.arange(n) + i * self.longest for i, n in enumerate(self.lengths)]
+        return torch.cat(places).to(self.offsets.device)
+
     def pad(self, packed: Tensor) -> Tensor:
         """(total, ...) -> (samples, longest, ...); what stands behind a sample's rows is arbitrary but finite."""
         if self.total == self.longest * len(self.lengths):
@@ -46,4 +52,4 @@ class Packing:
         """(samples, longest, ...) -> (total, ...)."""
         if self.total == self.longest * len(self.lengths):
             return padded.flatten(0, 1)
-        return padded[self.valid]
+        return padded.flatten(0, 1)[self._places]

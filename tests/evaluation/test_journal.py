@@ -24,12 +24,27 @@ def test_batches_come_back_and_a_torn_line_does_not_count(tmp_path):
     assert j.seconds() == 2.0 + 4.0  # the slowest process of each session
 
 
+def test_line_separators_inside_an_answer(tmp_path):
+    """JSON leaves U+2028 and its like as they are; they must not cut a line."""
+    j = journal(tmp_path)
+    j.open()
+    j.append(0, 0, 0, 1.0, [{"pred": "a\u2028b\u2029c\x85d"}])
+    assert j.batches() == {0: [{"pred": "a\u2028b\u2029c\x85d"}]}
+
+
+def test_a_start_without_answers_does_not_bind(tmp_path):
+    """A command that failed before its first answer may be mended and run again."""
+    journal(tmp_path).open()
+    journal(tmp_path, keep=60).open()
+    journal(tmp_path, keep=60).open()
+
+
 def test_other_settings_are_refused_and_named(tmp_path):
     journal(tmp_path).open()
+    journal(tmp_path).append(0, 0, 0, 1.0, [])
     journal(tmp_path).open()  # the same run continues
     with pytest.raises(UsageError, match=r"other settings \(keep: 15 -> 60\); choose another --name, or --restart"):
         journal(tmp_path, keep=60).open()
-    journal(tmp_path).append(0, 0, 0, 1.0, [])
     journal(tmp_path, keep=60).open(restart=True)
     assert journal(tmp_path, keep=60).batches() == {}
 
