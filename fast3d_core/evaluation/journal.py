@@ -113,5 +113,5 @@ def _short(value: Any) -> str:
 def _unwritable(folder: Path, error: OSError) -> DataError:
     return DataError(
         f"{folder} cannot be written ({error.strerror or error}); what is there is kept: "
-        "mend it, or choose another folder with --set runs=DIR, and run the same command again"
+        "make room or give permission and run the same command again, or choose another folder with --set runs=DIR"
     )

@@ -48,7 +48,7 @@ def from_ratio(ratio: float, layers: int, *, layer: int | None = None, objects: 
         largest = 100 * pruning_ratio(layers, layer, visual, TOKENS_PER_OBJECT)
         raise UsageError(
             f"{ratio:.4g}% cannot be pruned from layer {layer} of {layers} on: "
-            f"the largest reachable ratio is {largest:.2f}% (use a lower --ratio or --layer)"
+            f"the largest reachable ratio is {largest:.2f}% (use a lower --ratio)"
         )
     return Budget(layer, keep)
 
