@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import hashlib
 import json
 import os
 import pickle
@@ -87,15 +86,6 @@ def write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _refused(error: pickle.UnpicklingError) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fast3d_core import config
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.metrics import captions, multi3dref, scan2cap, scanqa, scanrefer, sqa3d
 from fast3d_core.metrics.records import Record, Score
@@ -13,7 +14,7 @@ from fast3d_core.metrics.references import References
 
 __all__ = ["DATASETS", "HEADLINES", "Headline", "References", "Score", "headline", "score"]
 
-DATASETS = ("scanrefer", "multi3dref", "scan2cap", "scanqa", "sqa3d")  # the published tables' column order
+DATASETS: tuple[str, ...] = config.DATASETS
 
 
 @dataclass(frozen=True)

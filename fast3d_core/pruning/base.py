@@ -36,7 +36,6 @@ class Pruner(ABC):
 
     name: ClassVar[str]
     needs_map: ClassVar[bool] = False
-    needs_attention: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, request: PlanRequest) -> Plan:

@@ -23,7 +23,6 @@ class FastV(Pruner):
     layer: int
     keep: int
     name: ClassVar[str] = "fastv"
-    needs_attention: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.layer == 0:
