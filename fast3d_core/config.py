@@ -6,9 +6,10 @@ nowhere else, so adding a key is adding a field, and adding a section is adding 
 
 A relative path is relative to the folder of the file that holds it, or, in a `--set` override, to the current folder,
 where the user types. A default path counts as written in the file. One exception: in the config that ships with the
-package (`Config.embedded`), the folders that commands write to (`runs`) are relative to the current folder, because an
-installed package is no place to write. `~` is expanded. Whether a path exists is checked only when it is used
-(`need_path`), so that a config may name files which a later step makes.
+package (`Config.embedded`), what commands write is relative to the current folder, because an installed package is no
+place to write (`output_path`); what ships with the package is read until the current folder has its own. `~` is
+expanded. Whether a path exists is checked only when it is used (`need_path`), so that a config may name files which a
+later step makes.
 """
 
 # ruff: noqa: RUF009 (`_key` is `dataclasses.field` with names for its metadata)
@@ -88,8 +89,10 @@ class DataConfig:
 class MapsConfig:
     """attention maps over the objects, one file per dataset"""
 
-    predicted: Path = _key(Path("outputs/pred_attn_maps"), "folder of the maps that GAP predicted")
-    targets: Path = _key(Path("outputs/infer_attn_maps"), "folder of the maps extracted from the LLM, GAP's targets")
+    predicted: Path = _key(Path("outputs/pred_attn_maps"), "folder of the maps that GAP predicted", written=True)
+    targets: Path = _key(
+        Path("outputs/infer_attn_maps"), "folder of the maps extracted from the LLM, GAP's targets", written=True
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ class GapConfig:
     """the network that predicts attention maps"""
 
     text_encoder: Path | str = _key("FacebookAI/roberta-base", "folder, or else a Hugging Face model name")
-    checkpoint: Path = _key(Path("outputs/gap/checkpoint_best.safetensors"), "GAP weights (.safetensors, or .pth)")
+    checkpoint: Path = _key(
+        Path("outputs/gap/checkpoint_best.safetensors"), "GAP weights (.safetensors, or .pth)", written=True
+    )
+    heads: int = _key(12, "attention heads, where the checkpoint does not tell", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -154,12 +160,19 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     embedded = os.path.realpath(source) == os.path.realpath(EMBEDDED)  # Path.resolve raises for a loop of links
     keys = dict(_keys(Config))
     place, here = _printable(str(path)), Path.cwd()
-    bases = {name: here if embedded and key.metadata["written"] else source.parent for name, key in keys.items()}
-    settings = {name: _checked(name, key, _plain(key.default), place, bases[name]) for name, key in keys.items()}
+
+    def base(name: str, value: Any) -> Path:
+        if not (embedded and keys[name].metadata["written"] and isinstance(value, str)):
+            return source.parent
+        shipped = (source.parent / value).exists() and not (here / value).exists()
+        return source.parent if shipped else here
+
+    found = {name: _plain(key.default) for name, key in keys.items()}
     origins = {}
     for name, value in _flatten(_parse_file(path, place), Config, place):
-        settings[name] = _checked(name, keys[name], value, place, bases[name])
+        found[name] = value
         origins[name] = place
+    settings = {name: _checked(name, keys[name], value, place, base(name, value)) for name, value in found.items()}
     for override in overrides:
         for name, value in _flatten(_parse_override(override), Config, "--set"):
             settings[name] = _checked(name, keys[name], value, "--set", here)
@@ -178,6 +191,14 @@ def need_path(config: Config, key: str) -> Path:
     origin = config.origins.get(key)
     what = f"{key} in {origin}" if origin else f"{key} (default; not set in {_printable(str(config.source))})"
     return need(path, what)
+
+
+def output_path(config: Config, key: str) -> Path:
+    """The file or folder that `key` (such as "maps.predicted") names, for writing: never inside the package."""
+    path = functools.reduce(getattr, key.split("."), config)
+    assert isinstance(path, Path)
+    shipped = EMBEDDED.parent
+    return Path.cwd() / path.relative_to(shipped) if config.embedded and path.is_relative_to(shipped) else path
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fast3d_core import config as config_module
-from fast3d_core.config import DATASETS, EMBEDDED, Config, default_yaml, load_config, need_path, to_dict
+from fast3d_core.config import DATASETS, EMBEDDED, Config, default_yaml, load_config, need_path, output_path, to_dict
 from fast3d_core.errors import DataError, Fast3DError, UsageError
 
 # The schema as the project promises it; the dataclasses must agree.
@@ -24,7 +24,7 @@ model: {llm: llm/vicuna-7b-v1.5, checkpoint: ckpt_01_3446.pth, lora_alpha: 16, d
         allow_unexpected: false}
 data: {annotations: annotations, datasets: [scanrefer, multi3dref, scan2cap, scanqa, sqa3d], max_objects: 100}
 maps: {predicted: outputs/pred_attn_maps, targets: outputs/infer_attn_maps}
-gap: {text_encoder: FacebookAI/roberta-base, checkpoint: outputs/gap/checkpoint_best.safetensors}
+gap: {text_encoder: FacebookAI/roberta-base, checkpoint: outputs/gap/checkpoint_best.safetensors, heads: 12}
 generation: {beams: 5, max_new_tokens: 64, repetition_penalty: 3.0, length_penalty: 1.0, min_length: 1}
 eval: {batch_size: 32, engine: fast}
 runs: runs
@@ -445,6 +445,7 @@ valid = {
     "data.datasets": st.lists(st.sampled_from(DATASETS), min_size=1, unique=True),
     "data.max_objects": counts,
     "gap.text_encoder": hub_names | names.map(lambda n: f"./{n}"),
+    "gap.heads": counts,
     "generation.beams": counts,
     "generation.max_new_tokens": counts,
     "generation.repetition_penalty": positive | counts,
@@ -527,3 +528,16 @@ def test_garbage_overrides_give_a_config_or_one_line(override):
         assert isinstance(load_config(EMBEDDED, [override]), Config)
     except Fast3DError as error:
         assert str(error).isprintable() and len(str(error)) < 800
+
+
+def test_what_the_embedded_config_names_is_read_from_the_package_and_written_to_the_current_folder(folder):
+    config = load_config(EMBEDDED)
+    shipped = EMBEDDED.parent / "outputs" / "pred_attn_maps"
+    assert config.maps.predicted == shipped
+    assert output_path(config, "maps.predicted") == folder / "outputs" / "pred_attn_maps"
+    (folder / "outputs" / "pred_attn_maps").mkdir(parents=True)  # the current folder has its own now
+    config = load_config(EMBEDDED)
+    assert config.maps.predicted == output_path(config, "maps.predicted") == folder / "outputs" / "pred_attn_maps"
+    assert config.maps.targets == EMBEDDED.parent / "outputs" / "infer_attn_maps"
+    own = write(folder, "{}")
+    assert output_path(load_config(own), "maps.predicted") == folder / "outputs" / "pred_attn_maps"

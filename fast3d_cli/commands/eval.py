@@ -170,7 +170,7 @@ def _dry_run(config: "Config", jobs: "list[Job]", questions: "Questions", json: 
 
     import torch
 
-    from fast3d_core.chat_scene.model import pick_device
+    from fast3d_core.devices import pick_device
     from fast3d_core.evaluation.estimate import estimate, measure
 
     device = pick_device(config.model.device)

@@ -11,7 +11,8 @@ from fast3d_core.chat_scene.checkpoint import load_checkpoint, merge, projector
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
 from fast3d_core.config import Config, GenerationConfig, need_path
 from fast3d_core.data.annotations import Scene
-from fast3d_core.errors import DataError, UsageError
+from fast3d_core.devices import pick_device
+from fast3d_core.errors import DataError
 from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, Plan
 from fast3d_core.vicuna import fast, reference
 from fast3d_core.vicuna.llm import Generation, Prompt, load_llm, shape_of
@@ -168,15 +169,3 @@ def prompt_tokens(tokenizer: ChatSceneTokenizer, question: str) -> int:
     """Tokens of a prompt that are not visual."""
     fixed = len(tokenizer.encode(PREFIX, bos=True)) + len(tokenizer.encode(AFTER_OBJECTS))
     return fixed + len(tokenizer.encode(QUESTION.format(prompt=question)))
-
-
-def pick_device(name: str) -> torch.device:
-    """The device a config names; `auto` is CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"model.device is {name}, but torch finds no CUDA device; use --set model.device=cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise UsageError(f"model.device is {name}, but there are {torch.cuda.device_count()} CUDA devices")
-    return device

@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import re
-import tempfile
+import secrets
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -65,20 +65,27 @@ def load_json(path: Path, what: str) -> Any:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only once it is whole and on disk."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A place to write a file that appears under `path` only once it is whole and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
+            temporary.unlink()
         raise
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears under its name only once it is whole and on disk."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
+        file.flush()
 
 
 def write_json(path: Path, value: Any) -> None:

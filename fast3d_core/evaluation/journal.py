@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.data.files import load_json, write_json
+from fast3d_core.data.settings import differences
 from fast3d_core.errors import DataError, UsageError
 
 SETTINGS_FILE = "settings.json"
@@ -40,7 +41,7 @@ class Journal:
         if restart and path.exists():  # a folder without settings is not a run of ours: leave it alone
             shutil.rmtree(self.folder)
         if path.exists():
-            changed = _differences(load_json(path, "run"), self.settings)
+            changed = differences(load_json(path, "run"), self.settings)
             if not changed:
                 return
             if self.batches():
@@ -94,20 +95,6 @@ class Journal:
                     continue
             parts[int(session), int(process)] = lines
         return parts
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Where two plain values differ, as "key: old -> new"."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*new, *(key for key in old if key not in new)]
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
-    new = json.loads(json.dumps(new))  # as it would be read back
-    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:

@@ -1,42 +1,25 @@
 """`fast3d eval`: questions through Chat-Scene under a pruning method, batch by batch, to predictions and a result."""
 
-import hashlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import timedelta
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from fast3d_core.chat_scene.model import ChatScene, pick_device
+from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file
-from fast3d_core.errors import DataError, UsageError
+from fast3d_core.data.settings import fingerprint, llm_files
+from fast3d_core.devices import is_out_of_memory, join_processes, own_device
+from fast3d_core.errors import DataError
 from fast3d_core.evaluation.conclude import conclude
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.questions import Job, Plans, Questions
 from fast3d_core.evaluation.result import Result
 from fast3d_core.gap.maps import map_file
-
-
-class Progress(Protocol):
-    """What a run tells about itself while it goes on; counts are this process's."""
-
-    def loading(self) -> None:
-        """The model is being loaded."""
-
-    def loaded(self, ignored: Sequence[str]) -> None:
-        """It is; `ignored` are tensors of the checkpoint that are not used."""
-
-    def start(self, run: str, dataset: str, total: int, done: int) -> None:
-        """A dataset of a run begins, `done` of its `total` samples answered before."""
-
-    def advance(self, run: str, dataset: str, samples: int) -> None:
-        """More samples are answered."""
+from fast3d_core.progress import Progress
 
 
 def evaluate(
@@ -56,8 +39,7 @@ def evaluate(
     Raises:
         UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`.
     """
-    on_cpu = config.model.device == "cpu" or not torch.cuda.is_available()
-    state = PartialState(cpu=on_cpu, timeout=timedelta(days=7))  # a process may wait hours for a slower one
+    state = join_processes(config.model.device)
     batches = questions.batches(config.eval.batch_size)
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
     model = _Model(config, questions, state, progress)
@@ -84,7 +66,6 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
     files += [questions.folder / FEATURES_3D, questions.folder / FEATURES_2D]
     if job.maps is not None:
         files += [map_file(job.maps, dataset) for dataset in questions.samples]
-    llm_files = [path for path in sorted(config.model.llm.iterdir()) if path.suffix in _LLM_SUFFIXES]
     return {
         "method": job.pruner.name,
         **asdict(job.pruner),
@@ -98,27 +79,8 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
         "generation": plain["generation"],
         "batch_size": config.eval.batch_size,
         "engine": config.eval.engine,
-        "files": {path.name: _fingerprint(path) for path in [*llm_files, checkpoint, *files]},
+        "files": {path.name: fingerprint(path) for path in [*llm_files(config.model.llm), checkpoint, *files]},
     }
-
-
-_LLM_SUFFIXES = (".json", ".model", ".safetensors", ".bin")
-_WHOLE_BYTES, _SAMPLED_BYTES = 64 << 20, 1 << 20
-
-
-def _fingerprint(path: Path) -> str:
-    """Size and digest; of large files only of the first and the last MiB, so that 14 GB need not be read."""
-    if not path.is_file():
-        raise DataError(f"{path} does not exist or is not a file")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= _WHOLE_BYTES:
-            digest = hashlib.sha256(file.read())
-        else:
-            digest = hashlib.sha256(file.read(_SAMPLED_BYTES))
-            file.seek(-_SAMPLED_BYTES, os.SEEK_END)
-            digest.update(file.read())
-    return f"{size}-{digest.hexdigest()[:16]}"
 
 
 class _Model:
@@ -126,11 +88,7 @@ class _Model:
 
     def __init__(self, config: Config, questions: Questions, state: PartialState, progress: Progress):
         self._config, self._questions, self._progress = config, questions, progress
-        self.device = pick_device(config.model.device)
-        if state.num_processes > 1 and self.device.type == "cuda":
-            if self.device.index is not None:
-                raise UsageError(f"several processes cannot share {self.device}; set model.device to cuda or auto")
-            self.device = state.device
+        self.device = own_device(config.model.device, state)
         self._model: ChatScene | None = None
 
     def load(self) -> ChatScene:
@@ -138,7 +96,7 @@ class _Model:
         try:
             return self._load()
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise DataError(
                 f"the model does not fit into the memory of {self.device}; "
@@ -168,7 +126,7 @@ class _Model:
             planned = [plans(sample) for sample in batch]
             answers = model.generate(prompts, planned, config.generation, config.eval.engine)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise DataError(_out_of_memory(self.device, len(batch))) from None
         return [
@@ -183,13 +141,6 @@ class _Model:
             }
             for sample, prompt, plan, answer in zip(batch, prompts, planned, answers, strict=True)
         ]
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in str(error) for sign in ("out of memory", "ALLOC_FAILED", "allocate memory")
-    )
 
 
 def _out_of_memory(device: torch.device, batch_size: int) -> str:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fast3d_core.chat_scene.model import ChatScene, pick_device
+from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import EMBEDDED, load_config
 from fast3d_core.data.annotations import Scene
+from fast3d_core.devices import pick_device
 from fast3d_core.errors import DataError, UsageError
 from tests.conftest import RECORDED
 

@@ -1,0 +1,49 @@
+"""What a piece of work depends on, so that it is continued only by the very same work."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fast3d_core.errors import DataError
+
+_LLM_SUFFIXES = (".json", ".model", ".safetensors", ".bin")
+_WHOLE_BYTES, _SAMPLED_BYTES = 64 << 20, 1 << 20
+
+
+def fingerprint(path: Path) -> str:
+    """Size and digest; of large files only of the first and the last MiB, so that 14 GB need not be read.
+
+    Raises `DataError` when there is no such file.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is not a file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _WHOLE_BYTES:
+            digest = hashlib.sha256(file.read())
+        else:
+            digest = hashlib.sha256(file.read(_SAMPLED_BYTES))
+            file.seek(-_SAMPLED_BYTES, os.SEEK_END)
+            digest.update(file.read())
+    return f"{size}-{digest.hexdigest()[:16]}"
+
+
+def llm_files(folder: Path) -> list[Path]:
+    """The files of a Hugging Face folder that answers depend on."""
+    return [path for path in sorted(folder.iterdir()) if path.suffix in _LLM_SUFFIXES]
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Where two plain values differ, as "key: old -> new"; for telling why work cannot be continued."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*new, *(key for key in old if key not in new)]
+        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
+    new = json.loads(json.dumps(new))  # as it would be read back
+    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."

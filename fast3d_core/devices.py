@@ -1,0 +1,46 @@
+"""Devices and processes: which device a config means, and which of several processes does what."""
+
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+
+from fast3d_core.errors import UsageError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a config names; `auto` is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"model.device is {name}, but torch finds no CUDA device; use --set model.device=cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise UsageError(f"model.device is {name}, but there are {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def join_processes(device_name: str) -> PartialState:
+    """This process among those that a launcher started, one alone without a launcher.
+
+    Waiting for each other has no practical limit: a process may have hours more to do than another.
+    """
+    on_cpu = device_name == "cpu" or not torch.cuda.is_available()
+    return PartialState(cpu=on_cpu, timeout=timedelta(days=7))
+
+
+def own_device(device_name: str, state: PartialState) -> torch.device:
+    """The device of this process: the one the config names, or, of several processes, each its own GPU."""
+    device = pick_device(device_name)
+    if state.num_processes > 1 and device.type == "cuda":
+        if device.index is not None:
+            raise UsageError(f"several processes cannot share {device}; set model.device to cuda or auto")
+        return state.device
+    return device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory; the CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "ALLOC_FAILED", "allocate memory")
+    )

@@ -1,0 +1,20 @@
+"""How long work tells about itself: the command line shows it, a library user may pass something else."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a run tells about itself while it goes on; counts are this process's."""
+
+    def loading(self) -> None:
+        """The model is being loaded."""
+
+    def loaded(self, ignored: Sequence[str]) -> None:
+        """It is; `ignored` are tensors of the checkpoint that are not used."""
+
+    def start(self, run: str, dataset: str, total: int, done: int) -> None:
+        """A dataset of a run begins, `done` of its `total` samples answered before."""
+
+    def advance(self, run: str, dataset: str, samples: int) -> None:
+        """More samples are answered."""
