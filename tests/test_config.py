@@ -531,13 +531,14 @@ def test_garbage_overrides_give_a_config_or_one_line(override):
 
 
 def test_what_the_embedded_config_names_is_read_from_the_package_and_written_to_the_current_folder(folder):
+    here = Path.cwd()
     config = load_config(EMBEDDED)
     shipped = EMBEDDED.parent / "outputs" / "pred_attn_maps"
     assert config.maps.predicted == shipped
-    assert output_path(config, "maps.predicted") == folder / "outputs" / "pred_attn_maps"
-    (folder / "outputs" / "pred_attn_maps").mkdir(parents=True)  # the current folder has its own now
+    assert output_path(config, "maps.predicted") == here / "outputs" / "pred_attn_maps"
+    (here / "outputs" / "pred_attn_maps").mkdir(parents=True)  # the current folder has its own now
     config = load_config(EMBEDDED)
-    assert config.maps.predicted == output_path(config, "maps.predicted") == folder / "outputs" / "pred_attn_maps"
+    assert config.maps.predicted == output_path(config, "maps.predicted") == here / "outputs" / "pred_attn_maps"
     assert config.maps.targets == EMBEDDED.parent / "outputs" / "infer_attn_maps"
     own = write(folder, "{}")
     assert output_path(load_config(own), "maps.predicted") == folder / "outputs" / "pred_attn_maps"
