@@ -1,0 +1,350 @@
+"""The store of extracted attention maps: one folder of safetensors shards, written as extraction goes on.
+
+`store.json` says what the maps depend on and, for each part (`val/scanqa`), which annotations it was made from. A part
+is cut into shards of `SHARD` consecutive samples, `{split}_{dataset}-{shard:05}.safetensors`, each there whole or not
+at all, so that an interrupted extraction continues with the shards that are missing. A shard of n samples holds
+
+    index                            (n,) int64, positions in the annotation file
+    a_map, a_map_ori                 (n, objects) float32, the means over all layers
+    a_map_layers, a_map_ori_layers   (n, layers, objects) float16
+
+and in its metadata, as JSON: `answers`, the texts that were appended (they may be drawn), and `seconds`.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fast3d_core.data.files import atomic_path, load_json, write_json
+from fast3d_core.data.settings import differences
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.gap.maps import MAP_KEYS
+
+STORE_FILE = "store.json"
+SHARD = 256
+"""Samples of a shard: seconds of work on a GPU, and small beside what a killed run may lose."""
+
+_VERSION = 1
+_SHARD_NAME = re.compile(r"(train|val)_(\w+)-\d{5}\.safetensors")
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}  # as safetensors spells them
+_LARGEST = {"layers": 1000, "max_objects": 100_000}  # beyond any model: a damaged file must not ask for all memory
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """What `store.json` says about one dataset of one split.
+
+    Attributes:
+        annotations: sha256 of the annotation file; samples: how many it holds.
+        extracted: the samples asked for, fewer under a `--limit`; of an interrupted extraction some are missing.
+    """
+
+    annotations: str
+    samples: int
+    extracted: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The maps of consecutive samples, in the shapes above, and how they came about.
+
+    Attributes:
+        answers: the texts that were appended; seconds: computing time.
+    """
+
+    index: Tensor
+    maps: dict[str, Tensor]
+    answers: list[str]
+    seconds: float
+
+
+class TargetStore:
+    """Extracted maps in one folder.
+
+    Attributes:
+        settings: what the maps depend on, as plain data; `layers`, `max_objects` and `shard` among it.
+        parts: by "split/dataset".
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], parts: dict[str, PartInfo]):
+        self.folder = folder
+        self.settings = settings
+        self.parts = parts
+
+    @property
+    def layers(self) -> int:
+        """Layers of the LLM that the maps come from."""
+        return self.settings["layers"]
+
+    @property
+    def objects(self) -> int:
+        """Objects of a map."""
+        return self.settings["max_objects"]
+
+    @property
+    def shard(self) -> int:
+        """Samples of a shard."""
+        return self.settings["shard"]
+
+    # --- reading
+
+    @classmethod
+    def open(cls, folder: Path) -> "TargetStore":
+        """The store in `folder`. Raises `DataError` if there is none, or its `store.json` is damaged."""
+        path = folder / STORE_FILE
+        if not path.is_file():
+            raise DataError(f"{folder} holds no extracted maps (it has no {STORE_FILE}); run `fast3d extract` first")
+        content = load_json(path, "maps.targets")
+        try:
+            if content["version"] != _VERSION:
+                raise DataError(f"{path} is of version {content['version']!r}, this program reads {_VERSION}")
+            settings = content["settings"]
+            for name, largest in {**_LARGEST, "shard": 1_000_000}.items():
+                if type(settings[name]) is not int or not 1 <= settings[name] <= largest:
+                    raise ValueError
+            parts = {name: PartInfo(**part) for name, part in content["parts"].items()}
+            if not all(isinstance(p.annotations, str) and 0 < p.extracted <= p.samples for p in parts.values()):
+                raise ValueError
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataError(f"{path} is not the description of a store; delete it and run `fast3d extract`") from None
+        return cls(folder, settings, parts)
+
+    def has(self, split: str, dataset: str) -> bool:
+        """Whether the maps of a dataset were asked for; `read` tells whether they are all there."""
+        return f"{split}/{dataset}" in self.parts
+
+    def read(
+        self,
+        split: str,
+        dataset: str,
+        *,
+        annotations: Path,
+        samples: int,
+        key: str = "a_map",
+        layers: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The maps of the first `samples` samples of a dataset, in the order of its annotations.
+
+        Args:
+            annotations: the annotation file in use, which must be the one that the maps were made from.
+            key: `a_map` or `a_map_ori`.
+            layers: which layers to average; None: the recorded mean over all.
+
+        Returns:
+            (samples, objects) float32.
+
+        Raises:
+            DataError: the part is missing, incomplete, damaged, or made from other annotations.
+            UsageError: there is no such layer or key.
+        """
+        self._check_part(split, dataset, annotations, samples)
+        if key not in MAP_KEYS:
+            raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {key!r}")
+        if layers is not None and not (layers and all(0 <= layer < self.layers for layer in layers)):
+            raise UsageError(f"--layers: {self.folder} has layers 0 to {self.layers - 1}, not {list(layers)[:20]}")
+        name = key if layers is None else f"{key}_layers"
+        found = []
+        for shard in self.shards(split, dataset, samples, [name]):
+            maps = shard.maps[name]
+            found.append(maps if layers is None else maps[:, list(layers)].float().mean(dim=1))
+        return torch.cat(found)[:samples]
+
+    def _check_part(self, split: str, dataset: str, annotations: Path, samples: int) -> None:
+        part = self.parts.get(f"{split}/{dataset}")
+        again = f"--split {split} --dataset {dataset}"
+        if part is None:
+            raise DataError(f"{self.folder} has no maps of {split}/{dataset}; run `fast3d extract {again}`")
+        if part.annotations != file_hash(annotations):
+            raise DataError(
+                f"{self.folder}: {split}/{dataset} was extracted with other annotations than {annotations}; "
+                f"run `fast3d extract {again} --restart` again, or choose another folder"
+            )
+        if part.extracted < samples:
+            raise DataError(
+                f"{self.folder} lacks {samples - part.extracted} of {samples} samples of {split}/{dataset}: they were "
+                f"extracted with --limit {part.extracted}; run `fast3d extract {again}`"
+            )
+
+    def shards(self, split: str, dataset: str, samples: int, names: Iterable[str] | None = None) -> Iterator[Shard]:
+        """The shards that hold the first `samples` samples, with the maps in `names` (None: all of them).
+
+        Raises `DataError` when one is missing, short, or damaged.
+        """
+        shapes = self._shapes(names)
+        for number, start in enumerate(range(0, samples, self.shard)):
+            path = self.shard_path(split, dataset, number)
+            wanted = min(self.shard, samples - start)
+            if not path.exists():
+                raise self._interrupted(split, dataset, path)
+            shard = _load_shard(path, start, shapes)
+            if len(shard.index) < wanted:
+                raise self._interrupted(split, dataset, path)
+            yield shard
+
+    def _interrupted(self, split: str, dataset: str, path: Path) -> DataError:
+        return DataError(
+            f"{self.folder} lacks samples of {split}/{dataset} ({path.name} is missing or short): its extraction was "
+            "interrupted or had a --limit; run the same `fast3d extract` again, it continues"
+        )
+
+    def _shapes(self, names: Iterable[str] | None) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Name -> dtype and shape of one sample."""
+        shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        for key in MAP_KEYS:
+            shapes[key] = (torch.float32, (self.objects,))
+            shapes[f"{key}_layers"] = (torch.float16, (self.layers, self.objects))
+        return shapes if names is None else {name: shapes[name] for name in names}
+
+    # --- writing
+
+    @classmethod
+    def create(
+        cls, folder: Path, settings: dict[str, Any], parts: dict[str, PartInfo], *, restart: bool = False
+    ) -> "TargetStore":
+        """Opens the store in `folder` to add `parts` to it, or makes it. One process calls this.
+
+        Args:
+            restart: throw away what is there of `parts`, and all other parts too if they have other settings.
+
+        Raises:
+            UsageError: the folder holds maps made with other settings, or a part made from other annotations.
+            DataError: the folder cannot be written, or its `store.json` is damaged.
+        """
+        known: dict[str, PartInfo] = {}
+        if (folder / STORE_FILE).exists():
+            old = cls.open(folder)
+            shards = [path for path in folder.iterdir() if _SHARD_NAME.fullmatch(path.name)]
+            if changed := differences(old.settings, settings):
+                if shards and not restart:
+                    raise _refused(f"{folder} holds maps made with other settings", changed)
+                _delete(shards)
+            else:
+                known = old.parts
+                if restart:
+                    _delete(path for path in shards for name in parts if _is_of(path, name))
+                    known = {name: part for name, part in known.items() if name not in parts}
+        for name, part in parts.items():
+            if name in known and known[name].annotations != part.annotations:
+                what = f"{folder} holds {name} extracted with other annotations"
+                raise _refused(what, differences(asdict(known[name]), asdict(part)))
+            if name in known:
+                part = PartInfo(part.annotations, part.samples, max(part.extracted, known[name].extracted))
+            known[name] = part
+        store = cls(folder, settings, known)
+        content = {"version": _VERSION, "settings": settings, "parts": {name: asdict(p) for name, p in known.items()}}
+        try:
+            write_json(folder / STORE_FILE, content)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        return store
+
+    def shard_path(self, split: str, dataset: str, number: int) -> Path:
+        """Where a shard is."""
+        return self.folder / f"{split}_{dataset}-{number:05}.safetensors"
+
+    def is_done(self, split: str, dataset: str, number: int, samples: int) -> bool:
+        """Whether a shard is there with its first `samples` samples; a damaged one counts as missing."""
+        path = self.shard_path(split, dataset, number)
+        try:
+            return path.exists() and len(_load_shard(path, number * self.shard, {}).index) >= samples
+        except DataError:
+            return False
+
+    def write(self, split: str, dataset: str, number: int, shard: Shard) -> None:
+        """Stores a shard, on disk when this returns. Raises `DataError` when it cannot be written."""
+        path = self.shard_path(split, dataset, number)
+        metadata = {"answers": json.dumps(shard.answers, ensure_ascii=False), "seconds": f"{shard.seconds:.6f}"}
+        shapes = self._shapes(None)
+        tensors = {name: shard.maps[name].to(dtype).contiguous() for name, (dtype, _) in shapes.items()}
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(save({"index": shard.index, **tensors}, metadata))
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+
+def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> Shard:
+    """A shard whose samples begin at `start`, with the maps in `shapes`: types and sizes are checked before reading."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            answers, seconds = json.loads(metadata["answers"]), float(metadata["seconds"])
+            samples = len(answers)
+            for name, (dtype, shape) in {"index": (torch.int64, ()), **shapes}.items():
+                found = file.get_slice(name)
+                if found.get_dtype() != _DTYPES[dtype] or tuple(found.get_shape()) != (samples, *shape):
+                    raise ValueError(f"{name} has another type or shape than store.json says")
+            index = file.get_tensor("index")
+            maps = {name: file.get_tensor(name) for name in shapes}
+        if not torch.equal(index, torch.arange(start, start + samples)):
+            raise ValueError(f"its samples do not begin at {start}")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise DataError(f"{path} is damaged ({reason}); delete it and run `fast3d extract` again") from None
+    return Shard(index, maps, answers, seconds)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file. Raises `DataError` when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def parse_layers(text: str, layers: int) -> list[int] | None:
+    """The layers that `--layers` names, of an LLM with `layers` of them: `all`, `from:N`, or a list as `3,5,8-11`.
+
+    Returns:
+        None for all, else the layers counted from 0, ascending, each once.
+
+    Raises:
+        UsageError: it is none of these, or names a layer that does not exist.
+    """
+    if text == "all":
+        return None
+    chosen: set[int] = set()
+    for item in [f"{text[5:]}-{layers - 1}"] if text.startswith("from:") else text.split(","):
+        ends = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?", item)
+        if not ends:
+            raise UsageError(f"--layers is all, from:N, or a list such as 3,5,8-11, not {text[:80]!r}")
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if not first <= last < layers:
+            raise UsageError(f"--layers {text[:80]}: the LLM has layers 0 to {layers - 1}, and ranges ascend")
+        chosen.update(range(first, last + 1))
+    return sorted(chosen)
+
+
+def _is_of(path: Path, part: str) -> bool:
+    name = _SHARD_NAME.fullmatch(path.name)
+    return name is not None and f"{name[1]}/{name[2]}" == part
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _refused(what: str, changed: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"{what} ({', '.join(changed[:4])}); "
+        "choose another folder with --set maps.targets=DIR, or --restart to throw them away"
+    )
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder} cannot be written ({error.strerror or error}); what is there is kept: make room or give permission "
+        "and run the same command again, or choose another folder with --set maps.targets=DIR"
+    )
