@@ -140,13 +140,30 @@ class ChatScene:
         return visual
 
     @torch.inference_mode()
+    def prefix(self, scene: Scene) -> Prompt:
+        """What stands before every question about a scene: system prefix | visual tokens | `]. USER: `, embedded."""
+        visual = self.object_embeds(scene)
+        embeds = torch.cat([self._prefix, visual, self._after_objects])
+        return Prompt(embeds, visual_start=len(self._prefix), visual=len(visual))
+
+    @torch.inference_mode()
+    def text(self, question: str, answer: str = "") -> Tensor:
+        """Question, `ASSISTANT: `, and the answer if there is one, as one text, embedded: (tokens, hidden)."""
+        ids = self.tokenizer.encode(QUESTION.format(prompt=question) + answer)
+        return self.llm.model.embed_tokens(torch.tensor(ids, device=self.device))
+
+    @torch.inference_mode()
     def prompt(self, scene: Scene, question: str) -> Prompt:
         """System prefix | visual tokens | `]. USER: ` | question `ASSISTANT: `, embedded."""
-        ids = torch.tensor(self.tokenizer.encode(QUESTION.format(prompt=question)), device=self.device)
-        visual = self.object_embeds(scene)
-        text = self.llm.model.embed_tokens(ids)
-        embeds = torch.cat([self._prefix, visual, self._after_objects, text])
-        return Prompt(embeds, visual_start=len(self._prefix), visual=len(visual))
+        prefix = self.prefix(scene)
+        return Prompt(torch.cat([prefix.embeds, self.text(question)]), prefix.visual_start, prefix.visual)
+
+    def question_rows(self, question: str) -> int:
+        """How many rows of `text` the published extraction takes for the question: one more than it has tokens.
+
+        It counts the tokens of " {prompt} " alone, whose trailing space is a token only there.
+        """
+        return len(self.tokenizer.encode(f" {question} "))
 
     def generate(
         self, prompts: Sequence[Prompt], plans: Sequence[Plan], settings: GenerationConfig, engine: str = "fast"

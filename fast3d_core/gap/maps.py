@@ -1,11 +1,12 @@
 """Attention map files, in the published form: `infer_attn_maps_{split}_{dataset}.pt`."""
 
+import io
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fast3d_core.data.files import load_torch
+from fast3d_core.data.files import atomic_path, load_torch
 from fast3d_core.errors import DataError
 
 MAP_KEYS = ("a_map", "a_map_ori")
@@ -49,6 +50,25 @@ def load_maps(
     return maps
 
 
+def save_extracted(folder: Path, dataset: str, split: str, maps: dict[str, Tensor]) -> Path:
+    """Writes extracted maps in the published form, a list of {"index", "a_map", "a_map_ori"} in index order.
+
+    Args:
+        maps: key -> (samples, objects), row i that of sample i.
+
+    Returns:
+        The file written.
+    """
+    path = map_file(folder, dataset, split)
+    rows = zip(*maps.values(), strict=True)
+    content = [{"index": index, **dict(zip(maps, row, strict=True))} for index, row in enumerate(rows)]
+    buffer = io.BytesIO()  # a full disk is an OSError to Python's own files, to torch's a RuntimeError
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    return path
+
+
 def _listed(content: object, path: Path) -> list[tuple[object, object]]:
     if not isinstance(content, list) or not all(isinstance(entry, dict) and "index" in entry for entry in content):
         raise DataError(
@@ -65,3 +85,9 @@ def _checked(value: object, index: int, objects: int, path: Path) -> Tensor:
     if not torch.isfinite(scores).all():
         raise DataError(f"{path}: the map of sample {index} holds NaN or infinity; predict it again")
     return scores
+
+
+def save_predicted(path: Path, logits: Tensor) -> None:
+    """Writes logits (samples, objects) in the published form, {index: {"a_map": (objects,)}}, atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({index: {"a_map": row.clone()} for index, row in enumerate(logits)}, temporary)

@@ -1,0 +1,84 @@
+"""`fast3d extract`: record the LLM's attention over the objects."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from fast3d_cli.console import note, out, print_json
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.progress import RunProgress
+from fast3d_core.errors import UsageError
+
+
+def extract_command(
+    split: Annotated[str, typer.Option(help="train, val, or all: both.")] = "all",
+    dataset: DatasetOption = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N samples of each dataset.", rich_help_panel="Data")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write infer_attn_maps_{split}_{dataset}.pt files, as published, to this folder.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 32,
+    seed: Annotated[int, typer.Option(help="Draws one of a validation sample's reference answers.")] = 0,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Throw away earlier maps of these datasets, and all maps in the folder made with other settings.",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="List checkpoint tensors that are not used.")
+    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Record the LLM's attention over the objects, with the right answer appended: what GAP learns to predict.
+
+    The maps go to the folder `maps.targets`. An interrupted extraction continues with the same command. Under
+    `accelerate launch -m fast3d_cli extract ...` the samples are shared out to several processes.
+    """
+    check_datasets(dataset)
+    if split not in ("train", "val", "all"):
+        raise UsageError(f"--split is train, val or all, not {split[:80]!r}")
+    settings = load(config, set_)
+    from fast3d_core.config import need_path, output_path
+    from fast3d_core.gap import targets
+    from fast3d_core.gap.store import TargetStore
+
+    folder, annotations = output_path(settings, "maps.targets"), need_path(settings, "data.annotations")
+    try:
+        parts = [
+            targets.load_part(annotations, one, name, limit, seed)
+            for one in (targets.SPLITS if split == "all" else [split])
+            for name in dict.fromkeys(dataset or settings.data.datasets)
+        ]
+        with RunProgress(verbose) as progress:
+            summaries = targets.extract(settings, parts, progress, batch_size=batch_size, seed=seed, restart=restart)
+        if not summaries:
+            return  # not the first of several processes
+        exported = targets.export(TargetStore.open(folder), parts, export) if export else []
+    except KeyboardInterrupt:
+        note("interrupted; the same command continues where it stopped")
+        raise typer.Exit(130) from None
+    if json:
+        plain = {summary.part: summary.to_dict() for summary in summaries}
+        print_json({"folder": str(folder), "parts": plain, "exported": [str(path) for path in exported]})
+        return
+    table = Table("", "samples", "samples/s", "on objects", box=SIMPLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for summary in summaries:
+        speed, mass = f"{summary.samples_per_second:.1f}", f"{100 * summary.mass:.1f}%"
+        table.add_row(summary.part, str(summary.samples), speed, mass)
+    out.print(table)
+    note(f"written to {folder}" + (f", exported to {export}" if export else ""))

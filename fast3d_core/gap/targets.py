@@ -1,0 +1,301 @@
+"""`fast3d extract`: the LLM's attention over the objects, recorded with the answer appended. GAP learns to predict it.
+
+The sequence is the usual prompt with the answer behind it, and no end symbol. The map of a sample is the attention of
+all text rows behind `]. USER: ` (`a_map`), or of the question's rows (`a_map_ori`), to each object's three tokens,
+averaged over rows, layers and heads.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast3d_core.chat_scene.model import ChatScene
+from fast3d_core.config import Config, need_path, output_path, to_dict
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.settings import fingerprint, llm_files
+from fast3d_core.devices import is_out_of_memory, join_processes, own_device
+from fast3d_core.errors import DataError
+from fast3d_core.gap import store as stores
+from fast3d_core.gap.maps import MAP_KEYS, save_extracted
+from fast3d_core.gap.store import PartInfo, Shard, TargetStore, file_hash
+from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.progress import Progress
+from fast3d_core.vicuna.llm import read_shape
+from fast3d_core.vicuna.recorded_attention import Text, text_attention
+
+SPLITS = ("train", "val")
+_AS_SENTENCE = ("scanqa", "sqa3d")  # their references are bare words; Chat-Scene's answers are sentences
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dataset of one split, to be extracted.
+
+    Attributes:
+        annotations: its file; total: how many samples that holds.
+        samples: those to extract, the first ones; answers: what is appended to each.
+    """
+
+    split: str
+    dataset: str
+    annotations: Path
+    total: int
+    samples: list[Sample]
+    answers: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}/{self.dataset}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was extracted of a part.
+
+    Attributes:
+        seconds: computing time, added up over processes and sessions, without loading the model.
+        mass: mean share of a text row's attention that falls on the objects; mass_per_layer: in each layer.
+    """
+
+    part: str
+    samples: int
+    seconds: float
+    mass: float
+    mass_per_layer: list[float]
+
+    @property
+    def samples_per_second(self) -> float:
+        """Of one process."""
+        return self.samples / max(self.seconds, 1e-9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**asdict(self), "samples_per_second": self.samples_per_second}
+
+
+def load_part(folder: Path, split: str, dataset: str, limit: int | None, seed: int) -> Part:
+    """Reads a dataset's samples and decides on their answers.
+
+    Raises:
+        DataError: the annotation file is missing or malformed, or a record has no answer.
+    """
+    path = annotation_file(folder, dataset, split)
+    if split == "train" and not path.exists():
+        raise DataError(f"data.annotations: {path} does not exist; without training annotations use --split val")
+    everything = load_samples(folder, dataset, split)
+    samples = everything[:limit]
+    try:
+        answers = [answer(sample, split, seed) for sample in samples]
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    return Part(split, dataset, path, len(everything), samples, answers)
+
+
+def answer(sample: Sample, split: str, seed: int) -> str:
+    """The text appended to a sample's question.
+
+    Training records have one. Of a validation record the published extraction takes a random reference; here the draw
+    depends on seed, split, dataset and index alone. Multi3DRefer's references are no text: nothing is appended.
+
+    Raises:
+        ValueError: the record has no such text.
+    """
+    if split == "train":
+        if not isinstance(sample.caption, str):
+            raise ValueError(f"record {sample.index} has no answer ('caption'), but training needs one")
+        return sample.caption
+    if sample.dataset == "multi3dref":
+        return ""
+    if not sample.ref_captions:
+        raise ValueError(f"record {sample.index} has no reference answers ('ref_captions')")
+    key = f"{seed}/{split}/{sample.dataset}/{sample.index}".encode()
+    draw = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % len(sample.ref_captions)
+    drawn = sample.ref_captions[draw]
+    if not isinstance(drawn, str):
+        raise ValueError(f"record {sample.index} has a reference answer that is no text: {str(drawn)[:80]}")
+    return f"{drawn.capitalize()}." if sample.dataset in _AS_SENTENCE else drawn
+
+
+def record(model: ChatScene, scenes: Scenes, samples: Sequence[Sample], answers: Sequence[str]) -> dict[str, Tensor]:
+    """The maps of one batch, on the CPU, in the names and shapes of `store`, all float32."""
+    place = {scene_id: i for i, scene_id in enumerate(dict.fromkeys(sample.scene_id for sample in samples))}
+    prefixes = [model.prefix(scenes[scene_id]) for scene_id in place]
+    texts = []
+    for sample, appended in zip(samples, answers, strict=True):
+        embeds = model.text(sample.prompt, appended)
+        question = min(model.question_rows(sample.prompt), len(embeds))
+        texts.append(Text(embeds, place[sample.scene_id], question))
+    per_token = text_attention(model.llm, prefixes, texts)
+    layers = per_token.unflatten(-1, (-1, TOKENS_PER_OBJECT)).sum(dim=-1)  # (samples, layers, 2, objects)
+    maps = {}
+    for i, key in enumerate(MAP_KEYS):
+        maps[f"{key}_layers"] = layers[:, :, i].cpu()
+        maps[key] = layers[:, :, i].mean(dim=1).cpu()
+    return maps
+
+
+def settings(config: Config, seed: int) -> dict[str, Any]:
+    """Everything that the maps of any part depend on, as plain data; files by size and digest, not by place.
+
+    Batches are left out: they matter no more than the device does, in the last digits.
+    """
+    folder, checkpoint = need_path(config, "data.annotations"), need_path(config, "model.checkpoint")
+    files = [*llm_files(need_path(config, "model.llm")), checkpoint, folder / FEATURES_3D, folder / FEATURES_2D]
+    return {
+        "seed": seed,
+        "dtype": config.model.dtype,
+        "lora_alpha": to_dict(config)["model"]["lora_alpha"],
+        "max_objects": config.data.max_objects,
+        "layers": read_shape(config.model.llm).layers,
+        "shard": stores.SHARD,
+        "files": {path.name: fingerprint(path) for path in files},
+    }
+
+
+def extract(
+    config: Config,
+    parts: Sequence[Part],
+    progress: Progress,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    restart: bool = False,
+) -> list[Summary]:
+    """Extracts the parts into the store in `maps.targets`, continuing what an interrupted extraction left.
+
+    Under `accelerate launch` the shards are dealt out; the first process returns the summaries, the others none.
+
+    Raises:
+        UsageError, DataError: see `TargetStore.create` and `ChatScene.from_config`; a scene without features.
+    """
+    state = join_processes(config.model.device)
+    device = own_device(config.model.device, state)
+    folder = output_path(config, "maps.targets")
+    scenes = Scenes(need_path(config, "data.annotations"), config.data.max_objects)
+    for part in parts:
+        scenes.check(part.samples)
+    if state.is_main_process:
+        infos = {part.name: PartInfo(file_hash(part.annotations), part.total, len(part.samples)) for part in parts}
+        TargetStore.create(folder, settings(config, seed), infos, restart=restart)
+    state.wait_for_everyone()
+    store = TargetStore.open(folder)
+    todo = [(part, number) for part in parts for number in range(-(-len(part.samples) // store.shard))]
+    pending = [
+        (part, number)
+        for part, number in todo
+        if not store.is_done(part.split, part.dataset, number, len(_shard_of(part, number, store)))
+    ]
+    state.wait_for_everyone()  # every process has looked before the first one writes
+    mine = pending[state.process_index :: state.num_processes]
+    if mine:
+        model = _load(config, scenes, device, progress)
+        started: Part | None = None
+        for part, number in mine:
+            if part is not started:
+                started = part
+                left = sum(len(_shard_of(part, n, store)) for p, n in pending if p is part)
+                share = sum(len(_shard_of(part, n, store)) for p, n in mine if p is part)
+                done = len(part.samples) - left
+                progress.start(part.split, part.dataset, done + share, done)
+            shard = _extract_shard(model, scenes, part, _shard_of(part, number, store), batch_size, progress)
+            store.write(part.split, part.dataset, number, shard)
+    state.wait_for_everyone()
+    return [_summary(store, part) for part in parts] if state.is_main_process else []
+
+
+def export(store: TargetStore, parts: Sequence[Part], folder: Path) -> list[Path]:
+    """Writes the published `infer_attn_maps_{split}_{dataset}.pt` of each part; returns the files."""
+    return [
+        save_extracted(
+            folder,
+            part.dataset,
+            part.split,
+            {
+                key: store.read(
+                    part.split, part.dataset, annotations=part.annotations, samples=len(part.samples), key=key
+                )
+                for key in MAP_KEYS
+            },
+        )
+        for part in parts
+    ]
+
+
+def _shard_of(part: Part, number: int, store: TargetStore) -> range:
+    """The indices of a shard's samples."""
+    return range(number * store.shard, min((number + 1) * store.shard, len(part.samples)))
+
+
+def _load(config: Config, scenes: Scenes, device: torch.device, progress: Progress) -> ChatScene:
+    """The model. Raises `DataError` if it does not fit the features or the memory."""
+    progress.loading()
+    try:
+        model = ChatScene.from_config(config, device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"the model does not fit into the memory of {device}; try --set model.dtype=bfloat16 or another device"
+        ) from None
+    if (scenes.width_3d, scenes.width_2d) != model.feature_widths:
+        raise DataError(
+            f"the features in {scenes.folder} are {scenes.width_3d} (3D) and {scenes.width_2d} (2D) wide, "
+            f"{config.model.checkpoint} reads {model.feature_widths[0]} and {model.feature_widths[1]}"
+        )
+    progress.loaded(model.ignored)
+    return model
+
+
+def _extract_shard(
+    model: ChatScene, scenes: Scenes, part: Part, indices: range, batch_size: int, progress: Progress
+) -> Shard:
+    """A shard, batch by batch; its batches depend on `batch_size` alone, whoever computes it and when."""
+    begin = time.perf_counter()
+    batches = []
+    for first in range(indices.start, indices.stop, batch_size):
+        batch = slice(first, min(first + batch_size, indices.stop))
+        samples = part.samples[batch]
+        try:
+            maps = record(model, scenes, samples, part.answers[batch])
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DataError(_out_of_memory(model.device, len(samples))) from None
+        wrong = [s.index for s, row in zip(samples, maps["a_map"], strict=True) if not row.isfinite().all()]
+        if wrong:
+            raise DataError(
+                f"{part.name}: the attention of sample {wrong[0]} is NaN; try --set model.dtype=bfloat16 or float32"
+            )
+        batches.append(maps)
+        progress.advance(part.split, part.dataset, len(samples))
+    maps = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    answers = [part.answers[i] for i in indices]
+    return Shard(torch.arange(indices.start, indices.stop), maps, answers, time.perf_counter() - begin)
+
+
+def _out_of_memory(device: torch.device, batch_size: int) -> str:
+    if batch_size == 1:
+        return f"{device} is out of memory at batch size 1; free some"
+    return (
+        f"{device} is out of memory at batch size {batch_size}; what is extracted is kept, "
+        f"the same command continues with a smaller --batch-size, such as {batch_size // 2}"
+    )
+
+
+def _summary(store: TargetStore, part: Part) -> Summary:
+    """Read back shard by shard. A shard may hold more samples than were asked for, by an earlier, larger extraction."""
+    seconds, samples = 0.0, 0
+    mass = torch.zeros(1 + store.layers, dtype=torch.float64)
+    for shard in store.shards(part.split, part.dataset, len(part.samples), ["a_map", "a_map_layers"]):
+        seconds += shard.seconds
+        samples += len(shard.index)
+        mass[0] += shard.maps["a_map"].sum(dtype=torch.float64)
+        mass[1:] += shard.maps["a_map_layers"].sum(dim=(0, 2), dtype=torch.float64)
+    means = (mass / samples).tolist()
+    return Summary(part.name, samples, seconds, means[0], means[1:])
