@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fast3d_cli.commands.eval import eval_command
+from fast3d_cli.commands.extract import extract_command
 from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.console import error
@@ -20,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("eval")(eval_command)
+app.command("extract")(extract_command)
 app.command("score")(score)
 app.command("report")(report)
 
