@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class TargetStore:
             if not all(isinstance(p.annotations, str) and 0 < p.extracted <= p.samples for p in parts.values()):
                 raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError(f"{path} is not the description of a store; delete it and run `fast3d extract`") from None
+            raise DataError(f"{path} is damaged or no description of a store; run `fast3d extract --restart`") from None
         return cls(folder, settings, parts)
 
     def has(self, split: str, dataset: str) -> bool:
@@ -221,24 +221,30 @@ class TargetStore:
             DataError: the folder cannot be written, or its `store.json` is damaged.
         """
         known: dict[str, PartInfo] = {}
-        if (folder / STORE_FILE).exists():
-            old = cls.open(folder)
-            shards = [path for path in folder.iterdir() if _SHARD_NAME.fullmatch(path.name)]
-            if changed := differences(old.settings, settings):
-                if shards and not restart:
-                    raise _refused(f"{folder} holds maps made with other settings", changed)
-                _delete(shards)
-            else:
-                known = old.parts
-                if restart:
-                    _delete(path for path in shards for name in parts if _is_of(path, name))
-                    known = {name: part for name, part in known.items() if name not in parts}
+        shards = [path for path in sorted(folder.glob("*.safetensors")) if _SHARD_NAME.fullmatch(path.name)]
+        try:
+            old = cls.open(folder) if (folder / STORE_FILE).exists() else None
+        except DataError:
+            if not restart:
+                raise
+            old = None
+        changed = differences(old.settings if old else {}, settings)
+        if old is not None and not changed:
+            known = dict(old.parts)
+            if restart:
+                _delete(path for path in shards for name in parts if _is_of(path, name))
+                known = {name: part for name, part in known.items() if name not in parts}
+        elif restart or not shards:
+            _delete(shards)
+        elif old is None:
+            raise _refused(f"{folder} holds maps of unknown origin: their {STORE_FILE} is gone")
+        else:
+            raise _refused(f"{folder} holds maps made with other settings ({', '.join(changed[:4])})")
         for name, part in parts.items():
             if name in known and known[name].annotations != part.annotations:
-                what = f"{folder} holds {name} extracted with other annotations"
-                raise _refused(what, differences(asdict(known[name]), asdict(part)))
+                raise _refused(f"{folder} holds {name} extracted with other annotations")
             if name in known:
-                part = PartInfo(part.annotations, part.samples, max(part.extracted, known[name].extracted))
+                part = replace(part, extracted=max(part.extracted, known[name].extracted))
             known[name] = part
         store = cls(folder, settings, known)
         content = {"version": _VERSION, "settings": settings, "parts": {name: asdict(p) for name, p in known.items()}}
@@ -336,11 +342,8 @@ def _delete(paths: Iterable[Path]) -> None:
             path.unlink()
 
 
-def _refused(what: str, changed: Sequence[str]) -> UsageError:
-    return UsageError(
-        f"{what} ({', '.join(changed[:4])}); "
-        "choose another folder with --set maps.targets=DIR, or --restart to throw them away"
-    )
+def _refused(what: str) -> UsageError:
+    return UsageError(f"{what}; choose another folder with --set maps.targets=DIR, or --restart to throw them away")
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
