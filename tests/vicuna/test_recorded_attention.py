@@ -22,7 +22,7 @@ def tiny(kv_heads, layers=3):
     )  # fmt: skip
     llm = LlamaForCausalLM(config).eval().requires_grad_(False)
     for parameter in llm.parameters():  # transformers starts with weights so small that attention is uniform
-        parameter.mul_(6)
+        parameter.mul_(4)
     return llm
 
 
@@ -44,10 +44,8 @@ def plain(llm, prefixes, texts):
     for text in texts:
         prefix = prefixes[text.prefix]
         whole = torch.cat([prefix.embeds, text.embeds])[None]
-        weights = torch.stack(llm(inputs_embeds=whole, output_attentions=True).attentions)[
-            :, 0
-        ]  # (layers, heads, n, n)
-        rows = weights.mean(dim=1)[:, len(prefix) :, START : START + VISUAL]
+        attentions = llm(inputs_embeds=whole, output_attentions=True).attentions  # of each layer (1, heads, n, n)
+        rows = torch.cat(attentions).float().mean(dim=1)[:, len(prefix) :, START : START + VISUAL]
         out.append(torch.stack([rows.mean(dim=1), rows[:, : text.question].mean(dim=1)], dim=1))
     return torch.stack(out)
 
