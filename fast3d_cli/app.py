@@ -10,6 +10,7 @@ from fast3d_cli.commands.eval import eval_command
 from fast3d_cli.commands.extract import extract_command
 from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
+from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.console import error
 from fast3d_core.errors import Fast3DError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command("eval")(eval_command)
 app.command("extract")(extract_command)
+app.command("search-alpha")(search_alpha)
 app.command("score")(score)
 app.command("report")(report)
 

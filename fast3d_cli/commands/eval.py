@@ -7,6 +7,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
+from fast3d_cli.commands.search_alpha import check_map_key, found_alpha
 from fast3d_cli.console import note, out, print_json
 from fast3d_cli.options import (
     ConfigOption,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fast3d_core.evaluation.estimate import Estimate
     from fast3d_core.evaluation.questions import Job, Questions
     from fast3d_core.evaluation.result import Result
+    from fast3d_core.pruning.sap import Alpha
 
 _BUDGET, _DATA, _RUN = "Budget", "Data", "Run"  # panels of --help
 
@@ -49,7 +51,10 @@ def eval_command(
     ] = None,
     alpha: Annotated[
         list[float] | None,
-        typer.Option(help="sap: share of predicted attention to keep, in (0, 1]. Repeatable.", rich_help_panel=_BUDGET),
+        typer.Option(
+            help="sap: share of predicted attention to keep, in (0, 1]. Repeatable. Default: as search-alpha found.",
+            rich_help_panel=_BUDGET,
+        ),
     ] = None,
     maps: Annotated[
         Path | None, typer.Option(help="Folder of attention maps. Default: maps.predicted.", rich_help_panel=_DATA)
@@ -92,13 +97,20 @@ def eval_command(
     are shared out to several processes.
     """
     check_datasets(dataset)
+    check_map_key(map_key)
     settings = load(config, [*(set_ or []), *([f"eval.engine={engine}"] if engine else [])])
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.questions import Questions
-    from fast3d_core.pruning.options import MethodOptions, build_pruners
+    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
     from fast3d_core.vicuna.llm import read_shape
 
-    options = MethodOptions(preset or (), layer, keep, ratio, alpha or (), seed)
+    alphas: list[Alpha] = [*(alpha or ())]
+    if not alphas and "alpha" in settings_taken(method):
+        folder = maps or need_path(settings, "maps.predicted")
+        found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0])
+        alphas += [] if found is None else [found]
+    options = MethodOptions(preset or (), layer, keep, ratio, alphas, seed)
     layers = read_shape(need_path(settings, "model.llm")).layers
     pruners = build_pruners(method, options, layers, settings.data.max_objects)
     if not any(pruner.needs_map for pruner in pruners):
@@ -136,8 +148,6 @@ def _jobs(config: "Config", pruners: list, name: str | None, maps: Path | None, 
     from fast3d_core.gap.maps import MAP_KEYS
     from fast3d_core.pruning.options import run_name
 
-    if map_key not in (None, *MAP_KEYS):
-        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
     check_name(name)
     jobs = []
     for pruner in pruners:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fast3d_core.errors import UsageError
 from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.pruning.budget import Budget, check_keep, check_layer, from_preset, from_ratio
+from fast3d_core.pruning.sap import Alpha
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class MethodOptions:
     Attributes:
         presets: published settings (35, 65, 90), each a run of its own.
         layer, keep: K and the visual tokens kept; ratio: layer-averaged percentage pruned.
-        alphas: shares of predicted attention, each a run of its own.
+        alphas: shares of predicted attention, each a run of its own; one share, or one for each dataset by name.
         seed: of random draws.
     """
 
@@ -26,7 +27,7 @@ class MethodOptions:
     layer: int | None = None
     keep: int | None = None
     ratio: float | None = None
-    alphas: Sequence[float] = ()
+    alphas: Sequence[Alpha] = ()
     seed: int | None = None
 
 
@@ -37,7 +38,7 @@ def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, o
     missing, contradictory or out of range, and for an option that none of the methods takes.
     """
     classes = [_method(name) for name in dict.fromkeys(methods)]
-    taken = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    taken = settings_taken(methods)
     named = ", ".join(cls.name for cls in classes)
     for option, field, given in (
         ("--preset", "keep", options.presets),
@@ -52,12 +53,18 @@ def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, o
     return [pruner for cls in classes for pruner in _variants(cls, options, layers, objects)]
 
 
+def settings_taken(methods: Sequence[str]) -> set[str]:
+    """The settings that any of the methods takes, such as "alpha". Raises `UsageError` for an unknown method."""
+    return {field.name for name in methods for field in dataclasses.fields(_method(name))}
+
+
 def run_name(pruner: Pruner) -> str:
     """The run folder's name for a method and its settings, e.g. `gap-K2-keep15`."""
     parts = [pruner.name]
     for field in dataclasses.fields(pruner):
         label = {"layer": "K", "keep": "keep"}.get(field.name, field.name)
-        parts.append(f"{label}{getattr(pruner, field.name)}")
+        value = getattr(pruner, field.name)
+        parts.append("per-dataset" if isinstance(value, Mapping) else f"{label}{value}")
     return "-".join(parts)
 
 
@@ -77,8 +84,12 @@ def _variants(cls: type[Pruner], options: MethodOptions, layers: int, objects: i
         return [cls(layer=budget.layer, keep=budget.keep, **common) for budget in budgets]  # type: ignore[call-arg]
     if "alpha" in fields:
         if not options.alphas:
-            raise UsageError(f"{cls.name} needs --alpha, the share of predicted attention to keep (published: 0.21)")
-        return [cls(alpha=alpha, **common) for alpha in dict.fromkeys(options.alphas)]  # type: ignore[call-arg]
+            raise UsageError(
+                f"{cls.name} needs --alpha, the share of predicted attention to keep (published: 0.21); give it, or "
+                "find one with `fast3d search-alpha --target 90`, which eval then takes"
+            )
+        pruners = [cls(alpha=alpha, **common) for alpha in options.alphas]  # type: ignore[call-arg]
+        return [pruner for i, pruner in enumerate(pruners) if pruner not in pruners[:i]]
     return [cls(**common)]
 
 

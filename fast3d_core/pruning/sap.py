@@ -1,5 +1,6 @@
 """SAP (arXiv 2507.09334, section 3.3): each sample keeps the fewest objects whose predicted attention reaches alpha."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,30 +11,43 @@ from fast3d_core.errors import UsageError
 from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner, top_tokens
 
+Alpha = float | Mapping[str, float]
+"""A share of attention in (0, 1], one for all datasets or one for each."""
+
 
 @dataclass(frozen=True)
 class Sap(Pruner):
     """The fewest objects whose share of softmax(map) reaches `alpha`, from layer 0 on."""
 
-    alpha: float
+    alpha: Alpha
     name: ClassVar[str] = "sap"
     needs_map: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise UsageError(f"alpha must lie in (0, 1], not {self.alpha:g}")
+        for alpha in self.alpha.values() if isinstance(self.alpha, Mapping) else (self.alpha,):
+            if not 0 < alpha <= 1:
+                raise UsageError(f"alpha must lie in (0, 1], not {alpha:g}")
 
     def plan(self, request: PlanRequest) -> Plan:
         assert request.scores is not None
-        count = TOKENS_PER_OBJECT * objects_to_reach(request.scores, self.alpha)
+        alpha = self.alpha[request.dataset] if isinstance(self.alpha, Mapping) else self.alpha
+        count = TOKENS_PER_OBJECT * int(objects_to_reach(request.scores, alpha))
         return Plan(0, request.objects * TOKENS_PER_OBJECT, count, top_tokens(request.scores, count))
 
 
-def objects_to_reach(scores: Tensor, alpha: float) -> int:
-    """The smallest number of objects whose probabilities, largest first, add up to at least `alpha`.
+def sorted_mass(scores: Tensor) -> Tensor:
+    """The probabilities of `scores` (..., objects), logits, summed up from the largest on: (..., objects) float32.
 
-    `scores` (objects,) are logits. Sums are float32, as published, so that a sum that meets alpha to the last bit falls
-    the same way; where rounding leaves the whole sum below alpha, all objects are needed.
+    Element i is what the i + 1 best objects hold together. Sums are float32, as published, on the CPU, so that they
+    are the same everywhere, to the last bit.
     """
-    mass = torch.softmax(scores.float().cpu(), dim=-1).sort(descending=True).values.cumsum(-1)
-    return min(int((mass < alpha).sum()) + 1, len(mass))
+    return torch.softmax(scores.float().cpu(), dim=-1).sort(dim=-1, descending=True).values.cumsum(-1)
+
+
+def objects_to_reach(scores: Tensor, alpha: float) -> Tensor:
+    """The smallest numbers of objects whose probabilities, largest first, add up to at least `alpha`.
+
+    `scores` (..., objects) are logits; int64 (...), from 1 to objects. A sum that meets alpha, as float32, to the last
+    bit reaches it; where rounding leaves the whole sum below alpha, all objects are needed.
+    """
+    return (sorted_mass(scores)[..., :-1] < alpha).sum(-1) + 1

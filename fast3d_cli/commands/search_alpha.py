@@ -1,0 +1,237 @@
+"""`fast3d search-alpha`: the SAP alpha that prunes a wanted share, and the file by which `fast3d eval` takes it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from fast3d_cli.console import note, out, print_json
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fast3d_core.config import Config
+    from fast3d_core.pruning.alpha_search import Outcome
+    from fast3d_core.pruning.sap import Alpha
+
+ALPHA_FILE = "alpha.json"  # in the runs folder
+
+
+def search_alpha(
+    target: Annotated[float, typer.Option(help="Percentage of objects to prune, in [0, 100).")] = 90,
+    tolerance: Annotated[float, typer.Option(help="How far off the target may be, in percent of the target.")] = 2,
+    alpha: Annotated[
+        float | None, typer.Option(help="Only show what this alpha prunes, in (0, 1]; writes nothing.")
+    ] = None,
+    per_dataset: Annotated[
+        bool, typer.Option("--per-dataset", help="An alpha for each dataset, that meets the target on it.")
+    ] = False,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder of attention maps. Default: maps.predicted.", rich_help_panel="Data")
+    ] = None,
+    map_key: Annotated[
+        str | None,
+        typer.Option(help="Which map of an entry: a_map (default) or a_map_ori.", rich_help_panel="Data"),
+    ] = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the alpha of sap that prunes a wanted share of the objects, exactly, from the attention maps alone.
+
+    Of the alphas whose average over the datasets is the nearest to the target, the one with the fewest decimals. It is
+    written to alpha.json in the runs folder, where `fast3d eval --method sap` takes it.
+    """
+    if not 0 <= target < 100:
+        raise UsageError(f"--target must lie in [0, 100), not {target:g}")
+    if not 0 <= tolerance < math.inf:
+        raise UsageError(f"--tolerance is a percentage of the target, at least 0, not {tolerance:g}")
+    if alpha is not None and not 0 < alpha <= 1:
+        raise UsageError(f"--alpha must lie in (0, 1], not {alpha:g}")
+    if alpha is not None and per_dataset:
+        raise UsageError("--alpha only checks one alpha, --per-dataset searches several; give one of them")
+    check_datasets(dataset)
+    check_map_key(map_key)
+    settings = load(config, set_)
+    from fast3d_core.config import need_path
+    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.pruning.alpha_search import outcome, within
+
+    folder, key = maps or need_path(settings, "maps.predicted"), map_key or MAP_KEYS[0]
+    names = list(dict.fromkeys(dataset or settings.data.datasets))
+    loaded = {name: _load(folder, name, key, settings.data.max_objects) for name in names}
+    chosen: Alpha
+    if alpha is not None:
+        chosen = alpha
+    elif per_dataset:
+        chosen = {name: _search({name: loaded[name]}, target, tolerance, f" of {name}") for name in names}
+    else:
+        chosen = _search(loaded, target, tolerance)
+    found = outcome(loaded, chosen)
+    valid = within(found.ratio, target, tolerance)
+    if alpha is None:
+        _write(settings, folder, key, chosen, found, target, tolerance)
+    if json:
+        from dataclasses import asdict
+
+        about = {"alpha": chosen, "target": target, "tolerance": tolerance, "valid": valid, "map_key": key}
+        print_json({**about, **asdict(found)})
+        return
+    out.print(_table(found, per_dataset))
+    subject = "these alphas prune" if per_dataset else f"alpha {chosen} prunes"
+    verdict = "within" if valid else "NOT within"
+    out.print(f"{subject} {found.ratio:.2f}% on average, {verdict} {tolerance:g}% of the target of {target:g}%")
+
+
+def check_map_key(map_key: str | None) -> None:
+    """Raises `UsageError` for a map that no map file holds."""
+    from fast3d_core.gap.maps import MAP_KEYS
+
+    if map_key not in (None, *MAP_KEYS):
+        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
+
+
+def found_alpha(config: "Config", datasets: Sequence[str], maps: Path | None, map_key: str) -> "Alpha | None":
+    """The alpha that `fast3d search-alpha` left in the runs folder, or None where there is none.
+
+    `datasets` are those to evaluate, `maps` the folder of their maps; None where maps are not read from files, and
+    nothing can be compared with what the alpha was found on.
+
+    Raises:
+        DataError: the file is damaged, lacks a dataset, or was made from other maps.
+    """
+    path = config.runs / ALPHA_FILE
+    if not path.exists():
+        return None
+    from fast3d_core.data.files import load_json
+
+    content = load_json(path, "the alpha that was found")
+    if problem := _damage(content):
+        raise DataError(f"{path} is damaged: {problem}; run `fast3d search-alpha` again, or give --alpha")
+    if missing := [name for name in datasets if name not in content["maps"]]:
+        raise DataError(
+            f"the alpha in {path} was found without {', '.join(missing)}; "
+            "run `fast3d search-alpha` for all datasets that you evaluate, or give --alpha"
+        )
+    if maps is not None and (problem := _other_maps(content, maps, map_key)):
+        raise DataError(
+            f"the alpha in {path} does not fit: {problem}; run `fast3d search-alpha` again, or give --alpha"
+        )
+    alpha: Alpha = content["alpha"]
+    shown = ", ".join(f"{name} {own}" for name, own in alpha.items()) if isinstance(alpha, dict) else alpha
+    note(f"alpha {shown}, as found by `fast3d search-alpha` ({path})")
+    return alpha
+
+
+def _load(folder: Path, dataset: str, key: str, objects: int) -> "Tensor":
+    """The maps of a dataset, (samples, objects) by index. The annotations, which would tell how many there are, are not
+    asked: maps alone are enough to choose an alpha."""
+    import torch
+
+    from fast3d_core.data.files import load_torch
+    from fast3d_core.gap.maps import load_maps, map_file
+
+    path = map_file(folder, dataset)
+    content = load_torch(path, "--maps")
+    entries = content if isinstance(content, list) else []
+    indices = content if isinstance(content, dict) else [e.get("index") for e in entries if isinstance(e, dict)]
+    held = {index for index in indices if isinstance(index, int)}  # of what else there is, load_maps complains
+    samples = len(held)
+    if lacking := [index for index in range(samples) if index not in held]:
+        raise DataError(f"{path} lacks sample {lacking[0]}; predict them again")
+    maps = load_maps(folder, dataset, samples, key=key, objects=objects)
+    if not maps:
+        raise DataError(f"{path} holds no samples; predict them again")
+    return torch.stack([maps[index] for index in range(samples)])
+
+
+def _search(maps: "dict[str, Tensor]", target: float, tolerance: float, of: str = "") -> float:
+    """The alpha of the ratio nearest to the target. Raises `DataError` if that is not within the tolerance."""
+    from fast3d_core.pruning.alpha_search import nearest, within
+
+    around = nearest(maps, target)
+    best = min(around, key=lambda one: abs(one.ratio - target))
+    if not within(best.ratio, target, tolerance):
+        shown = " and ".join(f"{one.ratio:.6g}% at alpha {one.alpha}" for one in around)
+        raise DataError(f"no alpha prunes {target:g}%{of} to within {tolerance:g}% of that; nearest: {shown}")
+    return best.alpha
+
+
+def _write(
+    config: "Config", folder: Path, key: str, alpha: "Alpha", found: "Outcome", target: float, tolerance: float
+) -> None:
+    from fast3d_core.data.files import write_json
+    from fast3d_core.data.settings import fingerprint
+    from fast3d_core.gap.maps import map_file
+
+    path = config.runs / ALPHA_FILE
+    maps = {name: fingerprint(map_file(folder, name)) for name in found.datasets}
+    about = {"target": target, "tolerance": tolerance, "ratio": found.ratio, "map_key": key, "maps": maps}
+    write_json(path, {"alpha": alpha, **about})
+    note(f"written to {path}; `fast3d eval --method sap` takes it from there")
+
+
+def _damage(content: Any) -> str | None:
+    """Why `content` is not what `_write` wrote, as far as it is used."""
+    from fast3d_core.config import DATASETS
+
+    if not isinstance(content, dict):
+        return "it holds no mapping"
+    alpha, maps = content.get("alpha"), content.get("maps")
+    for value in alpha.values() if isinstance(alpha, dict) else [alpha]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+            return f"alpha must be a number in (0, 1], not {str(value)[:40]!r}"
+    if not isinstance(maps, dict) or not maps or not all(isinstance(print_, str) for print_ in maps.values()):
+        return "it does not tell the maps of what datasets alpha was found on"
+    if unknown := [name for name in maps if name not in DATASETS]:
+        return f"there is no dataset {unknown[0][:40]!r}"
+    if isinstance(alpha, dict) and set(alpha) != set(maps):
+        return "alphas and maps are not of the same datasets"
+    if not isinstance(content.get("map_key"), str):
+        return "it does not tell the map key"
+    return None
+
+
+def _other_maps(content: dict[str, Any], folder: Path, map_key: str) -> str | None:
+    """Why the maps are not those that the alpha was found on."""
+    from fast3d_core.data.settings import fingerprint
+    from fast3d_core.gap.maps import map_file
+
+    if content["map_key"] != map_key:
+        return f"it was found on {content['map_key']}, not on {map_key}"
+    for dataset, found in content["maps"].items():
+        path = map_file(folder, dataset)
+        if not path.is_file():
+            return f"it was found on maps of {dataset}, too, but there is no {path}"
+        if fingerprint(path) != found:
+            return f"{path} is not the file that it was found on"
+    return None
+
+
+def _table(found: "Outcome", per_dataset: bool) -> Table:
+    objects = found.bin_edges[-1] - 1
+    scale = f"1{objects:>{len(found.bin_edges) - 2}}"  # over the ends of the histogram
+    titles = ["dataset", "samples", *(["alpha"] if per_dataset else []), "pruned", "kept\np5", "\np50", "\np95"]
+    table = Table(*titles, box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    table.add_column(f"by objects kept\n{scale}", no_wrap=True)
+    for name, one in found.datasets.items():
+        alpha = [str(one.alpha)] if per_dataset else []
+        kept = [f"{value:.0f}" for value in (one.kept_p5, one.kept_p50, one.kept_p95)]
+        table.add_row(name, str(one.samples), *alpha, f"{one.ratio:.2f}%", *kept, _bars(one.histogram))
+    return table
+
+
+def _bars(counts: Sequence[int]) -> str:
+    """A column for each count, the largest the highest; a count above 0 is never empty."""
+    heights = "12345678" if out.options.ascii_only else "▁▂▃▄▅▆▇█"
+    most = max(counts)
+    return "".join(heights[math.ceil(8 * count / most) - 1] if count else " " for count in counts)
