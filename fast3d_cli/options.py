@@ -32,13 +32,13 @@ MeteorOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
 
 
-def check_datasets(names: Sequence[str] | None) -> None:
+def check_datasets(names: Sequence[str] | None, option: str = "--dataset") -> None:
     """Raises `UsageError` for a dataset that does not exist."""
     from fast3d_core.config import DATASETS
 
     for name in names or ():
         if name not in DATASETS:
-            raise UsageError(f"--dataset: there is no {name!r}; choose from {', '.join(DATASETS)}")
+            raise UsageError(f"{option}: there is no {name!r}; choose from {', '.join(DATASETS)}")
 
 
 def check_name(name: str | None) -> None:

@@ -103,7 +103,8 @@ class GapConfig:
     checkpoint: Path = _key(
         Path("outputs/gap/checkpoint_best.safetensors"), "GAP weights (.safetensors, or .pth)", written=True
     )
-    heads: int = _key(12, "attention heads, where the checkpoint does not tell", at_least=1)
+    heads: int = _key(12, "attention heads of a new network, and where a checkpoint does not tell", at_least=1)
+    layers: int = _key(4, "decoder layers of a new network", at_least=1)
 
 
 @dataclass(frozen=True)

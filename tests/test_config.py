@@ -24,7 +24,7 @@ model: {llm: llm/vicuna-7b-v1.5, checkpoint: ckpt_01_3446.pth, lora_alpha: 16, d
         allow_unexpected: false}
 data: {annotations: annotations, datasets: [scanrefer, multi3dref, scan2cap, scanqa, sqa3d], max_objects: 100}
 maps: {predicted: outputs/pred_attn_maps, targets: outputs/infer_attn_maps}
-gap: {text_encoder: FacebookAI/roberta-base, checkpoint: outputs/gap/checkpoint_best.safetensors, heads: 12}
+gap: {text_encoder: FacebookAI/roberta-base, checkpoint: outputs/gap/checkpoint_best.safetensors, heads: 12, layers: 4}
 generation: {beams: 5, max_new_tokens: 64, repetition_penalty: 3.0, length_penalty: 1.0, min_length: 1}
 eval: {batch_size: 32, engine: fast}
 runs: runs
@@ -446,6 +446,7 @@ valid = {
     "data.max_objects": counts,
     "gap.text_encoder": hub_names | names.map(lambda n: f"./{n}"),
     "gap.heads": counts,
+    "gap.layers": counts,
     "generation.beams": counts,
     "generation.max_new_tokens": counts,
     "generation.repetition_penalty": positive | counts,

@@ -1,6 +1,7 @@
 """The released annotation files: questions as `Sample`s, object features as `Scene`s."""
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,31 @@ def _by_scene(path: Path, objects: int) -> tuple[dict[str, dict[int, Tensor]], i
     if len(widths) != 1:
         raise DataError(f"{path} mixes features of widths {sorted(width[0] for width in widths)}")
     return dict(features), widths.pop()[0]
+
+
+def locations_file(folder: Path, split: str) -> Path:
+    """Where the detected boxes of a split's scenes are."""
+    return folder / f"scannet_mask3d_{split}_attributes.pt"
+
+
+def load_locations(folder: Path, split: str, scenes: Collection[str], objects: int = 100) -> dict[str, Tensor]:
+    """The detected boxes of each scene: (objects, 6) float32 centres and sizes in metres, zeros behind the last box.
+
+    Raises:
+        DataError: the file is missing or damaged, or has no boxes for a scene.
+    """
+    path = locations_file(folder, split)
+    content = load_torch(path, "data.annotations")
+    locations = {}
+    for scene in scenes:
+        entry = content.get(scene) if isinstance(content, dict) else None
+        boxes = entry.get("locs") if isinstance(entry, dict) else None
+        if not isinstance(boxes, Tensor) or boxes.dim() != 2 or boxes.shape[1] != 6:
+            raise DataError(f"{path} has no boxes (n, 6) under 'locs' for scene {scene}")
+        padded = torch.zeros(objects, 6)
+        count = min(len(boxes), objects)
+        padded[:count] = boxes[:count]
+        if not torch.isfinite(padded).all():
+            raise DataError(f"{path}: the boxes of scene {scene} hold NaN or infinity")
+        locations[scene] = padded
+    return locations

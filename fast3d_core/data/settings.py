@@ -4,9 +4,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fast3d_core.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LLM_SUFFIXES = (".json", ".model", ".safetensors", ".bin")
 _WHOLE_BYTES, _SAMPLED_BYTES = 64 << 20, 1 << 20
@@ -28,6 +31,12 @@ def fingerprint(path: Path) -> str:
             file.seek(-_SAMPLED_BYTES, os.SEEK_END)
             digest.update(file.read())
     return f"{size}-{digest.hexdigest()[:16]}"
+
+
+def digest(data: "bytes | Tensor") -> str:
+    """A short digest of some bytes, or of a tensor's numbers."""
+    raw = data if isinstance(data, bytes) else data.contiguous().cpu().numpy().tobytes()
+    return hashlib.sha256(raw).hexdigest()[:16]
 
 
 def llm_files(folder: Path) -> list[Path]:

@@ -1,0 +1,126 @@
+"""`fast3d predict`: attention maps for all samples, by the GAP network."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from fast3d_cli.console import is_first_process, note, out, print_json
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.progress import RunProgress
+from fast3d_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from fast3d_core.config import Config
+    from fast3d_core.gap.prediction import Prediction
+    from fast3d_core.gap.quality import MapQuality
+
+
+def predict_command(
+    split: Annotated[str, typer.Option(help="train, val, or all: both.")] = "val",
+    dataset: DatasetOption = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder to write to. Default: maps.predicted.", rich_help_panel="Data")
+    ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(help="Extracted maps to compare with. Default: maps.targets.", rich_help_panel="Data"),
+    ] = None,
+    map_key: Annotated[
+        str, typer.Option(help="Which extracted map to compare with: a_map or a_map_ori.", rich_help_panel="Data")
+    ] = "a_map",
+    layers: Annotated[
+        str,
+        typer.Option(help="LLM layers that map averages: all, from:N, or 3,5,8-11.", rich_help_panel="Data"),
+    ] = "all",
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Predict attention maps with the GAP network `gap.checkpoint` (published .pth or ours), in the published form.
+
+    Where extracted maps are there, tells how well they are predicted. Datasets that are done are not predicted again.
+    """
+    check_datasets(dataset)
+    if split not in ("train", "val", "all"):
+        raise UsageError(f"--split is train, val or all, not {split[:80]!r}")
+    settings = load(config, set_)
+    if not is_first_process():
+        return  # it takes one process a few minutes
+    from fast3d_core.config import output_path
+    from fast3d_core.devices import pick_device
+    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.gap.prediction import predict_maps
+
+    if map_key not in MAP_KEYS:
+        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
+    folder = maps or output_path(settings, "maps.predicted")
+    splits = ("train", "val") if split == "all" else (split,)
+    datasets = dataset or settings.data.datasets
+    device = pick_device(settings.model.device)
+    try:
+        with RunProgress() as progress:
+            predictions = [
+                prediction
+                for one in splits
+                for prediction in predict_maps(settings, one, datasets, folder, device, progress, batch_size=batch_size)
+            ]
+    except KeyboardInterrupt:
+        note("interrupted; the same command continues with the dataset where it stopped")
+        raise typer.Exit(130) from None
+    qualities = [_quality(settings, p, targets or settings.maps.targets, map_key, layers) for p in predictions]
+    if json:
+        print_json([_plain(*pair) for pair in zip(predictions, qualities, strict=True)])
+        return
+    out.print(_table(predictions, qualities))
+    if any(prediction.seconds is None for prediction in predictions):
+        note("- samples/s: predicted before by the same network, read back")
+    note(f"written to {folder}; prune with `fast3d eval --method gap|sap`, choose alpha with `fast3d search-alpha`")
+
+
+def _quality(config: "Config", prediction: "Prediction", folder: Path, key: str, layers: str) -> "MapQuality | None":
+    """None where nothing was extracted to compare with."""
+    from fast3d_core.gap.inputs import has_targets, load_targets
+    from fast3d_core.gap.quality import map_quality
+
+    if not has_targets(folder, prediction.split, prediction.dataset):
+        note(f"{prediction.split} {prediction.dataset}: no extracted maps in {folder} to compare with")
+        return None
+    count = len(prediction.logits)
+    maps = load_targets(config, folder, prediction.split, prediction.dataset, count, key=key, layers=layers)
+    return map_quality(prediction.logits, maps)
+
+
+def _plain(prediction: "Prediction", quality: "MapQuality | None") -> dict[str, Any]:
+    return {
+        "split": prediction.split,
+        "dataset": prediction.dataset,
+        "samples": len(prediction.logits),
+        "seconds": prediction.seconds,
+        "file": str(prediction.path),
+        "quality": asdict(quality) if quality else None,
+    }
+
+
+def _table(predictions: "list[Prediction]", qualities: "list[MapQuality | None]") -> Table:
+    columns = ("KL", "F1 of the top\n5/10/20", "rank\ncorr.", "mass kept, %\n5/10/20", "at best, %", "samples\nper s")
+    table = Table("maps", *columns, box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for prediction, quality in zip(predictions, qualities, strict=True):
+        speed = f"{len(prediction.logits) / prediction.seconds:.1f}" if prediction.seconds else "-"
+        cells = ["-"] * 5
+        if quality:
+            cells = [
+                f"{quality.kl:.3f}",
+                "/".join(f"{100 * value:.0f}" for value in quality.f1.values()),
+                f"{quality.rank_correlation:.2f}",
+                "/".join(f"{100 * value:.0f}" for value in quality.mass.values()),
+                "/".join(f"{100 * value:.0f}" for value in quality.best_mass.values()),
+            ]
+        table.add_row(f"{prediction.split} {prediction.dataset}", *cells, speed)
+    return table

@@ -1,0 +1,136 @@
+"""`fast3d train-gap`: train the network that predicts attention maps."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fast3d_cli.console import note, out, print_json
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.training_view import TrainingView, quality_table
+from fast3d_core.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+_DATA, _NETWORK, _RUN = "Data", "Network", "Run"  # panels of --help
+
+
+def train_gap(
+    epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 50,
+    batch_size: Annotated[int, typer.Option(help="Samples per step and process (published: 64 on 4 GPUs).")] = 64,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 8e-4,
+    text_lr: Annotated[float, typer.Option(help="Peak learning rate of the text encoder.")] = 8e-5,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster on GPUs.")] = "fp32",
+    seed: Annotated[int, typer.Option(help="Of initial weights, order and dropout.")] = 0,
+    targets: Annotated[
+        Path | None,
+        typer.Option(help="Folder of extracted maps. Default: maps.targets.", rich_help_panel=_DATA),
+    ] = None,
+    map_key: Annotated[
+        str,
+        typer.Option(help="a_map: mean over question and answer; a_map_ori: question only.", rich_help_panel=_DATA),
+    ] = "a_map",
+    layers: Annotated[
+        str,
+        typer.Option(help="LLM layers the target averages: all, from:N, or 3,5,8-11.", rich_help_panel=_DATA),
+    ] = "all",
+    dataset: DatasetOption = None,
+    val_dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Validate on this dataset. Repeatable. Default: those trained on.", rich_help_panel=_DATA),
+    ] = None,
+    no_spatial: Annotated[
+        bool,
+        typer.Option("--no-spatial", help="Ordinary self-attention, blind to positions.", rich_help_panel=_NETWORK),
+    ] = False,
+    freeze_text: Annotated[
+        bool, typer.Option("--freeze-text", help="Leave the text encoder as it is.", rich_help_panel=_NETWORK)
+    ] = False,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="RoBERTa folder or name. Default: gap.text_encoder.", rich_help_panel=_NETWORK),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(help="Everywhere. Default: as published (0.1; 0.3 in the head).", rich_help_panel=_NETWORK),
+    ] = None,
+    out_: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to write to. Default: that of gap.checkpoint.", rich_help_panel=_RUN),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.", rich_help_panel=_RUN)
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an earlier run left.", rich_help_panel=_RUN)
+    ] = False,
+    save_every: Annotated[
+        int, typer.Option(help="Steps between checkpoints, beside one an epoch.", rich_help_panel=_RUN)
+    ] = 500,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Also write the best weights in the published form (.pth).", rich_help_panel=_RUN),
+    ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help='Also log for TensorBoard (pip install "fast3d[tensorboard]").',
+                     rich_help_panel=_RUN),
+    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Train the GAP network on extracted attention maps; the published recipe by default.
+
+    Leaves checkpoint_best.safetensors, checkpoint_last.safetensors and log.jsonl. Under
+    `accelerate launch -m fast3d_cli train-gap ...` the samples are shared out to several processes.
+    """
+    check_datasets(dataset)
+    check_datasets(val_dataset, "--val-dataset")
+    settings = load(config, [*(set_ or []), *([f"gap.text_encoder={text_encoder}"] if text_encoder else [])])
+    if export and export.suffix != ".pth":
+        raise UsageError(f"--export writes the published form, a .pth file, not {export.name!r}")
+    if tensorboard:
+        _need_tensorboard()
+    from fast3d_core.config import output_path
+    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.gap.training import TrainingOptions, export_best, train
+
+    if map_key not in MAP_KEYS:
+        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
+    options = TrainingOptions(
+        epochs, batch_size, lr, text_lr, precision, map_key, layers,  # type: ignore[arg-type]  # it checks precision
+        spatial=not no_spatial, freeze_text=freeze_text, dropout=dropout, seed=seed, save_every=save_every,
+    )  # fmt: skip
+    folder = out_ or output_path(settings, "gap.checkpoint").parent
+    datasets = dataset or settings.data.datasets
+    try:
+        with TrainingView() as view:
+            trained = train(
+                settings, options, targets or settings.maps.targets, folder, datasets, val_dataset or datasets, view,
+                resume=resume, restart=restart, tensorboard=tensorboard,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        note("interrupted; the same command with --resume continues from the last checkpoint")
+        raise typer.Exit(130) from None
+    if trained is None:
+        return  # not the first of several processes
+    if export:
+        export_best(trained.best, export)
+    if json:
+        quality = {dataset: asdict(quality) for dataset, quality in trained.quality.items()}
+        print_json({"best": str(trained.best), "steps": trained.steps, "score": trained.score, "quality": quality})
+        return
+    out.print(quality_table(trained.quality))
+    note(f"best weights: {trained.best} (top-5 F1 {100 * trained.score:.1f})")
+    if trained.best != settings.gap.checkpoint:
+        note(f"`fast3d predict` takes them with --set gap.checkpoint={trained.best}")
+
+
+def _need_tensorboard() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError('--tensorboard needs a package: pip install "fast3d[tensorboard]"')

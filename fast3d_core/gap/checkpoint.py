@@ -1,0 +1,149 @@
+"""GAP weights: the published `.pth` form and our `.safetensors`, read into the same network."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import RobertaModel
+
+from fast3d_core.config import Config, need_path
+from fast3d_core.data.files import atomic_path, load_torch, need
+from fast3d_core.errors import DataError
+from fast3d_core.gap.network import GapNetwork, GapShape
+from fast3d_core.gap.text import load_text_config
+
+_WHAT = "gap.checkpoint"
+_METADATA = "fast3d"  # the key of our metadata in a .safetensors file
+
+
+def load_gap(config: Config, device: torch.device) -> GapNetwork:
+    """The network in `config.gap.checkpoint`, in float32 and evaluation mode.
+
+    All weights come from the checkpoint, the text encoder's too (training fine-tunes it); of `config.gap.text_encoder`
+    only sizes and tokeniser are used. Sizes are read off the tensors; `config.gap.heads` counts where they do not tell.
+
+    Raises:
+        DataError: the file is missing or damaged, or its tensors do not make a GAP network on this text encoder.
+    """
+    path = need_path(config, _WHAT)
+    tensors, metadata = read_tensors(path)
+    heads = metadata.get("heads", config.gap.heads)
+    shape = _shape_of(tensors, heads, path)
+    text = load_text_config(config.gap.text_encoder)
+    width = tensors["text_encoder.embeddings.word_embeddings.weight"].shape[-1]
+    if width != text.hidden_size:
+        raise DataError(
+            f"gap.text_encoder: {config.gap.text_encoder} is {text.hidden_size} wide, the text encoder in {path} is "
+            f"{width} wide; name the encoder that the checkpoint was trained on"
+        )
+    with torch.device("meta"):
+        network = GapNetwork(shape, RobertaModel(text))
+    _check(tensors, network, path)
+    network = network.to_empty(device="cpu")
+    network.text_encoder.embeddings.register_buffer(
+        "position_ids", torch.arange(text.max_position_embeddings)[None], persistent=False
+    )
+    network.text_encoder.embeddings.register_buffer(
+        "token_type_ids", torch.zeros(1, text.max_position_embeddings, dtype=torch.long), persistent=False
+    )
+    network.load_state_dict(tensors)
+    return network.to(device).eval()
+
+
+def save_gap(path: Path, network: GapNetwork, step: int) -> None:
+    """Writes the weights as safetensors, atomically."""
+    write_tensors(path, network.state_dict(), {"step": step, "heads": network.shape.heads})
+
+
+def write_published(path: Path, tensors: Mapping[str, Tensor], step: int) -> None:
+    """Writes weights in the published form, without an optimizer's state, atomically."""
+    with _told_when_full(path), atomic_path(path) as temporary:
+        torch.save({"step": step, "optimizer_state_dict": {}, "model_state_dict": dict(tensors)}, temporary)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """A safetensors file with plain data beside the tensors, written atomically."""
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    with _told_when_full(path), atomic_path(path) as temporary:
+        save_file(plain, temporary, {_METADATA: json.dumps(metadata)})
+
+
+@contextlib.contextmanager
+def _told_when_full(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own words for it
+        raise DataError(
+            f"{path} cannot be written ({str(error)[:100]}); what was there is kept: make room or give permission"
+        ) from None
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a GAP file, and the plain data that ours hold beside them."""
+    need(path, _WHAT)
+    if path.suffix != ".safetensors":
+        content = load_torch(path, _WHAT)
+        tensors = content.get("model_state_dict") if isinstance(content, dict) else None
+        if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+            raise DataError(f"{_WHAT}: {path} is not a GAP checkpoint: it has no 'model_state_dict' of tensors")
+        return tensors, {}
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{_WHAT}: {path} cannot be read ({str(error)[:120]}); is it complete?") from None
+    return tensors, metadata if isinstance(metadata, dict) else {}
+
+
+def _shape_of(tensors: Mapping[str, Tensor], heads: Any, path: Path) -> GapShape:
+    """The sizes that the tensors have. Raises `DataError` where one that tells is missing or makes no sense."""
+
+    def sizes(name: str, dimensions: int = 2) -> tuple[int, ...]:
+        if name not in tensors or tensors[name].dim() != dimensions or not tensors[name].numel():
+            raise DataError(f"{_WHAT}: {path} is not a GAP checkpoint: no {dimensions}-d tensor {name}")
+        return tuple(tensors[name].shape)
+
+    hidden, features = sizes("obj_feat_projector.weight")
+    sizes("text_encoder.embeddings.word_embeddings.weight")
+    feedforward, _ = sizes("mm_encoder.layers.0.linear1.weight")
+    condition = "mm_encoder.layers.0.self_attn.lang_cond_fc.weight"
+    spatial = condition in tensors
+    if spatial:  # six numbers a head
+        heads = sizes(condition)[0] // 6
+    if not isinstance(heads, int) or heads < 1 or hidden % heads:
+        raise DataError(f"{_WHAT}: {path} is {hidden} wide, which {heads!r} heads do not divide; set gap.heads")
+    prefix = "mm_encoder.layers."
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
+    return GapShape(
+        features=features,
+        objects=sizes("obj_id_embedding.weight")[0],
+        hidden=hidden,
+        heads=heads,
+        layers=len(numbers),
+        feedforward=feedforward,
+        spatial=spatial,
+    )
+
+
+def _check(tensors: Mapping[str, Tensor], network: GapNetwork, path: Path) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    missing = sorted(wanted.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - wanted.keys())
+    wrong = [
+        f"{name} {tuple(tensors[name].shape)} instead of {size}"
+        for name, size in wanted.items()
+        if name in tensors and tuple(tensors[name].shape) != size
+    ]
+    for problem, names in (("lacks", missing), ("has tensors of unknown name:", unexpected), ("has", wrong)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise DataError(f"{_WHAT}: {path} {problem} {', '.join(names[:3])}{more}; does gap.text_encoder fit it?")
+    if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise DataError(f"{_WHAT}: {path} holds NaN or infinity in {bad[0]}")

@@ -1,0 +1,144 @@
+"""What GAP reads, prepared once: questions as token ids, scenes as features and boxes on the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fast3d_core.config import Config, need_path
+from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_locations
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.gap.maps import load_maps, map_file
+from fast3d_core.gap.network import GapNetwork
+from fast3d_core.gap.store import STORE_FILE, TargetStore, parse_layers
+from fast3d_core.gap.text import QuestionTokenizer
+
+_TOKENS_MULTIPLE = 8  # batches are padded to a multiple: few different shapes, and tensor cores like them
+
+
+@dataclass(frozen=True)
+class GapBatch:
+    """Arguments of `GapNetwork.forward`, in its shapes and order."""
+
+    features: Tensor
+    locations: Tensor
+    ids: Tensor
+    mask: Tensor
+
+    def __iter__(self):  # type: ignore[no-untyped-def]  # for network(*batch)
+        return iter((self.features, self.locations, self.ids, self.mask))
+
+
+class GapInputs:
+    """Questions, and the scenes they are about, on a device.
+
+    Args:
+        samples: in the order by which batches name them.
+        scenes: their features; locations: scene -> (objects, 6) boxes.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        scenes: Scenes,
+        locations: dict[str, Tensor],
+        tokenizer: QuestionTokenizer,
+        device: torch.device,
+    ):
+        self.samples = samples
+        names = list(dict.fromkeys(sample.scene_id for sample in samples))
+        number = {name: i for i, name in enumerate(names)}
+        stacked = [scenes[name] for name in names]
+        self._features = torch.stack([torch.cat([s.features_3d, s.features_2d], dim=-1) for s in stacked]).to(device)
+        self._locations = torch.stack([locations[name] for name in names]).to(device)
+        ids, lengths = tokenizer([sample.prompt for sample in samples])
+        self._lengths = torch.tensor(lengths)  # stays on the CPU: a batch's width must not wait for the device
+        self._device_lengths = self._lengths.to(device)
+        self._ids = ids.to(device)
+        self._scene = torch.tensor([number[sample.scene_id] for sample in samples]).to(device)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch(self, rows: Tensor) -> GapBatch:
+        """The samples of these positions, (samples,) int64 on the CPU."""
+        width = -(-int(self._lengths[rows].max()) // _TOKENS_MULTIPLE) * _TOKENS_MULTIPLE
+        width = min(width, self._ids.shape[1])
+        rows = rows.to(self._ids.device, non_blocking=True)
+        scene = self._scene[rows]
+        mask = torch.arange(width, device=self._ids.device) < self._device_lengths[rows, None]
+        return GapBatch(self._features[scene], self._locations[scene], self._ids[rows, :width].long(), mask.long())
+
+
+def gap_inputs(
+    config: Config,
+    samples: Sequence[Sample],
+    split: str,
+    scenes: Scenes,
+    tokenizer: QuestionTokenizer,
+    network: GapNetwork,
+    device: torch.device,
+) -> GapInputs:
+    """The inputs of `network` for these samples of a split.
+
+    Raises:
+        DataError: the features or the number of object slots do not fit the network, or a scene has no boxes.
+    """
+    width = scenes.width_3d + scenes.width_2d
+    if width != network.shape.features:
+        raise DataError(
+            f"the features in {scenes.folder} are {scenes.width_3d} (3D) and {scenes.width_2d} (2D) wide, "
+            f"{config.gap.checkpoint} reads {network.shape.features} in all"
+        )
+    if scenes.objects != network.shape.objects:
+        raise DataError(
+            f"data.max_objects is {scenes.objects}, {config.gap.checkpoint} was trained on {network.shape.objects}"
+        )
+    scenes.check(list(samples))
+    names = {sample.scene_id for sample in samples}
+    locations = load_locations(scenes.folder, split, names, scenes.objects)
+    return GapInputs(samples, scenes, locations, tokenizer, device)
+
+
+def has_targets(folder: Path, split: str, dataset: str) -> bool:
+    """Whether `load_targets` would find maps of that dataset."""
+    stored = (folder / STORE_FILE).exists() and TargetStore.open(folder).has(split, dataset)
+    return stored or map_file(folder, dataset, split).exists()
+
+
+def load_targets(
+    config: Config,
+    folder: Path,
+    split: str,
+    dataset: str,
+    samples: int,
+    *,
+    key: str = "a_map",
+    layers: str = "all",
+) -> Tensor:
+    """Extracted maps (samples, objects) float32, from our store or from published `.pt` files in `folder`.
+
+    Args:
+        samples: how many the annotations hold; layers: which layers to average, see `parse_layers`.
+
+    Raises:
+        DataError: maps are missing, damaged, made with other annotations, or add up to nothing.
+        UsageError: `layers` asks for single layers, and there is no store.
+    """
+    annotations = annotation_file(need_path(config, "data.annotations"), dataset, split)
+    store = TargetStore.open(folder) if (folder / STORE_FILE).exists() else None
+    if store and store.has(split, dataset):
+        chosen = parse_layers(layers, store.layers)
+        maps = store.read(split, dataset, annotations=annotations, samples=samples, key=key, layers=chosen)
+    else:
+        if layers != "all":
+            raise UsageError(f"--layers {layers} needs the maps of single layers: run `fast3d extract --split {split}`")
+        loaded = load_maps(folder, dataset, samples, key=key, objects=config.data.max_objects, split=split)
+        maps = torch.stack([loaded[i] for i in range(samples)])
+    empty = (maps.sum(-1) <= 0).nonzero().flatten().tolist()
+    if empty or (maps < 0).any():
+        what = f"the map of sample {empty[0]} adds up to 0" if empty else "a map has numbers below 0"
+        raise DataError(f"{folder}: {split} {dataset}: {what}, so it is no attention; extract it again")
+    return maps

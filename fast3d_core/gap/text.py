@@ -1,0 +1,92 @@
+"""The text encoder that GAP reads questions with: RoBERTa, from a folder or from Hugging Face."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
+from transformers.utils import logging as transformers_logging
+
+from fast3d_core.data.files import need
+from fast3d_core.errors import DataError
+
+_T = TypeVar("_T")
+
+
+def load_text_config(source: Path | str) -> RobertaConfig:
+    """The encoder's sizes. Raises `DataError` when there is no RoBERTa at `source`."""
+    if isinstance(source, Path):
+        need(need(source, "gap.text_encoder") / "config.json", "gap.text_encoder")
+    config = _fetch(source, lambda: RobertaConfig.from_pretrained(source))
+    if config.model_type != "roberta":
+        raise DataError(f"gap.text_encoder: {source} is a {config.model_type!r} model, GAP reads text with RoBERTa")
+    return config
+
+
+def load_text_encoder(source: Path | str, dropout: float | None = None) -> RobertaModel:
+    """The pre-trained encoder, in float32; `dropout` replaces the one in its config."""
+    config = load_text_config(source)
+    if dropout is not None:
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    loaded: Any = _fetch(
+        source,
+        lambda: RobertaModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True),
+    )
+    encoder, info = loaded
+    # A pooler may be absent: GAP never uses it. Anything else would be filled with random numbers.
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    wrong = missing + [str(key) for key in info.get("mismatched_keys", [])]
+    if wrong:
+        raise DataError(
+            f"gap.text_encoder: {source} lacks tensors or has them in another shape: {', '.join(wrong[:5])}"
+        )
+    return encoder
+
+
+class QuestionTokenizer:
+    """Questions to RoBERTa token ids.
+
+    Args:
+        source: folder or Hugging Face name.
+    """
+
+    def __init__(self, source: Path | str):
+        config = load_text_config(source)
+        self._tokenizer = _fetch(source, lambda: RobertaTokenizer.from_pretrained(source))
+        self.pad_id: int = config.pad_token_id or 0
+        self.longest = config.max_position_embeddings - self.pad_id - 1  # RoBERTa counts positions from there
+
+    def __call__(self, questions: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """Right-padded ids (questions, longest of them) int32, and the length of each; too long ones are cut."""
+        rows = (
+            self._tokenizer(list(questions), truncation=True, max_length=self.longest)["input_ids"] if questions else []
+        )
+        lengths = [len(row) for row in rows]
+        ids = torch.full((len(rows), max(lengths, default=0)), self.pad_id, dtype=torch.int32)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.int32)
+        return ids, lengths
+
+
+def _fetch(source: Path | str, load: Callable[[], _T]) -> _T:
+    with _quiet():
+        try:
+            return load()
+        except Exception as error:  # hub, cache and tokeniser errors are of many kinds
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            hint = "is it a complete download?" if isinstance(source, Path) else "or name a folder that holds it"
+            raise DataError(f"gap.text_encoder: {source} cannot be loaded ({first}); {hint}") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)

@@ -1,0 +1,477 @@
+"""Training the GAP network on extracted attention maps (arXiv 2507.09334, section 4.1).
+
+A step depends on nothing but the options and its number: the order of an epoch is drawn from (seed, epoch), dropout
+from (seed, step, process), the learning rate is a function of the step. So the last checkpoint holds the weights,
+AdamW's moments and the step, which stands for the states of random generators and scheduler; a run continued from it
+computes the very steps that an uninterrupted one computes.
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from fast3d_core.config import Config, need_path
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_samples, locations_file
+from fast3d_core.data.files import atomic_write
+from fast3d_core.data.settings import differences, digest, fingerprint, llm_files
+from fast3d_core.devices import is_out_of_memory, own_device
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published, write_tensors
+from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
+from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss
+from fast3d_core.gap.prediction import predict
+from fast3d_core.gap.quality import MapQuality, map_quality
+from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
+
+BEST_FILE, LAST_FILE, LOG_FILE = "checkpoint_best.safetensors", "checkpoint_last.safetensors", "log.jsonl"
+
+# The published recipe (arXiv 2507.09334), as far as it is no option.
+_WEIGHT_DECAY = 0.01
+_CLIP = 5.0
+_WARMUP_EPOCHS = 0.1
+_FLOOR = 0.001  # of the peak learning rate
+
+_CHECK_STEPS = 20  # losses stay on the device that long: reading one makes the GPU wait
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train; the defaults are the published recipe.
+
+    Attributes:
+        batch_size: samples a process and step (published: 64 on each of 4 GPUs).
+        lr, text_lr: peak learning rates of the network and of the text encoder in it.
+        precision: bf16 computes matrix products in bfloat16; weights and moments are float32.
+        layers: which of the LLM's layers the target averages, see `parse_layers`.
+        freeze_text: leave the text encoder as it is.
+        dropout: everywhere; None is the published 0.1, 0.3 in the head, and the text encoder's own.
+        save_every: steps between two writings of the last checkpoint, beside the one at the end of each epoch.
+    """
+
+    epochs: int = 50
+    batch_size: int = 64
+    lr: float = 8e-4
+    text_lr: float = 8e-5
+    precision: Literal["fp32", "bf16"] = "fp32"
+    map_key: str = "a_map"
+    layers: str = "all"
+    spatial: bool = True
+    freeze_text: bool = False
+    dropout: float | None = None
+    seed: int = 0
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "save_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        for name in ("lr", "text_lr"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {getattr(self, name):g}")
+        if self.precision not in ("fp32", "bf16"):
+            raise UsageError(f"--precision must be fp32 or bf16, not {self.precision!r}")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UsageError(f"--dropout must lie in [0, 1), not {self.dropout:g}")
+
+
+class TrainingProgress(Protocol):
+    """What a training run tells about itself."""
+
+    def loading(self) -> None:
+        """Files are being read."""
+
+    def start(self, samples: int, steps: int, done: int, parameters: int) -> None:
+        """Training begins: `done` of `steps` steps were made before."""
+
+    def trained(self, step: int, epoch: float, loss: float, lr: float, samples_per_second: float) -> None:
+        """Some steps further; `loss` is their mean."""
+
+    def validated(self, step: int, epoch: int, quality: Mapping[str, MapQuality], best: bool) -> None:
+        """An epoch is over; `best` says that its weights are the best so far."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run leaves.
+
+    Attributes:
+        best: file of the best weights; score: their top-5 F1 (of ScanRefer if it is validated on, else the mean).
+        quality: dataset -> agreement on the validation set after the last epoch.
+    """
+
+    best: Path
+    last: Path
+    steps: int
+    score: float
+    quality: dict[str, MapQuality]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Samples to train or validate on, and their maps on the device."""
+
+    inputs: GapInputs
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def train(
+    config: Config,
+    options: TrainingOptions,
+    targets: Path,
+    folder: Path,
+    datasets: Sequence[str],
+    val_datasets: Sequence[str],
+    progress: TrainingProgress,
+    *,
+    resume: bool = False,
+    restart: bool = False,
+    tensorboard: bool = False,
+) -> Trained | None:
+    """Trains a new network on the train maps in `targets`; None on all but the first of several processes.
+
+    Args:
+        folder: gets the best and the last checkpoint and the log.
+        resume: continue from the last checkpoint, if there is one.
+        restart: throw an earlier run in `folder` away.
+
+    Raises:
+        UsageError: `folder` holds a run, and neither `resume` nor `restart` is set; or it was made with other settings.
+        DataError: maps or files are missing or do not fit, the loss became NaN, the disk is full, memory ran out.
+    """
+    on_cpu = config.model.device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        device_placement=False,  # config.model.device decides
+        log_with="tensorboard" if tensorboard else None,
+        project_dir=str(folder) if tensorboard else None,
+    )
+    try:
+        run = _Run(config, options, targets, folder, datasets, val_datasets, progress, accelerator)
+        run.prepare(resume=resume, restart=restart)
+        if tensorboard:
+            accelerator.init_trackers("tensorboard")
+        run.train()
+        accelerator.wait_for_everyone()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"{accelerator.device} is out of memory at --batch-size {options.batch_size}; "
+            "try a smaller one, or --precision bf16"
+        ) from None
+    finally:
+        accelerator.end_training()
+    if not accelerator.is_main_process:
+        return None
+    return Trained(folder / BEST_FILE, folder / LAST_FILE, run.steps, run.best, run.quality)
+
+
+def export_best(best: Path, path: Path) -> None:
+    """Writes our best weights in the published form."""
+    tensors, metadata = read_tensors(best)
+    write_published(path, tensors, metadata["step"])
+
+
+class _Run:
+    def __init__(
+        self,
+        config: Config,
+        options: TrainingOptions,
+        targets: Path,
+        folder: Path,
+        datasets: Sequence[str],
+        val_datasets: Sequence[str],
+        progress: TrainingProgress,
+        accelerator: Accelerator,
+    ):
+        self.options, self.folder, self.progress, self.accelerator = options, folder, progress, accelerator
+        self.device = own_device(config.model.device, accelerator.state)
+        self.processes, self.process = accelerator.num_processes, accelerator.process_index
+        progress.loading()
+        annotations = need_path(config, "data.annotations")
+        wanted = [("train", name) for name in datasets] + [("val", name) for name in val_datasets]
+        samples = {(split, name): load_samples(annotations, name, split) for split, name in wanted}
+        maps = {
+            part: load_targets(config, targets, *part, len(samples[part]), key=options.map_key, layers=options.layers)
+            for part in wanted
+        }
+        scenes = Scenes(annotations, config.data.max_objects)
+        torch.manual_seed(options.seed)  # of the initial weights
+        self.network = _new_network(config, options, scenes)
+        tokenizer = QuestionTokenizer(config.gap.text_encoder)
+
+        def part(split: str, names: Sequence[str]) -> _Part:
+            asked = [sample for name in names for sample in samples[split, name]]
+            inputs = gap_inputs(config, asked, split, scenes, tokenizer, self.network, self.device)
+            return _Part(inputs, torch.cat([maps[split, name] for name in names]).to(self.device))
+
+        self.data = part("train", datasets)
+        self.val = {dataset: part("val", [dataset]) for dataset in val_datasets}
+        self.batch = options.batch_size * self.processes
+        self.epoch_steps = math.ceil(len(self.data) / self.batch)
+        self.steps = options.epochs * self.epoch_steps
+        self.step, self.best = 0, -math.inf
+        self.quality: dict[str, MapQuality] = {}
+        files = [annotations / FEATURES_3D, annotations / FEATURES_2D]
+        files += [annotation_file(annotations, name, split) for split, name in wanted]
+        files += [locations_file(annotations, split) for split in ("train", "val")]
+        encoder = config.gap.text_encoder
+        self.settings = {
+            **{key: value for key, value in asdict(options).items() if key not in ("batch_size", "save_every")},
+            "batch_size": self.batch,  # of all processes: a step must be the same step
+            "shape": asdict(self.network.shape),
+            "targets": {f"{split} {dataset}": digest(value) for (split, dataset), value in maps.items()},
+            "text_encoder": encoder
+            if isinstance(encoder, str)
+            else {path.name: fingerprint(path) for path in llm_files(encoder)},
+            "files": {path.name: fingerprint(path) for path in files},
+        }
+
+    def prepare(self, *, resume: bool, restart: bool) -> None:
+        """Builds the optimizer, and continues from the last checkpoint if asked to."""
+        self.network.to(self.device)
+        self.named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.AdamW(_groups(self.named, self.options), fused=self.device.type == "cuda")
+        last = self.folder / LAST_FILE
+        left = [self.folder / name for name in (BEST_FILE, LAST_FILE, LOG_FILE) if (self.folder / name).exists()]
+        self.accelerator.wait_for_everyone()  # all have looked before the first one writes
+        if left and not resume and not restart:
+            raise UsageError(
+                f"{self.folder} holds a training run or its weights ({left[0].name}); "
+                "continue with --resume, start over with --restart, or train into another folder with --out"
+            )
+        if last in left and not restart:
+            self._continue(last, optimizer)
+        elif self.accelerator.is_main_process:
+            for path in left:
+                path.unlink()
+        self.network.train()
+        self.accelerator.wait_for_everyone()
+        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        parameters = sum(p.numel() for p in self.network.parameters())
+        self.progress.start(len(self.data), self.steps, self.step, parameters)
+
+    def train(self) -> None:
+        pending: list[Tensor] = []
+        since = time.perf_counter()
+        while self.step < self.steps:
+            pending.append(self._step())
+            self.step += 1
+            epoch_over = self.step % self.epoch_steps == 0
+            save = epoch_over or self.step % self.options.save_every == 0
+            if save or len(pending) == _CHECK_STEPS:
+                self._check(pending, time.perf_counter() - since)
+                pending = []
+                if epoch_over:
+                    self._validate()
+                if save:
+                    self._save()
+                since = time.perf_counter()
+        if not self.quality:  # nothing was left to do
+            self.quality = self._measure()
+
+    def _rows(self, step: int) -> Tensor:
+        """The samples of a step, of all processes."""
+        epoch, index = divmod(step, self.epoch_steps)
+        if index == 0 or getattr(self, "_epoch", None) != epoch:
+            generator = torch.Generator().manual_seed(_seed(self.options.seed, epoch))
+            self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=generator)
+        return self._order[index * self.batch : (index + 1) * self.batch]
+
+    def _step(self) -> Tensor:
+        """One step; (2,) this process's share of the loss, and the gradient's norm, on the device."""
+        rows = self._rows(self.step)
+        mine = rows[self.process :: self.processes]
+        # Gradients are averaged over processes; so weighed, they are those of the mean over all rows. A process that
+        # has no row in the last batch of an epoch takes part with weight 0.
+        weight = self.processes / len(rows) if len(mine) else 0.0
+        mine = mine if len(mine) else rows[:1]
+        torch.manual_seed(_seed(self.options.seed, self.step, self.process))  # dropout
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self._lr_factor()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+            logits = self.model(*self.data.inputs.batch(mine))
+        loss = kl_loss(logits, self.data.targets[mine.to(self.device, non_blocking=True)]).sum() * weight
+        self.accelerator.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.named.values(), _CLIP)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return torch.stack([loss.detach() / self.processes, norm])
+
+    def _lr_factor(self) -> float:
+        """Of the peak: linear warm-up, then a cosine down to the floor."""
+        warmup = _WARMUP_EPOCHS * self.epoch_steps
+        if self.step < warmup:
+            return (self.step + 1) / (warmup + 1)
+        done = (self.step - warmup) / max(self.steps - warmup, 1)
+        return _FLOOR + (1 - _FLOOR) * (1 + math.cos(math.pi * done)) / 2
+
+    def _check(self, pending: list[Tensor], seconds: float) -> None:
+        """Reads the losses of the last steps, logs them, and stops where one is not finite."""
+        values = torch.stack(pending)
+        if self.processes > 1:
+            values = torch.stack([self.accelerator.reduce(values[:, 0].contiguous(), "sum"), values[:, 1]], dim=1)
+        values = values.cpu()
+        first = self.step - len(pending)
+        for offset, (loss, norm) in enumerate(values.tolist()):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise DataError(self._not_finite(first + offset))
+        loss, norm = values.mean(dim=0).tolist()
+        rate = len(pending) * len(self.data) / self.epoch_steps / seconds
+        lr = self.optimizer.param_groups[0]["lr"]
+        epoch = self.step / self.epoch_steps
+        self._log(epoch=round(epoch, 4), lr=lr, loss=loss, grad_norm=norm, samples_per_second=round(rate, 2))
+        self.progress.trained(self.step, epoch, loss, lr, rate)
+
+    def _not_finite(self, step: int) -> str:
+        samples = [self.data.inputs.samples[row] for row in self._rows(step).tolist()]
+        named = ", ".join(f"{sample.dataset}/{sample.index}" for sample in samples[:3])
+        more = f" and {len(samples) - 3} more" if len(samples) > 3 else ""
+        epoch, batch = divmod(step, self.epoch_steps)
+        last = self.folder / LAST_FILE
+        kept = f"the last good checkpoint {last} is kept" if last.exists() else "no checkpoint was written yet"
+        return (
+            f"the loss is NaN or infinite in batch {batch + 1} of epoch {epoch + 1} (step {step + 1}; samples {named}"
+            f"{more}); {kept}: train with a lower --lr, or with --precision fp32"
+        )
+
+    def _validate(self) -> None:
+        self.quality = self._measure()
+        scores = {dataset: quality.f1[min(quality.f1)] for dataset, quality in self.quality.items()}
+        # Published: the best by ScanRefer's top-5.
+        score = scores.get("scanrefer", sum(scores.values()) / len(scores))
+        best = score > self.best
+        self.best = max(score, self.best)
+        epoch = self.step // self.epoch_steps
+        if self.accelerator.is_main_process and best:
+            save_gap(self.folder / BEST_FILE, self.network, self.step)
+        self._log(epoch=epoch, best=best, val={name: asdict(quality) for name, quality in self.quality.items()})
+        self.progress.validated(self.step, epoch, self.quality, best)
+
+    def _measure(self) -> dict[str, MapQuality]:
+        """Agreement on the validation sets, which the processes share out."""
+        self.network.eval()
+        qualities = {}
+        for dataset, part in self.val.items():
+            logits = torch.zeros_like(part.targets)
+            mine = torch.arange(self.process, len(part), self.processes)
+            for rows in mine.split(self.options.batch_size):
+                logits[rows] = predict(self.network, part.inputs, rows)
+            if self.processes > 1:
+                logits = self.accelerator.reduce(logits, "sum")
+            qualities[dataset] = map_quality(logits.cpu(), part.targets.cpu())
+        self.network.train()
+        return qualities
+
+    def _save(self) -> None:
+        """The last checkpoint: weights, moments, step, and what they depend on."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        state = self.optimizer.state
+        for name, parameter in self.named.items():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                tensors[f"{moment}.{name}"] = state[parameter][moment]
+        best = self.best if math.isfinite(self.best) else None
+        metadata = {"step": self.step, "best": best, "settings": self.settings}
+        write_tensors(self.folder / LAST_FILE, tensors, metadata)
+
+    def _continue(self, last: Path, optimizer: torch.optim.Optimizer) -> None:
+        tensors, metadata = read_tensors(last)
+        try:
+            changed = differences(metadata["settings"], self.settings)
+            if changed:
+                raise UsageError(
+                    f"{self.folder} holds a run with other settings ({', '.join(changed[:4])}); "
+                    "train into another folder with --out, or --restart to start over"
+                )
+            best = metadata["best"]
+            self.step, self.best = int(metadata["step"]), -math.inf if best is None else float(best)
+            self.network.load_state_dict(
+                {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+            )
+            for name, parameter in self.named.items():
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(self.step), device=self.device if self.device.type == "cuda" else None),
+                    **{m: tensors[f"{m}.{name}"].to(self.device) for m in ("exp_avg", "exp_avg_sq")},
+                }
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise DataError(f"{last} is damaged ({str(error)[:100]}); use --restart to start over") from None
+        if self.accelerator.is_main_process:
+            self._cut_log()
+
+    def _log(self, **values: Any) -> None:
+        """A line in the log, and in TensorBoard where that is wanted."""
+        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+        for dataset, quality in values.get("val", {}).items():
+            numbers |= {f"{dataset}/kl": quality["kl"], **{f"{dataset}/f1_top{k}": f for k, f in quality["f1"].items()}}
+        self.accelerator.log(numbers, step=self.step)
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self.step, **values}) + "\n")
+
+    def _cut_log(self) -> None:
+        """Drops what was logged after the last checkpoint: those steps are made again."""
+        path = self.folder / LOG_FILE
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that a kill cut short
+        with atomic_write(path) as file:
+            file.writelines(kept)
+
+
+def _new_network(config: Config, options: TrainingOptions, scenes: Scenes) -> GapNetwork:
+    encoder = load_text_encoder(config.gap.text_encoder, options.dropout)
+    encoder.pooler.requires_grad_(False)  # type: ignore[union-attr]  # nobody reads it
+    if options.freeze_text:
+        encoder.requires_grad_(False)
+    hidden = encoder.config.hidden_size
+    if hidden % config.gap.heads:
+        raise UsageError(f"gap.heads: {config.gap.heads} heads do not divide the text encoder's width, {hidden}")
+    published = GapShape()
+    shape = GapShape(
+        features=scenes.width_3d + scenes.width_2d,
+        objects=scenes.objects,
+        hidden=hidden,
+        heads=config.gap.heads,
+        layers=config.gap.layers,
+        spatial=options.spatial,
+        dropout=published.dropout if options.dropout is None else options.dropout,
+        head_dropout=published.head_dropout if options.dropout is None else options.dropout,
+    )
+    return GapNetwork(shape, encoder)
+
+
+def _groups(named: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:
+    """AdamW's groups: the text encoder learns more slowly, and 1-d parameters do not decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        peak = options.text_lr if name.startswith("text_encoder.") else options.lr
+        decay = _WEIGHT_DECAY if parameter.dim() > 1 else 0.0
+        groups.setdefault((peak, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": peak, "peak": peak, "weight_decay": decay}
+        for (peak, decay), parameters in sorted(groups.items(), key=lambda item: -item[0][0])
+    ]
+
+
+def _seed(*numbers: int) -> int:
+    """One seed from several numbers, different for different ones."""
+    text = "/".join(map(str, numbers))
+    return int(digest(text.encode()), 16) % (1 << 63)
