@@ -1,6 +1,7 @@
 """The methods' plans: against the recorded sets and ranks, against slow oracles, and their properties."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from fast3d_core.errors import UsageError
 from fast3d_core.gap.maps import load_maps
 from fast3d_core.pruning import METHODS, FastV, Gap, PlanRequest, Random, Sap, Vanilla, top_tokens
+from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name
 from fast3d_core.pruning.sap import objects_to_reach
 from tests.conftest import RECORDED
 
@@ -76,6 +78,18 @@ def test_sap_keeps_more_for_a_larger_alpha(scores, alpha, more):
     assert objects_to_reach(scores, alpha + more) >= objects_to_reach(scores, alpha)
 
 
+def test_sap_with_an_alpha_for_each_dataset():
+    per_dataset = Sap({"scanqa": 0.3, "sqa3d": 0.7})
+    scores = torch.linspace(-3, 3, 100)
+    for dataset, alpha in per_dataset.alpha.items():
+        request = PlanRequest(dataset, 0, scores=scores)
+        assert per_dataset.plan(request).kept.tolist() == Sap(alpha).plan(request).kept.tolist()
+    assert json.loads(json.dumps(asdict(per_dataset))) == {"alpha": {"scanqa": 0.3, "sqa3d": 0.7}}
+    pruners = build_pruners(["sap"], MethodOptions(alphas=[per_dataset.alpha, 0.3, dict(per_dataset.alpha)]), 4, 100)
+    assert pruners == [per_dataset, Sap(0.3)]
+    assert [run_name(pruner) for pruner in pruners] == ["sap-per-dataset", "sap-alpha0.3"]
+
+
 def test_random_depends_on_seed_dataset_and_index_only():
     def kept(seed, dataset, index):
         return Random(layer=2, keep=30, seed=seed).plan(PlanRequest(dataset, index)).kept.tolist()
@@ -118,6 +132,8 @@ def test_settings_that_cannot_be_meant():
         Sap(alpha=0)
     with pytest.raises(UsageError, match=r"not 1\.5"):
         Sap(alpha=1.5)
+    with pytest.raises(UsageError, match=r"alpha must lie in \(0, 1\], not 2"):
+        Sap({"scanqa": 0.3, "sqa3d": 2})
     with pytest.raises(UsageError, match="K must be at least 1"):
         FastV(layer=0, keep=15)
 
