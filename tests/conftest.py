@@ -18,7 +18,8 @@ from fast3d_core.plan import Plan
 from fast3d_core.pruning import FastV, Gap, PlanRequest, Pruner, Sap, Vanilla
 from fast3d_core.vicuna.llm import Prompt
 
-RECORDED = Path(__file__).parent / "data" / "chat_scene"
+ROOT_DATA = Path(__file__).parent / "data"
+RECORDED = ROOT_DATA / "chat_scene"
 MODES = sorted(path.stem for path in (RECORDED / "results").glob("*.json"))
 
 torch.set_num_threads(1)  # the tests share the cores

@@ -455,7 +455,13 @@ def _new_network(config: Config, options: TrainingOptions, scenes: Scenes) -> Ga
         dropout=published.dropout if options.dropout is None else options.dropout,
         head_dropout=published.head_dropout if options.dropout is None else options.dropout,
     )
-    return GapNetwork(shape, encoder)
+    network = GapNetwork(shape, encoder)
+    # These two shift all logits of a scene alike, which changes nothing: their gradients are 0 but for rounding, and
+    # AdamW would make steps of full size of that.
+    head = network.out_head_attn
+    for bias in (head[2].bias, head[4].bias):
+        bias.requires_grad_(False)  # type: ignore[operator]
+    return network
 
 
 def _groups(named: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:
