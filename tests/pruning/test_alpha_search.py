@@ -80,11 +80,11 @@ def test_edge_maps_as_recorded():
 def test_batched_counts_are_those_of_each_sample(scores, alpha):
     assert objects_to_reach(scores, alpha).tolist() == [int(objects_to_reach(one, alpha)) for one in scores]
     assert torch.equal(sorted_mass(scores), torch.stack([sorted_mass(one) for one in scores]))
-    # The published loop, one sum after the other.
+    # The published loop: the first sum that reaches alpha.
     for one, count in zip(scores, objects_to_reach(scores, alpha).tolist(), strict=True):
         sums = torch.cumsum(torch.sort(torch.softmax(one, dim=0), descending=True).values, 0)
-        reached = [i + 1 for i, value in enumerate(sums) if value >= alpha]
-        assert count == (reached[0] if reached else 100)
+        reached = (sums >= alpha).nonzero()
+        assert count == (int(reached[0]) + 1 if len(reached) else 100)
 
 
 def slow_ratio(maps, alpha):
