@@ -13,6 +13,7 @@ from itertools import product
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from fast3d_core.vicuna.attention import prefill_attention
@@ -23,7 +24,8 @@ CHUNK_BYTES = 256 << 20
 """What the attention weights of a chunk may take: little beside the weights of a 7B model, and enough that a batch of
 32 ordinary prompts is one or two chunks a layer."""
 
-_BYTES_PER_WEIGHT = 16  # scores and float32 weights, their copy in the model's type, the mask, the visual columns
+_BYTES_PER_WEIGHT = 16  # at most: scores and their parts, float32 weights, and these in the model's type
+_ALIGNED = 8  # GPUs multiply bf16 matrices twice as fast when their rows begin at multiples of 16 bytes
 
 
 @dataclass(frozen=True)
@@ -57,57 +59,43 @@ def text_attention(
     """
     device, (start, visual) = texts[0].embeds.device, (prefixes[0].visual_start, prefixes[0].visual)
     assert all((p.visual_start, p.visual) == (start, visual) for p in prefixes)
-    x = torch.cat([*(prefix.embeds for prefix in prefixes), *(text.embeds for text in texts)])
+    order = sorted(range(len(texts)), key=lambda i: texts[i].prefix)  # the texts of a prefix in one run
+    texts = [texts[i] for i in order]
+    followers = [sum(text.prefix == i for text in texts) for i in range(len(prefixes))]
     before = Packing([len(prefix) for prefix in prefixes], device)
     behind = Packing([len(text.embeds) for text in texts], device)
-    lengths = [len(prefixes[text.prefix]) for text in texts]
+    behind.longest += -behind.longest % _ALIGNED
+    x = torch.cat([*(prefix.embeds for prefix in prefixes), *(text.embeds for text in texts)])
     places = [torch.arange(n) for n in before.lengths]
-    places += [torch.arange(n) + first for n, first in zip(behind.lengths, lengths, strict=True)]
+    places += [torch.arange(len(text.embeds)) + len(prefixes[text.prefix]) for text in texts]
     cos, sin = (table[0] for table in llm.model.rotary_emb(x, torch.cat(places).to(device)[None]))
-    rows = _Rows(
-        prefix=torch.tensor([text.prefix for text in texts], device=device),
-        prefix_valid=torch.arange(before.longest, device=device) < torch.tensor(lengths, device=device)[:, None],
-        share=_row_shares(texts, behind.longest).to(device),
-        visual=slice(start, start + visual),
-        chunk_bytes=chunk_bytes,
-    )
+    shares = _row_shares(texts, behind.longest).to(device).split(followers)
     recorded = []
     for layer in llm.model.layers:
         q, k, v = project(layer, x, cos, sin)
         (q_before, q_behind), (k_before, k_behind), (v_before, v_behind) = (
             part.split([before.total, behind.total]) for part in (q, k, v)
         )
-        keys, values = (
-            torch.cat([before.pad(prefix)[rows.prefix], behind.pad(text)], dim=1)
-            for prefix, text in ((k_before, k_behind), (v_before, v_behind))
+        own = zip(*(behind.pad(part).split(followers) for part in (q_behind, k_behind, v_behind)), strict=True)
+        shared = zip(k_before.split(before.lengths), v_before.split(before.lengths), strict=True)
+        attended, weights = zip(
+            *(
+                _attend(rows, prefix, share, slice(start, start + visual), chunk_bytes)
+                for rows, prefix, share in zip(own, shared, shares, strict=True)
+                if len(share)
+            ),
+            strict=True,
         )
-        attended, weights = _attend(behind.pad(q_behind), keys, values, rows)
-        recorded.append(weights)
+        recorded.append(torch.cat(weights))
         if len(recorded) < len(llm.model.layers):  # nobody reads what the last layer would give
-            attended = torch.cat([prefill_attention(q_before, k_before, v_before, before), behind.unpad(attended)])
-            x = finish_layer(layer, x, attended)
-    return torch.stack(recorded, dim=1)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What the text rows of a batch see and count for, the same in every layer. Text rows are padded behind.
-
-    Attributes:
-        prefix: (samples,) which prefix a text follows.
-        prefix_valid: (samples, longest prefix) bool, False on padding.
-        share: (samples, 2, rows) float32, each row's part in the mean over all rows and over the question's.
-        visual: the columns of the visual tokens.
-    """
-
-    prefix: Tensor
-    prefix_valid: Tensor
-    share: Tensor
-    visual: slice
-    chunk_bytes: int
+            gathered = prefill_attention(q_before, k_before, v_before, before)
+            x = finish_layer(layer, x, torch.cat([gathered, behind.unpad(torch.cat(attended))]))
+    back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=device)
+    return torch.stack(recorded, dim=1)[back]
 
 
 def _row_shares(texts: Sequence[Text], longest: int) -> Tensor:
+    """(samples, 2, longest) float32: each row's part in the mean over all rows, and over the question's."""
     share = torch.zeros(len(texts), 2, longest)
     for i, text in enumerate(texts):
         for kind, count in enumerate((len(text.embeds), text.question)):
@@ -116,34 +104,45 @@ def _row_shares(texts: Sequence[Text], longest: int) -> Tensor:
     return share
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, rows: _Rows) -> tuple[Tensor, Tensor]:
-    """Attention of the text rows over prefix and text.
+def _attend(
+    rows: tuple[Tensor, Tensor, Tensor], prefix: tuple[Tensor, Tensor], share: Tensor, visual: slice, chunk_bytes: int
+) -> tuple[Tensor, Tensor]:
+    """Attention of the texts that follow one prefix, over the prefix and over themselves.
 
     Args:
-        q: (samples, rows, heads, head_dim); k, v: (samples, prefix + rows, kv heads, head_dim), padded.
+        rows: q (samples, rows, heads, head_dim), k and v (samples, rows, kv heads, head_dim); padding stands behind.
+        prefix: k and v, (prefix tokens, kv heads, head_dim).
+        share: (samples, 2, rows), each row's part in the recorded means.
+        visual: the columns of the visual tokens.
 
     Returns:
         (samples, rows, heads, head_dim) what was gathered, and (samples, 2, visual) float32 the recorded means.
     """
-    samples, longest, heads, _ = q.shape
-    columns, kv_heads = k.shape[1], k.shape[2]
-    group = heads // kv_heads
-    q = q.unflatten(2, (kv_heads, group)).permute(0, 2, 3, 1, 4) / math.sqrt(q.shape[-1])  # (s, kv, group, rows, d)
-    k, v = k.permute(0, 2, 3, 1), v.transpose(1, 2)  # (s, kv, d, columns), (s, kv, columns, d)
-    attended = torch.empty_like(q)
-    recorded = rows.share.new_zeros(samples, 2, rows.visual.stop - rows.visual.start)
+    samples, longest, heads, head_dim = rows[0].shape
+    kv_heads, common = rows[1].shape[2], len(prefix[0])
+    group, padding = heads // kv_heads, -common % _ALIGNED
+    q = (rows[0] / math.sqrt(head_dim)).unflatten(2, (kv_heads, group)).permute(2, 0, 3, 1, 4)
+    k, v = (x.permute(2, 0, 1, 3).contiguous() for x in rows[1:])  # (kv heads, samples, rows, d)
+    prefix_k, prefix_v = (functional.pad(x, (0, 0, 0, 0, 0, padding)).transpose(0, 1) for x in prefix)
+    edge = common + padding  # columns: the prefix up to here, then the text
+    beyond_prefix = torch.arange(edge, device=q.device) >= common
     place = torch.arange(longest, device=q.device)
-    for s, h, r in plan_chunks(samples, kv_heads, longest, group * columns, rows.chunk_bytes):
-        seen = (place <= place[r, None]).expand(s.stop - s.start, -1, -1)
-        prefix_seen = rows.prefix_valid[s, None].expand(-1, r.stop - r.start, -1)
-        hidden = ~torch.cat([prefix_seen, seen], dim=-1)[:, None, None]
-        scores = torch.matmul(q[s, h, :, r].flatten(2, 3), k[s, h]).unflatten(2, (group, -1))
-        scores.masked_fill_(hidden, -math.inf)
-        weights = scores.softmax(dim=-1, dtype=torch.float32)
-        gathered = torch.matmul(weights.to(v.dtype).flatten(2, 3), v[s, h])
-        attended[s, h, :, r] = gathered.unflatten(2, (group, -1))
-        recorded[s] += rows.share[s, :, r] @ weights[..., rows.visual].sum(dim=(1, 2))
-    return attended.permute(0, 3, 1, 2, 4).flatten(2, 3), recorded / heads
+    attended = torch.empty_like(rows[0]).unflatten(2, (kv_heads, group)).permute(2, 0, 3, 1, 4)
+    recorded = share.new_zeros(samples, 2, visual.stop - visual.start)
+    for s, h, r in plan_chunks(samples, kv_heads, longest, group * (edge + longest), chunk_bytes):
+        queries = q[h, s, :, r].flatten(2, 3)  # (kv heads, samples, group x rows, d)
+        count = queries.shape[1]
+        on_prefix = torch.matmul(queries.flatten(1, 2), prefix_k[h].transpose(1, 2)).unflatten(1, (count, -1))
+        on_text = torch.matmul(queries, k[h, s].transpose(2, 3))
+        scores = torch.cat([on_prefix, on_text], dim=-1).unflatten(2, (group, -1))
+        hidden = torch.cat([beyond_prefix.expand(r.stop - r.start, -1), place > place[r, None]], dim=-1)
+        weights = scores.masked_fill_(hidden, -math.inf).softmax(dim=-1, dtype=torch.float32)
+        recorded[s] += share[s, :, r] @ weights[..., visual].sum(dim=(0, 2))
+        weights = weights.to(v.dtype).flatten(2, 3)
+        gathered = torch.matmul(weights[..., :edge].flatten(1, 2), prefix_v[h]).unflatten(1, (count, -1))
+        gathered += torch.matmul(weights[..., edge:], v[h, s])
+        attended[h, s, :, r] = gathered.unflatten(2, (group, -1))
+    return attended.permute(1, 3, 0, 2, 4).flatten(2, 3), recorded / heads
 
 
 def plan_chunks(samples: int, heads: int, rows: int, columns: int, budget: int) -> Iterator[tuple[slice, slice, slice]]:
