@@ -8,9 +8,11 @@ import typer
 
 from fast3d_cli.commands.eval import eval_command
 from fast3d_cli.commands.extract import extract_command
+from fast3d_cli.commands.predict import predict_command
 from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
+from fast3d_cli.commands.train_gap import train_gap
 from fast3d_cli.console import error
 from fast3d_core.errors import Fast3DError
 
@@ -21,9 +23,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("eval")(eval_command)
+# In the order of use, as --help lists them.
 app.command("extract")(extract_command)
+app.command("train-gap")(train_gap)
+app.command("predict")(predict_command)
 app.command("search-alpha")(search_alpha)
+app.command("eval")(eval_command)
 app.command("score")(score)
 app.command("report")(report)
 

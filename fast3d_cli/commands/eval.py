@@ -63,6 +63,13 @@ def eval_command(
         str | None,
         typer.Option(help="Which map of an entry: a_map (default) or a_map_ori.", rich_help_panel=_DATA),
     ] = None,
+    gap: Annotated[
+        str,
+        typer.Option(
+            help="Maps from files, or live: predicted by gap.checkpoint during the run, its time counted.",
+            rich_help_panel=_DATA,
+        ),
+    ] = "files",
     dataset: DatasetOption = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first N samples of each dataset.", rich_help_panel=_DATA)
@@ -98,6 +105,8 @@ def eval_command(
     """
     check_datasets(dataset)
     check_map_key(map_key)
+    if gap not in ("files", "live"):
+        raise UsageError(f"--gap is files or live, not {gap[:80]!r}")
     settings = load(config, [*(set_ or []), *([f"eval.engine={engine}"] if engine else [])])
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.questions import Questions
@@ -107,17 +116,19 @@ def eval_command(
 
     alphas: list[Alpha] = [*(alpha or ())]
     if not alphas and "alpha" in settings_taken(method):
-        folder = maps or need_path(settings, "maps.predicted")
+        folder = None if gap == "live" else maps or need_path(settings, "maps.predicted")
         found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0])
         alphas += [] if found is None else [found]
     options = MethodOptions(preset or (), layer, keep, ratio, alphas, seed)
     layers = read_shape(need_path(settings, "model.llm")).layers
     pruners = build_pruners(method, options, layers, settings.data.max_objects)
-    if not any(pruner.needs_map for pruner in pruners):
-        for option, given in (("--maps", maps), ("--map-key", map_key)):
-            if given:
-                raise UsageError(f"{option} means nothing to {', '.join(method)}")
-    jobs = _jobs(settings, pruners, name, maps, map_key)
+    live = gap == "live"
+    for option, given in (("--maps", maps), ("--map-key", map_key), ("--gap live", live)):
+        if given and not any(pruner.needs_map for pruner in pruners):
+            raise UsageError(f"{option} means nothing to {', '.join(method)}")
+        if given and live and option != "--gap live":
+            raise UsageError(f"{option} means nothing with --gap live, which reads no maps")
+    jobs = _jobs(settings, pruners, name, maps, map_key, live)
     questions = Questions(settings, dataset or settings.data.datasets, limit)
     if dry_run:
         _dry_run(settings, jobs, questions, json)
@@ -142,7 +153,9 @@ def eval_command(
     note(f"written to {settings.runs}; compare with `fast3d report`")
 
 
-def _jobs(config: "Config", pruners: list, name: str | None, maps: Path | None, map_key: str | None) -> "list[Job]":
+def _jobs(
+    config: "Config", pruners: list, name: str | None, maps: Path | None, map_key: str | None, live: bool
+) -> "list[Job]":
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.questions import Job
     from fast3d_core.gap.maps import MAP_KEYS
@@ -154,15 +167,22 @@ def _jobs(config: "Config", pruners: list, name: str | None, maps: Path | None, 
         own = run_name(pruner) + ("" if config.eval.engine == "fast" else f"-{config.eval.engine}")
         if name:
             own = name if len(pruners) == 1 else f"{name}-{own}"
-        folder = (maps or need_path(config, "maps.predicted")) if pruner.needs_map else None
-        jobs.append(Job(own, pruner, folder, map_key or MAP_KEYS[0]))
+        predicted = live and pruner.needs_map
+        if predicted and not name:
+            own += "-live"
+        folder = (maps or need_path(config, "maps.predicted")) if pruner.needs_map and not live else None
+        jobs.append(Job(own, pruner, folder, map_key or MAP_KEYS[0], predicted))
     return jobs
 
 
 def _results_table(results: "list[Result]") -> Table:
     from fast3d_core.metrics import HEADLINES
 
-    labels = [HEADLINES[dataset].label.replace(" ", "\n", 1) for dataset in results[0].headline]
+    # Narrow headers, so that run names stay whole at 80 columns.
+    breaks = {" ": "\n", "Multi3DRefer": "Multi3D-\nRefer", "BLEU-4@": "BLEU-4\n@"}
+    labels = [HEADLINES[dataset].label for dataset in results[0].headline]
+    for long, broken in breaks.items():
+        labels = [label.replace(long, broken) for label in labels]
     table = Table("run", *labels, "pruned", "samples\nper s", box=SIMPLE, padding=(0, 1, 0, 0))
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:

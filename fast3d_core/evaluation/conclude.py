@@ -54,7 +54,7 @@ def conclude(
     part = questions.limit is not None
     headline, metrics, stats, notes = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
     shape = read_shape(config.model.llm, extra_tokens=questions.objects)
-    seconds = journal.seconds()
+    seconds, gap_seconds = journal.seconds()
     attention = backend(device, getattr(torch, config.model.dtype)) if config.eval.engine == "fast" else "eager"
     result = Result(
         name=job.name,
@@ -66,7 +66,7 @@ def conclude(
         metrics=metrics,
         pruning=_pruning(entries, questions, shape.layers),
         cost=_cost(entries, questions, shape, config),
-        timing=Timing(seconds, len(entries) / seconds if seconds else 0.0),
+        timing=Timing(seconds, len(entries) / seconds if seconds else 0.0, gap_seconds if job.live else None),
         environment=finished.environment if finished else describe_environment(device, processes, attention),
         notes=notes,
     )
@@ -113,7 +113,7 @@ def _cost(entries: list[dict[str, Any]], questions: Questions, shape: LlmShape, 
     return SampleCost(
         prefill_flops=_mean([c.prefill_flops for c in costs]),
         decode_flops=_mean([c.decode_flops for c in costs]),
-        gap_flops=None,
+        gap_flops=_mean([entry["gap_flops"] for entry in entries]) if "gap_flops" in entries[0] else None,
         kv_bytes=_mean([c.kv_bytes for c in costs]),
         prompt_tokens=_mean([entry["tokens"] for entry in entries]),
         new_tokens=_mean([entry["steps"] for entry in entries]),

@@ -17,8 +17,9 @@ from fast3d_core.vicuna.llm import read_shape
 
 @dataclass(frozen=True)
 class Rates:
-    """What the device does just now: FLOP/s of a matrix product, bytes/s (read + write) of a copy."""
+    """What a device does just now: FLOP/s of a matrix product, bytes/s (read + write) of a copy."""
 
+    device: torch.device
     flops: float
     bytes: float
 
@@ -51,14 +52,15 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Es
     shape = read_shape(config.model.llm, extra_tokens=questions.objects)
     element_bytes = getattr(torch, config.model.dtype).itemsize
     plans = questions.plans(job)
+    if job.live:
+        questions.live_maps.load(rates.device)
     visual = questions.objects * TOKENS_PER_OBJECT
     generation = config.generation
     weights = shape.parameters * element_bytes
     counts, seconds, memory = [], 0.0, 0.0
     for batch in questions.batches(config.eval.batch_size):
         prefill = decode = cached = rows = 0
-        for sample in batch:
-            plan = plans(sample)
+        for sample, plan in zip(batch, plans(batch), strict=True):
             counts.append(plan.count)
             text = prompt_tokens(tokenizer, sample.prompt)
             rows += text + (plan.count if plan.layer == 0 else visual)
@@ -102,6 +104,7 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
     a = torch.randn(size, size, device=device).to(dtype)
     block = torch.randn(1 << (27 if device.type == "cuda" else 24), device=device)
     return Rates(
+        device=device,
         flops=2 * size**3 / _best(lambda: a @ a, device),
         bytes=2 * block.numel() * block.element_size() / _best(lambda: block.clone(), device),
     )

@@ -59,21 +59,33 @@ class Journal:
         """The samples of each batch that is done: batch number -> one dict a sample."""
         return {line["batch"]: line["samples"] for lines in self._parts().values() for line in lines}
 
-    def seconds(self) -> float:
-        """Time spent generating: for each session that of its slowest process, added up."""
-        sessions: dict[int, list[float]] = {}
+    def seconds(self) -> tuple[float, float]:
+        """Time spent answering, and the part of it in which GAP predicted maps: for each session that of its slowest
+        process, added up."""
+        sessions: dict[int, list[tuple[float, float]]] = {}
         for (session, _), lines in self._parts().items():
-            sessions.setdefault(session, []).append(sum(line["seconds"] for line in lines))
-        return sum(max(times) for times in sessions.values())
+            times = [(line["seconds"], line.get("gap_seconds", 0.0)) for line in lines]
+            sessions.setdefault(session, []).append((sum(t for t, _ in times), sum(g for _, g in times)))
+        slowest = [max(processes) for processes in sessions.values()]
+        return sum(t for t, _ in slowest), sum(g for _, g in slowest)
 
     def next_session(self) -> int:
         """The number of the session that starts now; every process asks before any of them appends."""
         return max((session for session, _ in self._parts()), default=-1) + 1
 
-    def append(self, session: int, process: int, batch: int, seconds: float, samples: list[dict[str, Any]]) -> None:
-        """Adds one batch, on disk when this returns."""
+    def append(
+        self,
+        session: int,
+        process: int,
+        batch: int,
+        seconds: float,
+        samples: list[dict[str, Any]],
+        gap_seconds: float = 0.0,
+    ) -> None:
+        """Adds one batch, on disk when this returns; `gap_seconds` is the part of `seconds` that live maps took."""
         path = self.folder / f"part-{session:03}-{process:02}.jsonl"
-        line = json.dumps({"batch": batch, "seconds": round(seconds, 6), "samples": samples}, ensure_ascii=False)
+        times = {"seconds": round(seconds, 6), "gap_seconds": round(gap_seconds, 6)}
+        line = json.dumps({"batch": batch, **times, "samples": samples}, ensure_ascii=False)
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

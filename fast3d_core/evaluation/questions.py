@@ -1,14 +1,16 @@
 """What a run asks: the samples and scenes of the datasets, and the plan that a method makes for each sample."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scenes, load_samples
 from fast3d_core.gap.maps import load_maps
+from fast3d_core.gap.prediction import Predictor
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
 
@@ -20,25 +22,58 @@ class Job:
     Attributes:
         name: of the run folder, under `config.runs`.
         maps: folder of attention maps, for methods that need them; map_key: which of an entry's maps to use.
+        live: the GAP network predicts the maps while the run goes on, instead.
     """
 
     name: str
     pruner: Pruner
     maps: Path | None = None
     map_key: str = "a_map"
+    live: bool = False
+
+
+Scores = Callable[[Sequence[Sample]], Sequence[Tensor] | Sequence[None]]
+"""The attention map (objects,) of each sample of a batch; None for methods that need none."""
 
 
 @dataclass(frozen=True)
 class Plans:
-    """Makes the plan for any sample from the method and the maps (dataset -> sample index -> scores) alone."""
+    """Makes the plans of a batch, each from the method and the sample's map alone."""
 
     pruner: Pruner
     objects: int
-    maps: dict[str, dict[int, Tensor]] | None
+    scores: Scores
 
-    def __call__(self, sample: Sample) -> Plan:
-        scores = None if self.maps is None else self.maps[sample.dataset][sample.index]
-        return self.pruner.plan(PlanRequest(sample.dataset, sample.index, self.objects, scores))
+    def __call__(self, batch: Sequence[Sample]) -> list[Plan]:
+        return [
+            self.pruner.plan(PlanRequest(sample.dataset, sample.index, self.objects, scores))
+            for sample, scores in zip(batch, self.scores(batch), strict=True)
+        ]
+
+
+class LiveMaps:
+    """Maps that the GAP network predicts when they are asked for; it is loaded at the first `load`."""
+
+    def __init__(self, config: Config, questions: "Questions"):
+        self._config, self._questions = config, questions
+        self._row: dict[tuple[str, int], int] = {}
+        self._predictor: Predictor | None = None
+
+    def load(self, device: torch.device) -> None:
+        """Loads network, tokeniser and scenes onto the device. Raises `DataError`, see `Predictor`."""
+        if self._predictor is None:
+            samples = [sample for samples in self._questions.samples.values() for sample in samples]
+            self._row = {(sample.dataset, sample.index): row for row, sample in enumerate(samples)}
+            self._predictor = Predictor(self._config, samples, "val", self._questions.scenes, device)
+
+    def __call__(self, batch: Sequence[Sample]) -> list[Tensor]:
+        assert self._predictor is not None
+        return list(self._predictor([self._row[sample.dataset, sample.index] for sample in batch]))
+
+    def flops(self, sample: Sample) -> float:
+        """Of predicting this sample's map."""
+        assert self._predictor is not None
+        return self._predictor.flops(self._row[sample.dataset, sample.index])
 
 
 class Questions:
@@ -59,6 +94,7 @@ class Questions:
         everything = {dataset: load_samples(self.folder, dataset) for dataset in datasets}
         self.totals = {dataset: len(samples) for dataset, samples in everything.items()}
         self.samples = {dataset: samples[:limit] for dataset, samples in everything.items()}
+        self.live_maps = LiveMaps(config, self)
         self._maps: dict[tuple[Path, str], dict[str, dict[int, Tensor]]] = {}
         self.scenes = Scenes(self.folder, self.objects)
         for samples in self.samples.values():
@@ -72,12 +108,15 @@ class Questions:
         return [samples[i : i + size] for samples in self.samples.values() for i in range(0, len(samples), size)]
 
     def plans(self, job: Job) -> Plans:
-        """What `job` plans for these questions, its maps read and checked."""
+        """What `job` plans for these questions, its maps read and checked; live maps have to be loaded before use."""
+        if job.live:
+            return Plans(job.pruner, self.objects, self.live_maps)
         if job.maps is None:
-            return Plans(job.pruner, self.objects, None)
+            return Plans(job.pruner, self.objects, lambda batch: [None] * len(batch))
         if (job.maps, job.map_key) not in self._maps:
             self._maps[job.maps, job.map_key] = {
                 dataset: load_maps(job.maps, dataset, total, key=job.map_key, objects=self.objects)
                 for dataset, total in self.totals.items()
             }
-        return Plans(job.pruner, self.objects, self._maps[job.maps, job.map_key])
+        maps = self._maps[job.maps, job.map_key]
+        return Plans(job.pruner, self.objects, lambda batch: [maps[s.dataset][s.index] for s in batch])

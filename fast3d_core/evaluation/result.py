@@ -59,7 +59,7 @@ class SampleCost:
 
     Attributes:
         prefill_flops, decode_flops: the LLM's, 2 per multiply-add (see `fast3d_core.plan.Cost`).
-        gap_flops: those of predicting the map; null while maps are read from files.
+        gap_flops: those of predicting the map; null where no map is predicted during the run.
         kv_bytes: key/value cache of the prompt and of all beams' generated tokens.
         prompt_tokens: prompt length before pruning; new_tokens: tokens generated until the sample was done.
     """
@@ -74,10 +74,15 @@ class SampleCost:
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock time of generation, without loading the model; with several processes, that of the slowest."""
+    """Wall-clock time of answering, without loading the model; with several processes, that of the slowest.
+
+    Attributes:
+        gap_seconds: the part of `seconds` in which GAP predicted maps; null where they were read from files.
+    """
 
     seconds: float
     samples_per_second: float
+    gap_seconds: float | None = None
 
 
 @dataclass(frozen=True)

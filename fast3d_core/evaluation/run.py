@@ -10,13 +10,13 @@ from accelerate import PartialState
 
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, to_dict
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file, locations_file
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.devices import is_out_of_memory, join_processes, own_device
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.conclude import conclude
 from fast3d_core.evaluation.journal import Journal
-from fast3d_core.evaluation.questions import Job, Plans, Questions
+from fast3d_core.evaluation.questions import Job, LiveMaps, Plans, Questions
 from fast3d_core.evaluation.result import Result
 from fast3d_core.gap.maps import map_file
 from fast3d_core.progress import Progress
@@ -49,7 +49,8 @@ def evaluate(
         if state.is_main_process:
             journal.open(restart=restart)
         state.wait_for_everyone()
-        _answer(job.name, batches, plan, journal, model, state, progress)
+        live = questions.live_maps if job.live else None
+        _answer(job.name, batches, plan, live, journal, model, state, progress)
         state.wait_for_everyone()
         if state.is_main_process:
             processes = state.num_processes
@@ -66,10 +67,13 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
     files += [questions.folder / FEATURES_3D, questions.folder / FEATURES_2D]
     if job.maps is not None:
         files += [map_file(job.maps, dataset) for dataset in questions.samples]
+    if job.live:
+        files += [need_path(config, "gap.checkpoint"), locations_file(questions.folder, "val")]
     return {
         "method": job.pruner.name,
         **asdict(job.pruner),
         **({} if job.maps is None else {"map_key": job.map_key}),
+        **({"gap": {"live": True, "heads": config.gap.heads}} if job.live else {}),
         "datasets": list(questions.samples),
         "limit": questions.limit,
         "max_objects": questions.objects,
@@ -117,19 +121,23 @@ class _Model:
             self._progress.loaded(model.ignored)
         return self._model
 
-    def answer(self, batch: Sequence[Sample], plans: Plans) -> list[dict[str, Any]]:
-        """A journal entry for each sample of a batch."""
+    def answer(
+        self, batch: Sequence[Sample], plans: Plans, live: LiveMaps | None
+    ) -> tuple[list[dict[str, Any]], float]:
+        """A journal entry for each sample of a batch, and the seconds that live maps took."""
         config, scenes = self._config, self._questions.scenes
         model = self.load()
+        start = time.perf_counter()
         try:
+            planned = plans(batch)  # live maps come back to the CPU, so the GPU's part of this time is over
+            planning = time.perf_counter() - start
             prompts = [model.prompt(scenes[sample.scene_id], sample.prompt) for sample in batch]
-            planned = [plans(sample) for sample in batch]
             answers = model.generate(prompts, planned, config.generation, config.eval.engine)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise DataError(_out_of_memory(self.device, len(batch))) from None
-        return [
+        entries = [
             {
                 "dataset": sample.dataset,
                 "index": sample.index,
@@ -138,9 +146,11 @@ class _Model:
                 "steps": answer.generation.steps,
                 "layer": plan.layer,
                 "kept": answer.generation.kept.tolist() if len(answer.generation.kept) < plan.visual else None,
+                **({"gap_flops": live.flops(sample)} if live else {}),
             }
             for sample, prompt, plan, answer in zip(batch, prompts, planned, answers, strict=True)
         ]
+        return entries, planning if live else 0.0
 
 
 def _out_of_memory(device: torch.device, batch_size: int) -> str:
@@ -156,6 +166,7 @@ def _answer(
     run: str,
     batches: list[list[Sample]],
     plans: Plans,
+    live: LiveMaps | None,
     journal: Journal,
     model: _Model,
     state: PartialState,
@@ -169,6 +180,8 @@ def _answer(
     mine = pending[state.process_index :: state.num_processes]
     if mine:
         model.load()  # here, so that no batch's time holds it
+        if live:
+            live.load(model.device)
     started = None
     for number in mine:
         batch = batches[number]
@@ -179,6 +192,6 @@ def _answer(
             share = sum(len(batches[i]) for i in mine if batches[i][0].dataset == dataset)
             progress.start(run, dataset, before + share, before)
         start = time.perf_counter()
-        samples = model.answer(batch, plans)
-        journal.append(session, state.process_index, number, time.perf_counter() - start, samples)
+        samples, gap_seconds = model.answer(batch, plans, live)
+        journal.append(session, state.process_index, number, time.perf_counter() - start, samples, gap_seconds)
         progress.advance(run, dataset, len(batch))

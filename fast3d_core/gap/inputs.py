@@ -62,6 +62,10 @@ class GapInputs:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def tokens(self, row: int) -> int:
+        """Length of the question at this position."""
+        return int(self._lengths[row])
+
     def batch(self, rows: Tensor) -> GapBatch:
         """The samples of these positions, (samples,) int64 on the CPU."""
         width = -(-int(self._lengths[rows].max()) // _TOKENS_MULTIPLE) * _TOKENS_MULTIPLE

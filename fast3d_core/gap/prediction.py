@@ -49,6 +49,10 @@ class Predictor:
         """Logits (samples, objects) float32, on the CPU, of the samples at these positions."""
         return predict(self.network, self.inputs, torch.tensor(rows)).cpu()
 
+    def flops(self, row: int) -> float:
+        """Of predicting the map of the sample at this position."""
+        return self.network.flops(self.inputs.tokens(row))
+
 
 @torch.inference_mode()
 def predict(network: GapNetwork, inputs: GapInputs, rows: Tensor) -> Tensor:

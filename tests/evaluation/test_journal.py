@@ -21,7 +21,7 @@ def test_batches_come_back_and_a_torn_line_does_not_count(tmp_path):
     assert j.next_session() == 1
     j.append(1, 0, batch=2, seconds=4.0, samples=[{"index": 2}])
     assert sorted(j.batches()) == [0, 1, 2]
-    assert j.seconds() == 2.0 + 4.0  # the slowest process of each session
+    assert j.seconds() == (2.0 + 4.0, 0.0)  # the slowest process of each session
 
 
 def test_line_separators_inside_an_answer(tmp_path):
