@@ -41,6 +41,14 @@ def check_datasets(names: Sequence[str] | None, option: str = "--dataset") -> No
             raise UsageError(f"{option}: there is no {name!r}; choose from {', '.join(DATASETS)}")
 
 
+def check_map_key(map_key: str | None) -> None:
+    """Raises `UsageError` for a map that no map file holds."""
+    from fast3d_core.gap.maps import MAP_KEYS
+
+    if map_key not in (None, *MAP_KEYS):
+        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
+
+
 def check_name(name: str | None) -> None:
     """Raises `UsageError` for a run name that would leave the runs folder."""
     if name is not None and (Path(name).name != name or name.startswith(".") or len(name) > 200):

@@ -7,7 +7,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from fast3d_cli.commands.search_alpha import check_map_key, found_alpha
+from fast3d_cli.commands.search_alpha import found_alpha
 from fast3d_cli.console import note, out, print_json
 from fast3d_cli.options import (
     ConfigOption,
@@ -16,6 +16,7 @@ from fast3d_cli.options import (
     MeteorOption,
     SetOption,
     check_datasets,
+    check_map_key,
     check_name,
     load,
 )

@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import is_first_process, note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, check_map_key, load
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import UsageError
 
@@ -46,6 +46,7 @@ def predict_command(
     Where extracted maps are there, tells how well they are predicted. Datasets that are done are not predicted again.
     """
     check_datasets(dataset)
+    check_map_key(map_key)
     if split not in ("train", "val", "all"):
         raise UsageError(f"--split is train, val or all, not {split[:80]!r}")
     settings = load(config, set_)
@@ -53,11 +54,8 @@ def predict_command(
         return  # it takes one process a few minutes
     from fast3d_core.config import output_path
     from fast3d_core.devices import pick_device
-    from fast3d_core.gap.maps import MAP_KEYS
     from fast3d_core.gap.prediction import predict_maps
 
-    if map_key not in MAP_KEYS:
-        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
     folder = maps or output_path(settings, "maps.predicted")
     splits = ("train", "val") if split == "all" else (split,)
     datasets = dataset or settings.data.datasets

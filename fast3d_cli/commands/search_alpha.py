@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, check_map_key, load
 from fast3d_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -90,14 +90,6 @@ def search_alpha(
     out.print(f"{subject} {found.ratio:.2f}% on average, {verdict} {tolerance:g}% of the target of {target:g}%")
 
 
-def check_map_key(map_key: str | None) -> None:
-    """Raises `UsageError` for a map that no map file holds."""
-    from fast3d_core.gap.maps import MAP_KEYS
-
-    if map_key not in (None, *MAP_KEYS):
-        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
-
-
 def found_alpha(config: "Config", datasets: Sequence[str], maps: Path | None, map_key: str) -> "Alpha | None":
     """The alpha that `fast3d search-alpha` left in the runs folder, or None where there is none.
 
@@ -135,21 +127,10 @@ def _load(folder: Path, dataset: str, key: str, objects: int) -> "Tensor":
     asked: maps alone are enough to choose an alpha."""
     import torch
 
-    from fast3d_core.data.files import load_torch
-    from fast3d_core.gap.maps import load_maps, map_file
+    from fast3d_core.gap.maps import load_maps
 
-    path = map_file(folder, dataset)
-    content = load_torch(path, "--maps")
-    entries = content if isinstance(content, list) else []
-    indices = content if isinstance(content, dict) else [e.get("index") for e in entries if isinstance(e, dict)]
-    held = {index for index in indices if isinstance(index, int)}  # of what else there is, load_maps complains
-    samples = len(held)
-    if lacking := [index for index in range(samples) if index not in held]:
-        raise DataError(f"{path} lacks sample {lacking[0]}; predict them again")
-    maps = load_maps(folder, dataset, samples, key=key, objects=objects)
-    if not maps:
-        raise DataError(f"{path} holds no samples; predict them again")
-    return torch.stack([maps[index] for index in range(samples)])
+    maps = load_maps(folder, dataset, key=key, objects=objects)
+    return torch.stack([maps[index] for index in range(len(maps))])
 
 
 def _search(maps: "dict[str, Tensor]", target: float, tolerance: float, of: str = "") -> float:

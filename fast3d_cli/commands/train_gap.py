@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, check_map_key, load
 from fast3d_cli.training_view import TrainingView, quality_table
 from fast3d_core.errors import UsageError
 
@@ -88,6 +88,7 @@ def train_gap(
     `accelerate launch -m fast3d_cli train-gap ...` the samples are shared out to several processes.
     """
     check_datasets(dataset)
+    check_map_key(map_key)
     check_datasets(val_dataset, "--val-dataset")
     settings = load(config, [*(set_ or []), *([f"gap.text_encoder={text_encoder}"] if text_encoder else [])])
     if export and export.suffix != ".pth":
@@ -95,11 +96,8 @@ def train_gap(
     if tensorboard:
         _need_tensorboard()
     from fast3d_core.config import output_path
-    from fast3d_core.gap.maps import MAP_KEYS
     from fast3d_core.gap.training import TrainingOptions, export_best, train
 
-    if map_key not in MAP_KEYS:
-        raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
     options = TrainingOptions(
         epochs, batch_size, lr, text_lr, precision, map_key, layers,  # type: ignore[arg-type]  # it checks precision
         spatial=not no_spatial, freeze_text=freeze_text, dropout=dropout, seed=seed, save_every=save_every,

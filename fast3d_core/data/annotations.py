@@ -1,7 +1,7 @@
 """The released annotation files: questions as `Sample`s, object features as `Scene`s."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,12 +156,12 @@ class Scenes:
             stacked.append(slots)
         return Scene(scene_id, stacked[0], stacked[1], present)
 
-    def check(self, samples: list[Sample]) -> None:
-        """Raises `DataError` if a sample's scene has no features."""
+    def check(self, samples: Sequence[Sample], split: str = "val") -> None:
+        """Raises `DataError` if a sample's scene has no features; the message names the split's annotation file."""
         for sample in samples:
             if sample.scene_id not in self:
                 raise DataError(
-                    f"{annotation_file(self.folder, sample.dataset).name}: record {sample.index} names scene "
+                    f"{annotation_file(self.folder, sample.dataset, split).name}: record {sample.index} names scene "
                     f"{sample.scene_id}, which has no features in {FEATURES_3D} or {FEATURES_2D}"
                 )
 

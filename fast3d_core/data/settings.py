@@ -33,10 +33,9 @@ def fingerprint(path: Path) -> str:
     return f"{size}-{digest.hexdigest()[:16]}"
 
 
-def digest(data: "bytes | Tensor") -> str:
-    """A short digest of some bytes, or of a tensor's numbers."""
-    raw = data if isinstance(data, bytes) else data.contiguous().cpu().numpy().tobytes()
-    return hashlib.sha256(raw).hexdigest()[:16]
+def digest(tensor: "Tensor") -> str:
+    """A short digest of a tensor's numbers."""
+    return hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def llm_files(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file, locations_file
@@ -96,29 +97,9 @@ class _Model:
         self._model: ChatScene | None = None
 
     def load(self) -> ChatScene:
-        """The model, loaded if it is not. Raises `DataError` if it does not fit the features or the memory."""
-        try:
-            return self._load()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DataError(
-                f"the model does not fit into the memory of {self.device}; "
-                "try --set model.dtype=bfloat16 or another device"
-            ) from None
-
-    def _load(self) -> ChatScene:
+        """The model, loaded if it is not."""
         if self._model is None:
-            self._progress.loading()
-            model = ChatScene.from_config(self._config, self.device)
-            scenes, wanted = self._questions.scenes, model.feature_widths
-            if (scenes.width_3d, scenes.width_2d) != wanted:
-                raise DataError(
-                    f"the features in {self._questions.folder} are {scenes.width_3d} (3D) and {scenes.width_2d} (2D) "
-                    f"wide, {self._config.model.checkpoint} reads {wanted[0]} and {wanted[1]}"
-                )
-            self._model = model
-            self._progress.loaded(model.ignored)
+            self._model = load_model(self._config, self._questions.scenes, self.device, self._progress)
         return self._model
 
     def answer(

@@ -100,7 +100,7 @@ def gap_inputs(
         raise DataError(
             f"data.max_objects is {scenes.objects}, {config.gap.checkpoint} was trained on {network.shape.objects}"
         )
-    scenes.check(list(samples))
+    scenes.check(samples, split)
     names = {sample.scene_id for sample in samples}
     locations = load_locations(scenes.folder, split, names, scenes.objects)
     return GapInputs(samples, scenes, locations, tokenizer, device)

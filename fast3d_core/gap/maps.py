@@ -18,12 +18,18 @@ def map_file(folder: Path, dataset: str, split: str = "val") -> Path:
 
 
 def load_maps(
-    folder: Path, dataset: str, samples: int, *, key: str = "a_map", objects: int = 100, split: str = "val"
+    folder: Path,
+    dataset: str,
+    samples: int | None = None,
+    *,
+    key: str = "a_map",
+    objects: int = 100,
+    split: str = "val",
 ) -> dict[int, Tensor]:
     """The maps of a dataset: sample index -> (objects,) float32.
 
     Extraction writes a list of {"index", "a_map", "a_map_ori"}, in any order; GAP writes {index: {"a_map"}}. Both are
-    read by index. `samples` is the number of samples in the annotations.
+    read by index. `samples` is the number of samples in the annotations; None takes as many as the file numbers.
 
     Raises:
         DataError: the file is missing or damaged, made for another dataset, lacks samples, or a map has the wrong
@@ -39,6 +45,12 @@ def load_maps(
         if key not in entry:
             raise DataError(f"{path} holds no {key!r} (it has {', '.join(map(str, entry))}); choose with --map-key")
         maps[index] = _checked(entry[key], index, objects, path)
+    if not maps:
+        raise DataError(f"{path} holds no samples; predict them again")
+    if samples is None:
+        if gaps := [i for i in range(len(maps)) if i not in maps]:
+            raise DataError(f"{path} lacks sample {gaps[0]}; predict them again")
+        return maps
     extra = [i for i in maps if not 0 <= i < samples]
     if extra:
         raise DataError(f"{path} is for another dataset: it has sample {max(extra)}, {dataset} has {samples} samples")
@@ -62,11 +74,20 @@ def save_extracted(folder: Path, dataset: str, split: str, maps: dict[str, Tenso
     path = map_file(folder, dataset, split)
     rows = zip(*maps.values(), strict=True)
     content = [{"index": index, **dict(zip(maps, row, strict=True))} for index, row in enumerate(rows)]
+    _save(path, content)
+    return path
+
+
+def save_predicted(path: Path, logits: Tensor) -> None:
+    """Writes logits (samples, objects) in the published form, {index: {"a_map": (objects,)}}, atomically."""
+    _save(path, {index: {"a_map": row} for index, row in enumerate(logits)})
+
+
+def _save(path: Path, content: object) -> None:
     buffer = io.BytesIO()  # a full disk is an OSError to Python's own files, to torch's a RuntimeError
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    return path
 
 
 def _listed(content: object, path: Path) -> list[tuple[object, object]]:
@@ -85,9 +106,3 @@ def _checked(value: object, index: int, objects: int, path: Path) -> Tensor:
     if not torch.isfinite(scores).all():
         raise DataError(f"{path}: the map of sample {index} holds NaN or infinity; predict it again")
     return scores
-
-
-def save_predicted(path: Path, logits: Tensor) -> None:
-    """Writes logits (samples, objects) in the published form, {index: {"a_map": (objects,)}}, atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({index: {"a_map": row.clone()} for index, row in enumerate(logits)}, temporary)

@@ -5,7 +5,6 @@ all text rows behind `]. USER: ` (`a_map`), or of the question's rows (`a_map_or
 averaged over rows, layers and heads.
 """
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, output_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, Scenes, annotation_file, load_samples
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.devices import is_out_of_memory, join_processes, own_device
+from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError
 from fast3d_core.gap import store as stores
 from fast3d_core.gap.maps import MAP_KEYS, save_extracted
@@ -114,9 +115,7 @@ def answer(sample: Sample, split: str, seed: int) -> str:
         return ""
     if not sample.ref_captions:
         raise ValueError(f"record {sample.index} has no reference answers ('ref_captions')")
-    key = f"{seed}/{split}/{sample.dataset}/{sample.index}".encode()
-    draw = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % len(sample.ref_captions)
-    drawn = sample.ref_captions[draw]
+    drawn = sample.ref_captions[seed_of(seed, split, sample.dataset, sample.index) % len(sample.ref_captions)]
     if not isinstance(drawn, str):
         raise ValueError(f"record {sample.index} has a reference answer that is no text: {str(drawn)[:80]}")
     return f"{drawn.capitalize()}." if sample.dataset in _AS_SENTENCE else drawn
@@ -179,7 +178,7 @@ def extract(
     folder = output_path(config, "maps.targets")
     scenes = Scenes(need_path(config, "data.annotations"), config.data.max_objects)
     for part in parts:
-        scenes.check(part.samples)
+        scenes.check(part.samples, part.split)
     if state.is_main_process:
         infos = {part.name: PartInfo(file_hash(part.annotations), part.total, len(part.samples)) for part in parts}
         TargetStore.create(folder, settings(config, seed), infos, restart=restart)
@@ -194,7 +193,7 @@ def extract(
     state.wait_for_everyone()  # every process has looked before the first one writes
     mine = pending[state.process_index :: state.num_processes]
     if mine:
-        model = _load(config, scenes, device, progress)
+        model = load_model(config, scenes, device, progress)
         started: Part | None = None
         for part, number in mine:
             if part is not started:
@@ -230,26 +229,6 @@ def export(store: TargetStore, parts: Sequence[Part], folder: Path) -> list[Path
 def _shard_of(part: Part, number: int, store: TargetStore) -> range:
     """The indices of a shard's samples."""
     return range(number * store.shard, min((number + 1) * store.shard, len(part.samples)))
-
-
-def _load(config: Config, scenes: Scenes, device: torch.device, progress: Progress) -> ChatScene:
-    """The model. Raises `DataError` if it does not fit the features or the memory."""
-    progress.loading()
-    try:
-        model = ChatScene.from_config(config, device)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DataError(
-            f"the model does not fit into the memory of {device}; try --set model.dtype=bfloat16 or another device"
-        ) from None
-    if (scenes.width_3d, scenes.width_2d) != model.feature_widths:
-        raise DataError(
-            f"the features in {scenes.folder} are {scenes.width_3d} (3D) and {scenes.width_2d} (2D) wide, "
-            f"{config.model.checkpoint} reads {model.feature_widths[0]} and {model.feature_widths[1]}"
-        )
-    progress.loaded(model.ignored)
-    return model
 
 
 def _extract_shard(

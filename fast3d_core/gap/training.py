@@ -23,6 +23,7 @@ from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annot
 from fast3d_core.data.files import atomic_write
 from fast3d_core.data.settings import differences, digest, fingerprint, llm_files
 from fast3d_core.devices import is_out_of_memory, own_device
+from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published, write_tensors
 from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
@@ -157,7 +158,7 @@ def train(
         project_dir=str(folder) if tensorboard else None,
     )
     try:
-        run = _Run(config, options, targets, folder, datasets, val_datasets, progress, accelerator)
+        run = TrainingRun(config, options, targets, folder, datasets, val_datasets, progress, accelerator)
         run.prepare(resume=resume, restart=restart)
         if tensorboard:
             accelerator.init_trackers("tensorboard")
@@ -183,7 +184,9 @@ def export_best(best: Path, path: Path) -> None:
     write_published(path, tensors, metadata["step"])
 
 
-class _Run:
+class TrainingRun:
+    """One run: what is trained on what, and where it stands. Arguments as of `train`."""
+
     def __init__(
         self,
         config: Config,
@@ -285,7 +288,7 @@ class _Run:
         """The samples of a step, of all processes."""
         epoch, index = divmod(step, self.epoch_steps)
         if index == 0 or getattr(self, "_epoch", None) != epoch:
-            generator = torch.Generator().manual_seed(_seed(self.options.seed, epoch))
+            generator = torch.Generator().manual_seed(seed_of(self.options.seed, epoch))
             self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=generator)
         return self._order[index * self.batch : (index + 1) * self.batch]
 
@@ -297,7 +300,7 @@ class _Run:
         # has no row in the last batch of an epoch takes part with weight 0.
         weight = self.processes / len(rows) if len(mine) else 0.0
         mine = mine if len(mine) else rows[:1]
-        torch.manual_seed(_seed(self.options.seed, self.step, self.process))  # dropout
+        torch.manual_seed(seed_of(self.options.seed, self.step, self.process))  # dropout
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._lr_factor()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
@@ -475,9 +478,3 @@ def _groups(named: Mapping[str, nn.Parameter], options: TrainingOptions) -> list
         {"params": parameters, "lr": peak, "peak": peak, "weight_decay": decay}
         for (peak, decay), parameters in sorted(groups.items(), key=lambda item: -item[0][0])
     ]
-
-
-def _seed(*numbers: int) -> int:
-    """One seed from several numbers, different for different ones."""
-    text = "/".join(map(str, numbers))
-    return int(digest(text.encode()), 16) % (1 << 63)

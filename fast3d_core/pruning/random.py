@@ -1,11 +1,11 @@
 """Random objects: what any guided method has to beat."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
+from fast3d_core.draws import seed_of
 from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner, top_tokens
 
@@ -23,8 +23,7 @@ class Random(Pruner):
     name: ClassVar[str] = "random"
 
     def plan(self, request: PlanRequest) -> Plan:
-        key = f"{self.seed}/{request.dataset}/{request.index}".encode()
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big", signed=True))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, request.dataset, request.index))
         noise = torch.rand(request.objects, generator=generator)
         kept = top_tokens(noise, self.keep)
         return Plan(self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, kept)

@@ -112,7 +112,7 @@ def test_the_schedule():
 
     def factor(step):
         Fixed.step = step
-        return training._Run._lr_factor(Fixed)
+        return training.TrainingRun._lr_factor(Fixed)
 
     factors = [factor(step) for step in range(5000)]
     assert all(a < b for a, b in itertools.pairwise(factors[:10]))  # warm-up: 0.1 epoch
@@ -135,14 +135,14 @@ def test_a_resumed_run_ends_with_the_same_weights(targets, tmp_path, dropout, mo
     """Stopped in the middle of an epoch, between two checkpoints."""
     options = TrainingOptions(epochs=3, batch_size=2, dropout=dropout, save_every=2)
     run(targets, tmp_path / "whole", options)
-    step = training._Run._step
+    step = training.TrainingRun._step
 
     def stopping(self):
         if self.step == 5:
             raise KeyboardInterrupt
         return step(self)
 
-    monkeypatch.setattr(training._Run, "_step", stopping)
+    monkeypatch.setattr(training.TrainingRun, "_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(targets, tmp_path / "cut", options)
     monkeypatch.undo()
