@@ -10,7 +10,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,meteor]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,meteor,tensorboard]"
 	touch $@
 
 # The embedded miniature (random weights) with the methods and budgets that were recorded from the published code.

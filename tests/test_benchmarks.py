@@ -1,0 +1,27 @@
+"""The benchmark script runs, in miniature: what it measures at full size needs a GPU."""
+
+import json
+import subprocess
+import sys
+
+from tests.cli.conftest import ROOT
+
+
+def test_full_size_in_miniature(tmp_path):
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, ROOT / "benchmarks" / "full_size.py", *map(str, arguments)],
+            env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    folder = tmp_path / "files"
+    run("files", folder, "--shape", "tiny", "--scenes", 1)
+    (extraction,) = json.loads(run("extraction", folder, "--samples", 8, "--baseline-samples", 2))["extraction"]
+    assert set(extraction["samples_per_second"]) == {
+        "ours", "stock, forward pass only", "stock, generating as published"
+    }  # fmt: skip
+    small = ["--batch-size", 2, "--steps", 1, "--precision", "fp32"]
+    (training,) = json.loads(run("training", folder, *small))["training"]
+    assert training["samples_per_second"] > 0
