@@ -7,8 +7,8 @@ import numpy as np
 from fast3d_core.demo.rooms import Room
 from fast3d_core.metrics.boxes import iou
 
-_JITTER = (0.05, 0.18)  # of a box's size: standard deviation of its shift and of its log size, good and poor boxes
-_POOR = 0.075
+_JITTER = (0.05, 0.17)  # of a box's size: standard deviation of its shift and of its log size, good and poor boxes
+_POOR = 0.07
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ def _multi3dref(room: Room, detection: Detection, rng: np.random.Generator) -> Q
             slots = sorted({int(slot) for slot in detection.slots[targets]})
             prompt = _pick(rng, _MULTI3DREF).format(words)
             refs = tuple(int(target) for target in targets)
-            return Question("multi3dref", prompt, _ids(slots), 0, 0, refs, wanted, (*refs, *anchors))
+            return Question("multi3dref", prompt, answer_ids(slots), 0, 0, refs, wanted, (*refs, *anchors))
     return None
 
 
@@ -286,8 +286,8 @@ def _drawn(rng: np.random.Generator, shares: dict[Any, float]) -> Any:
     return list(shares)[int(np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right"))]
 
 
-def _ids(slots: list[int]) -> str:
-    """The released answers' form."""
+def answer_ids(slots: list[int]) -> str:
+    """The answer that names these slots, in the released form: "No.", "Yes. <OBJ003> and <OBJ010>." """
     if not slots:
         return "No."
     *most, last = map(_obj, slots)
@@ -387,9 +387,8 @@ def _nearest(room: Room, thing: int, bits: int) -> int | None:
     nearest = int(distances.argmin())
     other = ~_name(room, nearest, bits).fits(room)
     second = distances[other].min(initial=np.inf)
-    return (
-        nearest if np.isfinite(distances[nearest]) and (second == np.inf or clear(distances[nearest], second)) else None
-    )
+    alone = np.isinf(distances[nearest])
+    return None if alone or not (np.isinf(second) or clear(distances[nearest], second)) else nearest
 
 
 # ScanQA
@@ -435,13 +434,16 @@ def _count(room: Room, rng: np.random.Generator) -> _Answered:
 
 
 def _existence(room: Room, rng: np.random.Generator) -> _Answered:
+    """Yes as often as no, of things drawn alike, so that the words do not tell it."""
     wanted = rng.random() < 0.5
-    kind = int(_pick(rng, room.kinds)) if rng.random() < 0.7 else int(rng.random() * len(KINDS))
-    name = _invented(rng, kind, _pick(rng, _NAMES))
-    found = np.flatnonzero(name.fits(room))
-    if bool(len(found)) != wanted:
-        return None
-    return f"Is there {_a(name.words())} in the room?", "yes" if wanted else "no", tuple(map(int, found))
+    for _ in range(_TRIES):
+        kind = int(_pick(rng, room.kinds)) if rng.random() < 0.7 else int(rng.random() * len(KINDS))
+        name = _invented(rng, kind, _pick(rng, _NAMES))
+        found = np.flatnonzero(name.fits(room))
+        if bool(len(found)) == wanted:
+            answer = "yes" if wanted else "no"
+            return f"Is there {_a(name.words())} in the room?", answer, tuple(map(int, found))
+    return None
 
 
 def _next(room: Room, rng: np.random.Generator) -> _Answered:
