@@ -1,0 +1,331 @@
+"""Trains the demo's small Chat-Scene on an endless stream of fresh rooms.
+
+    python -m fast3d_core.demo.train_llm OUT [--from FOLDER] [--steps 30000] [--minutes 9] [--workers 16]
+
+Every step draws rooms and questions that were never seen before: a fixed set was memorised instead of learned. A run
+stops after `--minutes` and leaves weights and moments in bf16, in files of at most 15 MB; the next one goes on `--from`
+there. `log.jsonl` has the loss and, on rooms of the validation seed, the share of answers whose every token is right.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset
+
+from fast3d_core.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION
+from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
+from fast3d_core.config import DATASETS
+from fast3d_core.data.files import atomic_path, write_json
+from fast3d_core.demo.detection import detect
+from fast3d_core.demo.features import CODE_WIDTH, MIX_2D, MIX_3D, NOISE_2D, NOISE_3D, object_codes
+from fast3d_core.demo.rooms import COLOURS, KINDS, SIZES, draw_size, make_room
+from fast3d_core.demo.small_llm import Packed, SmallChatScene, SmallShape
+from fast3d_core.demo.tasks import ask
+from fast3d_core.demo.world import room_rng
+from fast3d_core.draws import seed_of
+
+IGNORED = -100
+_FILE_BYTES = 14_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the model is trained.
+
+    Attributes:
+        questions: packed behind one room; text_tokens: the longest question with its answer, longer ones are redrawn.
+        decay_from: the learning rate is constant up to there and then falls linearly to a hundredth at `steps`.
+        read_until: the auxiliary loss (what, which colour, how large is each object?) fades out until that step.
+        as_extracted: share of the questions whose answer follows without the space token that generation starts with,
+            as attention is extracted from.
+    """
+
+    steps: int = 30_000
+    rooms: int = 32
+    questions: int = 16
+    text_tokens: int = 64
+    lr: float = 1e-3
+    warmup: int = 500
+    decay_from: int = 22_000
+    weight_decay: float = 0.05
+    read_weight: float = 0.3
+    read_until: int = 12_000
+    as_extracted: float = 0.25
+    seed: int = 0
+
+    def lr_at(self, step: int) -> float:
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.decay_from) / max(self.steps - self.decay_from, 1)
+        return self.lr * (1 - 0.99 * min(max(done, 0.0), 1.0))
+
+    def read_weight_at(self, step: int) -> float:
+        return self.read_weight * max(0.0, 1 - step / self.read_until)
+
+
+def train_tokenizer(folder: Path, rooms: int = 3000) -> None:
+    """Writes tokenizer.model: byte-pair pieces of generated questions and answers, with LLaMA's special tokens."""
+    texts = []
+    for i in range(rooms):
+        rng = room_rng(0, "train", i)
+        room = make_room(rng, draw_size(rng))
+        found = detect(room, rng)
+        for task in DATASETS:
+            if question := ask(room, found, rng, task):
+                texts += [question.prompt, question.answer]
+    with atomic_path(folder / "tokenizer.model") as temporary:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([PREFIX, AFTER_OBJECTS, *texts]), model_writer=temporary.open("wb"), vocab_size=1024,
+            model_type="bpe", byte_fallback=True, character_coverage=1.0, normalization_rule_name="identity",
+            add_dummy_prefix=True, remove_extra_whitespaces=False, split_digits=True, unk_id=0, bos_id=1, eos_id=2,
+            pad_id=-1, hard_vocab_limit=False, num_threads=1, minloglevel=2,
+        )  # fmt: skip
+
+
+class Stream(IterableDataset):  # type: ignore[type-arg]
+    """Endless steps of fresh rooms as arrays; a step depends on seed and number alone, whoever makes it."""
+
+    def __init__(self, tokenizer: Path, recipe: Recipe, split: str, first: int, steps: int):
+        self.folder, self.recipe, self.split, self.first, self.steps = tokenizer, recipe, split, first, steps
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        tokenizer = ChatSceneTokenizer(self.folder)
+        for step in range(self.first + number, self.first + self.steps, count):
+            yield draw_step(tokenizer, self.recipe, self.split, step)
+
+
+def draw_step(tokenizer: ChatSceneTokenizer, recipe: Recipe, split: str, step: int) -> dict[str, Tensor]:
+    """Rooms and questions of a step: codes and labels by slot, token ids, wanted tokens, and tasks."""
+    objects = 100
+    codes = np.zeros((recipe.rooms, objects, CODE_WIDTH), np.float32)
+    labels = np.full((recipe.rooms, objects, 4), IGNORED, np.int64)
+    ids = np.zeros((recipe.rooms, recipe.questions, recipe.text_tokens), np.int64)
+    wanted = np.full_like(ids, IGNORED)
+    tasks = np.zeros((recipe.rooms, recipe.questions), np.int64)
+    for r in range(recipe.rooms):
+        rng = room_rng(recipe.seed, split, step * recipe.rooms + r)
+        room = make_room(rng, draw_size(rng, full=split != "train"))
+        found = detect(room, rng)
+        order = found.objects
+        codes[r, : len(room)] = object_codes(room)[order]
+        labels[r, : len(room)] = np.stack(
+            [np.arange(len(room)), room.kinds[order], room.colours[order], room.sizes[order]], axis=1
+        )
+        q = 0
+        while q < recipe.questions:
+            task = int(rng.integers(len(DATASETS)))
+            question = ask(room, found, rng, DATASETS[task])
+            if question is None:
+                continue
+            row, target = _texts(tokenizer, question.prompt, question.answer, rng.random() < recipe.as_extracted)
+            if len(row) <= recipe.text_tokens:
+                ids[r, q, : len(row)], wanted[r, q, : len(row)], tasks[r, q] = row, target, task
+                q += 1
+    arrays = {"codes": codes, "labels": labels, "ids": ids, "wanted": wanted, "tasks": tasks}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _texts(tokenizer: ChatSceneTokenizer, prompt: str, answer: str, as_extracted: bool) -> tuple[list[int], list[int]]:
+    """Token ids of question and answer, and the token that each is to be followed by, the answer's and `</s>` only."""
+    if as_extracted:
+        row = tokenizer.encode(QUESTION.format(prompt=prompt) + answer)
+        asked = len(tokenizer.encode(QUESTION.format(prompt=prompt).rstrip(" ")))
+    else:
+        question = tokenizer.encode(QUESTION.format(prompt=prompt))
+        asked = len(question)
+        row = question + tokenizer.encode(answer)
+    following = [*row[1:], tokenizer.eos_id]
+    return row, [IGNORED] * (asked - 1) + following[asked - 1 :]
+
+
+class Readers(nn.Module):
+    """Reads identifier, class, colour and size off each object, while the model learns to see."""
+
+    def __init__(self, shape: SmallShape):
+        super().__init__()
+        counts = (shape.objects, len(KINDS), len(COLOURS), len(SIZES))
+        self.heads = nn.ModuleList(nn.Linear(shape.width, count) for count in counts)
+
+    def forward(self, seen: Tensor, labels: Tensor) -> Tensor:
+        losses = [
+            functional.cross_entropy(head(seen).float().flatten(0, 1), labels[..., i].flatten(), ignore_index=IGNORED)
+            for i, head in enumerate(self.heads)
+        ]
+        return torch.stack(losses).sum()
+
+
+class Trainer:
+    """Model, readers and AdamW on a device."""
+
+    def __init__(self, shape: SmallShape, recipe: Recipe, tokenizer: ChatSceneTokenizer, device: torch.device):
+        self.recipe, self.device = recipe, device
+        torch.manual_seed(recipe.seed)
+        prefix, after = tokenizer.encode(PREFIX, bos=True), tokenizer.encode(AFTER_OBJECTS)
+        self.model = SmallChatScene(shape, tokenizer.vocab_size, prefix, after).to(device)
+        self.readers = Readers(shape).to(device)
+        self.mixes = [torch.from_numpy(mix).to(device) for mix in (MIX_3D, MIX_2D)]
+        self.named = dict(nn.ModuleDict({"model": self.model, "readers": self.readers}).named_parameters())
+        decay = [p for p in self.named.values() if p.dim() > 1]
+        flat = [p for p in self.named.values() if p.dim() < 2]
+        groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": flat, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=device.type == "cuda")
+        self.forward: Any = torch.compile(self.model) if device.type == "cuda" else self.model
+        self.step = 0
+
+    def pack(self, drawn: dict[str, Tensor]) -> Packed:
+        """The batch on the device; features are mixed and made noisy here."""
+        codes = drawn["codes"].to(self.device, non_blocking=True)
+        present = codes.any(-1, keepdim=True)
+        features_3d, features_2d = (
+            (codes @ mix + noise * torch.randn(*codes.shape[:2], mix.shape[1], device=self.device)) * present
+            for mix, noise in zip(self.mixes, (NOISE_3D, NOISE_2D), strict=True)
+        )
+        ids, wanted = (drawn[name].to(self.device, non_blocking=True) for name in ("ids", "wanted"))
+        return Packed(features_3d, features_2d, ids, wanted)
+
+    def train_step(self, drawn: dict[str, Tensor]) -> Tensor:
+        """One step; the answers' loss, on the device."""
+        torch.manual_seed(seed_of(self.recipe.seed, self.step))  # of the features' noise
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(self.step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss, seen = self.forward(self.pack(drawn))
+            read = self.readers(seen, drawn["labels"].to(self.device, non_blocking=True))
+        (loss + self.recipe.read_weight_at(self.step) * read).backward()
+        nn.utils.clip_grad_norm_(self.named.values(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def right(self, drawn: dict[str, Tensor]) -> dict[str, float]:
+        """The share of answers whose every token is right, given the right ones before it, by task."""
+        torch.manual_seed(0)
+        batch = self.pack(drawn)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            best = self.model.best_tokens(batch)
+        whole = ((best == batch.wanted) | (batch.wanted == IGNORED)).all(-1).cpu()
+        tasks = drawn["tasks"]
+        return {name: float(whole[tasks == i].float().mean()) for i, name in enumerate(DATASETS)}
+
+    def save(self, folder: Path) -> None:
+        """Weights and moments in bf16, in files of at most 15 MB, and the step."""
+        tensors = {f"weight.{name}": p.detach() for name, p in self.named.items()}
+        for name, parameter in self.named.items():
+            state = self.optimizer.state[parameter]
+            # The second moment's root: its range fits bf16 better, and it is what the step divides by.
+            tensors |= {f"first.{name}": state["exp_avg"], f"second.{name}": state["exp_avg_sq"].sqrt()}
+        for i, part in enumerate(_parts({n: t.to(torch.bfloat16).cpu().contiguous() for n, t in tensors.items()})):
+            with atomic_path(folder / f"training-{i:02}.safetensors") as temporary:
+                save_file(part, temporary)
+        write_json(folder / "training.json", {"step": self.step, "recipe": asdict(self.recipe)})
+
+    def load(self, folder: Path) -> None:
+        """Continues where `save` left off."""
+        tensors: dict[str, Tensor] = {}
+        for path in sorted(folder.glob("training-*.safetensors")):
+            tensors |= load_file(path)
+        self.step = json.loads((folder / "training.json").read_text())["step"]
+        for name, parameter in self.named.items():
+            parameter.data.copy_(tensors[f"weight.{name}"])
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(self.step), device=self.device if self.device.type == "cuda" else None),
+                "exp_avg": tensors[f"first.{name}"].float().to(self.device),
+                "exp_avg_sq": tensors[f"second.{name}"].float().square().to(self.device),
+            }
+
+
+def _parts(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    part: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        if part and size + tensor.nbytes > _FILE_BYTES:
+            yield part
+            part, size = {}, 0
+        part[name] = tensor
+        size += tensor.nbytes
+    yield part
+
+
+def run(trainer: Trainer, tokenizer: Path, out: Path, minutes: float, workers: int, check_every: int) -> None:
+    """Trains until the recipe's last step or the time is up, whichever comes first."""
+    recipe, deadline = trainer.recipe, time.monotonic() + 60 * minutes
+    stream = Stream(tokenizer, recipe, "train", trainer.step, recipe.steps - trainer.step)
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None,
+        pin_memory=trainer.device.type == "cuda",
+    )  # fmt: skip
+    held_out = [draw_step(ChatSceneTokenizer(tokenizer), recipe, "val", i) for i in range(4)]
+    losses: list[Tensor] = []
+    since = time.monotonic()
+    for drawn in loader:
+        losses.append(trainer.train_step(drawn))
+        over = time.monotonic() > deadline or trainer.step == recipe.steps
+        if over or trainer.step % check_every == 0:
+            loss = torch.stack(losses).mean().item()
+            right = [trainer.right(one) for one in held_out]
+            share = {name: float(np.nanmean([one[name] for one in right])) for name in DATASETS}
+            rate = len(losses) / (time.monotonic() - since)
+            line = {"step": trainer.step, "loss": round(loss, 4), "steps_per_second": round(rate, 2), "right": share}
+            print(json.dumps(line), flush=True)
+            with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+            if not math.isfinite(loss):
+                raise SystemExit("the loss is not finite; the last saved state is kept")
+            trainer.save(out)
+            losses, since = [], time.monotonic()
+        if over:
+            break
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--from", dest="source", type=Path, help="folder that an earlier run left")
+    parser.add_argument("--tokenizer", type=Path, help="folder of tokenizer.model; made anew in OUT if not given")
+    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--check-every", type=int, default=500)
+    parser.add_argument(
+        "--small", action="store_true", help="two layers, four rooms a step: to try the script on a CPU"
+    )
+    recipe = Recipe()
+    for name in ("steps", "decay_from", "read_until"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(recipe, name))
+    parser.add_argument("--lr", type=float, default=recipe.lr)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    chosen: dict[str, Any] = {name: getattr(given, name) for name in ("steps", "decay_from", "read_until", "lr")}
+    shape = SmallShape()
+    if given.small:
+        shape, chosen = SmallShape(layers=5, width=64, heads=2, intermediate=96), chosen | {"rooms": 4, "questions": 4}
+    tokenizer = given.tokenizer or given.source or given.out
+    if not (tokenizer / "tokenizer.model").exists():
+        train_tokenizer(tokenizer)
+    if tokenizer != given.out:
+        (given.out / "tokenizer.model").write_bytes((tokenizer / "tokenizer.model").read_bytes())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_float32_matmul_precision("high")
+    trainer = Trainer(shape, Recipe(**chosen), ChatSceneTokenizer(tokenizer), device)
+    if given.source:
+        trainer.load(given.source)
+    run(trainer, tokenizer, given.out, given.minutes, given.workers, given.check_every)
+
+
+if __name__ == "__main__":
+    main()
