@@ -581,14 +581,13 @@ def _how_many(room: Room, rng: np.random.Generator, here: _View) -> _Answered:
 
 
 def _can(room: Room, rng: np.random.Generator, here: _View) -> _Answered:
-    near = room.near[here.at]
-    wanted = int(rng.random() < 0.5)
-    things = np.flatnonzero((near == wanted) & (here.side != -2))
-    if not len(things):
-        return None
-    thing = int(_pick(rng, things))
-    words = _own_name(room, rng, thing)
-    return (f"Can I reach the {words} from here?", "yes" if wanted else "no", (thing,)) if words else None
+    wanted = int(rng.random() < 0.62)  # few things are near, so that yes has to be drawn again more often
+    things = np.flatnonzero((room.near[here.at] == wanted) & (here.side != -2))
+    for thing in rng.permutation(things).tolist():  # until one has a name
+        words = _own_name(room, rng, thing)
+        if words:
+            return f"Can I reach the {words} from here?", "yes" if wanted else "no", (thing,)
+    return None
 
 
 def _which(room: Room, rng: np.random.Generator, here: _View) -> _Answered:

@@ -182,6 +182,14 @@ def sides(things, at, facing):
     return found
 
 
+def check_side(at, facing, thing):
+    """Raises `UnclearError` for a thing at hand, or within 9 degrees of two sides' border."""
+    bearings = [math.atan2(*(t["box"][axis] - at["box"][axis] for axis in (1, 0))) for t in (thing, facing)]
+    past = math.degrees(bearings[0] - bearings[1]) % 90  # 45 is a border
+    if thing is not at and (abs(past - 45) < 9 or math.dist(at["box"][:2], thing["box"][:2]) < 0.49):
+        raise UnclearError("on no side")
+
+
 _SIDES = {"in front of me": "front", "on my left": "left", "behind me": "behind", "on my right": "right"}
 _GO = {"front": "forward", "left": "left", "behind": "backward", "right": "right"}
 
@@ -194,14 +202,21 @@ def sqa3d(things, prompt):
     side_of = {thing["id"]: side for side, found in around.items() for _, thing in found}
     if match := re.fullmatch("What is (.*)", question):
         (first, thing), *rest = sorted(around[_SIDES[match[1]]], key=lambda pair: pair[0])
+        for away, other in (pair for found in around.values() for pair in found):
+            if away < first + 0.19 and other["kind"] != thing["kind"]:
+                check_side(at, facing, other)
         if any(other["kind"] != thing["kind"] and away - first < 0.19 for away, other in rest):
             raise UnclearError("two are about as near")
         return thing["kind"]
+    if match := re.fullmatch("(?:Is|Which direction should I go to reach) the (.*?)( (?:on|in|behind) .*)?", question):
+        check_side(at, facing, one(named(things, match[1])))
     if match := re.fullmatch("Is the (.*) on my left or right", question):
         return side_of[one(named(things, match[1]))["id"]]
     if match := re.fullmatch("Is the (.*) (in front of me|on my left|behind me|on my right)", question):
         return "yes" if side_of[one(named(things, match[1]))["id"]] == _SIDES[match[2]] else "no"
     if match := re.fullmatch("How many (.*) are (in front of me|on my left|behind me|on my right)", question):
+        for thing in named(things, match[1]):
+            check_side(at, facing, thing)
         return NUMBERS[sum(thing in named(things, match[1]) for _, thing in around[_SIDES[match[2]]])]
     if match := re.fullmatch("Can I reach the (.*) from here", question):
         away = distance(at, one(named(things, match[1])))
