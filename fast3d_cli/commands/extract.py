@@ -32,7 +32,8 @@ def extract_command(
         bool,
         typer.Option(
             "--restart",
-            help="Throw away earlier maps of these datasets, and all maps in the folder made with other settings.",
+            help="Throw away earlier maps of these datasets, and all maps in the folder made with other settings; "
+            "replace whatever is in the way of --export.",
         ),
     ] = False,
     verbose: Annotated[
@@ -62,6 +63,8 @@ def extract_command(
             for one in (targets.SPLITS if split == "all" else [split])
             for name in dict.fromkeys(dataset or settings.data.datasets)
         ]
+        if export and not restart:
+            targets.check_export(parts, export)
         with RunProgress(verbose) as progress:
             summaries = targets.extract(settings, parts, progress, batch_size=batch_size, seed=seed, restart=restart)
         if not summaries:

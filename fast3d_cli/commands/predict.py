@@ -11,7 +11,7 @@ from rich.table import Table
 from fast3d_cli.console import is_first_process, note, out, print_json
 from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, check_map_key, load
 from fast3d_cli.progress import RunProgress
-from fast3d_core.errors import UsageError
+from fast3d_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
@@ -37,6 +37,9 @@ def predict_command(
         typer.Option(help="LLM layers that map averages: all, from:N, or 3,5,8-11.", rich_help_panel="Data"),
     ] = "all",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Predict all again, and replace maps that fast3d did not write.")
+    ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -54,18 +57,22 @@ def predict_command(
         return  # it takes one process a few minutes
     from fast3d_core.config import output_path
     from fast3d_core.devices import pick_device
-    from fast3d_core.gap.prediction import predict_maps
+    from fast3d_core.gap.prediction import check_folder, predict_maps
 
     folder = maps or output_path(settings, "maps.predicted")
     splits = ("train", "val") if split == "all" else (split,)
-    datasets = dataset or settings.data.datasets
+    datasets = list(dict.fromkeys(dataset or settings.data.datasets))
+    if not restart:
+        check_folder(folder, [(one, name) for one in splits for name in datasets])
     device = pick_device(settings.model.device)
     try:
         with RunProgress() as progress:
             predictions = [
                 prediction
                 for one in splits
-                for prediction in predict_maps(settings, one, datasets, folder, device, progress, batch_size=batch_size)
+                for prediction in predict_maps(
+                    settings, one, datasets, folder, device, progress, batch_size=batch_size, restart=restart
+                )
             ]
     except KeyboardInterrupt:
         note("interrupted; the same command continues with the dataset where it stopped")
@@ -81,15 +88,19 @@ def predict_command(
 
 
 def _quality(config: "Config", prediction: "Prediction", folder: Path, key: str, layers: str) -> "MapQuality | None":
-    """None where nothing was extracted to compare with."""
+    """None, and a note, where nothing was extracted that it can be compared with."""
     from fast3d_core.gap.inputs import has_targets, load_targets
     from fast3d_core.gap.quality import map_quality
 
-    if not has_targets(folder, prediction.split, prediction.dataset):
-        note(f"{prediction.split} {prediction.dataset}: no extracted maps in {folder} to compare with")
+    name, count = f"{prediction.split} {prediction.dataset}", len(prediction.logits)
+    try:
+        if not has_targets(folder, prediction.split, prediction.dataset):
+            note(f"{name}: no extracted maps in {folder} to compare with")
+            return None
+        maps = load_targets(config, folder, prediction.split, prediction.dataset, count, key=key, layers=layers)
+    except DataError as error:  # of an interrupted extraction, say; the maps are predicted all the same
+        note(f"{name}: not compared: {error}")
         return None
-    count = len(prediction.logits)
-    maps = load_targets(config, folder, prediction.split, prediction.dataset, count, key=key, layers=layers)
     return map_quality(prediction.logits, maps)
 
 

@@ -15,8 +15,11 @@ _LLM_SUFFIXES = (".json", ".model", ".safetensors", ".bin")
 _WHOLE_BYTES, _SAMPLED_BYTES = 64 << 20, 1 << 20
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, *, whole: bool = False) -> str:
     """Size and digest; of large files only of the first and the last MiB, so that 14 GB need not be read.
+
+    Args:
+        whole: digest all of it, however large: two trainings of one network may well agree at both ends.
 
     Raises `DataError` when there is no such file.
     """
@@ -24,8 +27,10 @@ def fingerprint(path: Path) -> str:
         raise DataError(f"{path} does not exist or is not a file")
     size = path.stat().st_size
     with path.open("rb") as file:
-        if size <= _WHOLE_BYTES:
-            digest = hashlib.sha256(file.read())
+        if whole or size <= _WHOLE_BYTES:
+            digest = hashlib.sha256()
+            while part := file.read(_SAMPLED_BYTES):
+                digest.update(part)
         else:
             digest = hashlib.sha256(file.read(_SAMPLED_BYTES))
             file.seek(-_SAMPLED_BYTES, os.SEEK_END)

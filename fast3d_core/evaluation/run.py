@@ -20,6 +20,7 @@ from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.questions import Job, LiveMaps, Plans, Questions
 from fast3d_core.evaluation.result import Result
 from fast3d_core.gap.maps import map_file
+from fast3d_core.gap.text import encoder_fingerprint
 from fast3d_core.progress import Progress
 
 
@@ -68,13 +69,18 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
     files += [questions.folder / FEATURES_3D, questions.folder / FEATURES_2D]
     if job.maps is not None:
         files += [map_file(job.maps, dataset) for dataset in questions.samples]
+    files = [*llm_files(config.model.llm), checkpoint, *files]
+    prints = {path.name: fingerprint(path) for path in files}
+    gap = {}
     if job.live:
-        files += [need_path(config, "gap.checkpoint"), locations_file(questions.folder, "val")]
+        network, locations = need_path(config, "gap.checkpoint"), locations_file(questions.folder, "val")
+        prints |= {network.name: fingerprint(network, whole=True), locations.name: fingerprint(locations)}
+        gap = {"live": True, "heads": config.gap.heads, "text_encoder": encoder_fingerprint(config.gap.text_encoder)}
     return {
         "method": job.pruner.name,
         **asdict(job.pruner),
         **({} if job.maps is None else {"map_key": job.map_key}),
-        **({"gap": {"live": True, "heads": config.gap.heads}} if job.live else {}),
+        **({"gap": gap} if gap else {}),
         "datasets": list(questions.samples),
         "limit": questions.limit,
         "max_objects": questions.objects,
@@ -84,7 +90,7 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
         "generation": plain["generation"],
         "batch_size": config.eval.batch_size,
         "engine": config.eval.engine,
-        "files": {path.name: fingerprint(path) for path in [*llm_files(config.model.llm), checkpoint, *files]},
+        "files": prints,
     }
 
 

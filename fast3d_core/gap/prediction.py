@@ -21,12 +21,13 @@ from fast3d_core.data.annotations import (
 )
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.settings import fingerprint
-from fast3d_core.errors import DataError
+from fast3d_core.devices import is_out_of_memory
+from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, gap_inputs
 from fast3d_core.gap.maps import load_maps, map_file, save_predicted
 from fast3d_core.gap.network import GapNetwork
-from fast3d_core.gap.text import QuestionTokenizer
+from fast3d_core.gap.text import QuestionTokenizer, encoder_fingerprint
 from fast3d_core.progress import Progress
 
 PREDICTED_FILE = "predicted.json"
@@ -41,13 +42,24 @@ class Predictor:
     """
 
     def __init__(self, config: Config, samples: Sequence[Sample], split: str, scenes: Scenes, device: torch.device):
+        self._checkpoint, self._split = config.gap.checkpoint, split
         self.network = load_gap(config, device)
         tokenizer = QuestionTokenizer(config.gap.text_encoder)
         self.inputs = gap_inputs(config, samples, split, scenes, tokenizer, self.network, device)
 
     def __call__(self, rows: Sequence[int]) -> Tensor:
-        """Logits (samples, objects) float32, on the CPU, of the samples at these positions."""
-        return predict(self.network, self.inputs, torch.tensor(rows)).cpu()
+        """Logits (samples, objects) float32, on the CPU, of the samples at these positions.
+
+        Raises `DataError` when one is not finite.
+        """
+        logits = predict(self.network, self.inputs, torch.tensor(rows)).cpu()
+        if wrong := [row for row, one in zip(rows, logits.isfinite().all(-1), strict=True) if not one]:
+            sample = self.inputs.samples[wrong[0]]
+            raise DataError(
+                f"{self._checkpoint} predicts NaN or infinity for {self._split} {sample.dataset}, "
+                f"sample {sample.index}; train it again"
+            )
+        return logits
 
     def flops(self, row: int) -> float:
         """Of predicting the map of the sample at this position."""
@@ -86,16 +98,27 @@ def predict_maps(
     *,
     batch_size: int = 64,
     scenes: Scenes | None = None,
+    restart: bool = False,
 ) -> list[Prediction]:
     """Predicts the maps of all samples of these datasets into `folder`, in the published form, a file a dataset.
 
     A dataset that the same network predicted there before, from the same files, is read back.
+
+    Args:
+        restart: predict all of them, and replace whatever maps are there.
+
+    Raises:
+        UsageError: see `check_folder`.
+        DataError: files are missing or do not fit each other, a map is not finite, or memory does not suffice.
     """
+    if not restart:
+        check_folder(folder, [(split, dataset) for dataset in datasets])
     annotations = need_path(config, "data.annotations")
+    datasets = list(dict.fromkeys(datasets))
     samples = {dataset: load_samples(annotations, dataset, split) for dataset in datasets}
-    sources = {dataset: _sources(config, annotations, split, dataset) for dataset in datasets}
-    known = _known(folder)
-    todo = [d for d in datasets if known.get(f"{split}/{d}") != sources[d] or not map_file(folder, d, split).exists()]
+    sources = _sources(config, annotations, split, datasets)
+    known = _known(folder, restart=restart)
+    todo = [d for d in datasets if restart or not _is_done(known.get(f"{split}/{d}"), sources[d], folder, split, d)]
     if todo:
         progress.loading()
         scenes = scenes or Scenes(annotations, config.data.max_objects)
@@ -112,31 +135,87 @@ def predict_maps(
         progress.start(_RUN, f"{split} {dataset}", count, 0)
         start, parts = time.perf_counter(), []
         for first in range(begin, begin + count, batch_size):
-            parts.append(predictor(range(first, min(first + batch_size, begin + count))))
+            rows = range(first, min(first + batch_size, begin + count))
+            try:
+                parts.append(predictor(rows))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise DataError(_out_of_memory(device, len(rows))) from None
             progress.advance(_RUN, f"{split} {dataset}", len(parts[-1]))
         begin += count
         logits, seconds = torch.cat(parts), time.perf_counter() - start
-        if not torch.isfinite(logits).all():
-            raise DataError(f"{config.gap.checkpoint} predicts NaN or infinity for {split} {dataset}; train it again")
         save_predicted(path, logits)
-        known[f"{split}/{dataset}"] = sources[dataset]
+        known[f"{split}/{dataset}"] = {**sources[dataset], "map": fingerprint(path, whole=True)}
         write_json(folder / PREDICTED_FILE, known)
         predictions.append(Prediction(split, dataset, path, logits, seconds))
     return predictions
 
 
-def _sources(config: Config, annotations: Path, split: str, dataset: str) -> dict[str, Any]:
-    """What a dataset's maps depend on."""
-    files = [annotation_file(annotations, dataset, split), annotations / FEATURES_3D, annotations / FEATURES_2D]
-    files += [locations_file(annotations, split), need_path(config, "gap.checkpoint")]
-    return {"heads": config.gap.heads, "files": {path.name: fingerprint(path) for path in files}}
+def check_folder(folder: Path, parts: Sequence[tuple[str, str]]) -> None:
+    """Raises `UsageError` if the map file of a (split, dataset) is there and is not what `predict_maps` left there."""
+    known = _known(folder)
+    for split, dataset in parts:
+        path = map_file(folder, dataset, split)
+        if path.exists() and not _is_ours(known.get(f"{split}/{dataset}"), path):
+            raise UsageError(
+                f"{folder} holds maps that fast3d did not write ({path.name}); "
+                "give --maps DIR, or --restart to replace them"
+            )
 
 
-def _known(folder: Path) -> dict[str, Any]:
+def checkpoint_of(folder: Path, split: str, dataset: str) -> str | None:
+    """The fingerprint of the network that predicted a dataset's maps; None if these are not ours."""
+    entry = _known(folder).get(f"{split}/{dataset}")
+    found = entry.get("checkpoint") if isinstance(entry, dict) else None
+    return found if isinstance(found, str) and _is_ours(entry, map_file(folder, dataset, split)) else None
+
+
+def _is_ours(entry: Any, path: Path) -> bool:
+    return isinstance(entry, dict) and path.is_file() and entry.get("map") == fingerprint(path, whole=True)
+
+
+def _is_done(entry: Any, sources: dict[str, Any], folder: Path, split: str, dataset: str) -> bool:
+    same = isinstance(entry, dict) and {key: entry[key] for key in entry if key != "map"} == sources
+    return same and _is_ours(entry, map_file(folder, dataset, split))
+
+
+def _out_of_memory(device: torch.device, batch_size: int) -> str:
+    if batch_size == 1:
+        return f"{device} is out of memory at batch size 1; free some"
+    return (
+        f"{device} is out of memory at batch size {batch_size}; datasets that are done are kept, "
+        f"the same command continues with a smaller --batch-size, such as {batch_size // 2}"
+    )
+
+
+def _sources(config: Config, annotations: Path, split: str, datasets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What each dataset's maps depend on, as plain data."""
+    shared = [annotations / FEATURES_3D, annotations / FEATURES_2D, locations_file(annotations, split)]
+    sources = {
+        "heads": config.gap.heads,
+        "max_objects": config.data.max_objects,
+        "checkpoint": fingerprint(need_path(config, "gap.checkpoint"), whole=True),
+        "text_encoder": encoder_fingerprint(config.gap.text_encoder),
+        "files": {path.name: fingerprint(path) for path in shared},
+    }
+    return {
+        dataset: {**sources, "annotations": fingerprint(annotation_file(annotations, dataset, split))}
+        for dataset in datasets
+    }
+
+
+def _known(folder: Path, *, restart: bool = False) -> dict[str, Any]:
+    """What was predicted into the folder: "split/dataset" -> `_sources` and, as "map", the file's fingerprint."""
     path = folder / PREDICTED_FILE
     if not path.exists():
         return {}
-    content = load_json(path, "maps.predicted")
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged; delete it and predict again")
+    try:
+        content = load_json(path, "maps.predicted")
+        if not isinstance(content, dict):
+            raise DataError(f"{path} is damaged; predict again with --restart")
+    except DataError:
+        if not restart:
+            raise
+        return {}
     return content

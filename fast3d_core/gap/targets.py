@@ -18,18 +18,20 @@ from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, output_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.devices import is_out_of_memory, join_processes, own_device
 from fast3d_core.draws import seed_of
-from fast3d_core.errors import DataError
+from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import store as stores
-from fast3d_core.gap.maps import MAP_KEYS, save_extracted
+from fast3d_core.gap.maps import MAP_KEYS, map_file, save_extracted
 from fast3d_core.gap.store import PartInfo, Shard, TargetStore, file_hash
 from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.progress import Progress
 from fast3d_core.vicuna.llm import read_shape
 from fast3d_core.vicuna.recorded_attention import Text, text_attention
 
+EXPORTED_FILE = "exported.json"
 SPLITS = ("train", "val")
 _AS_SENTENCE = ("scanqa", "sqa3d")  # their references are bare words; Chat-Scene's answers are sentences
 
@@ -208,22 +210,42 @@ def extract(
     return [_summary(store, part) for part in parts] if state.is_main_process else []
 
 
+def check_export(parts: Sequence[Part], folder: Path) -> None:
+    """Raises `UsageError` if a file that `export` would write is there and is not what it left there."""
+    known = _exported(folder)
+    for part in parts:
+        path = map_file(folder, part.dataset, part.split)
+        if path.exists() and not (path.is_file() and known.get(path.name) == fingerprint(path, whole=True)):
+            raise UsageError(
+                f"{folder} holds maps that fast3d did not export ({path.name}); give --export another folder, "
+                "or --restart to replace them"
+            )
+
+
 def export(store: TargetStore, parts: Sequence[Part], folder: Path) -> list[Path]:
-    """Writes the published `infer_attn_maps_{split}_{dataset}.pt` of each part; returns the files."""
-    return [
-        save_extracted(
-            folder,
-            part.dataset,
-            part.split,
-            {
-                key: store.read(
-                    part.split, part.dataset, annotations=part.annotations, samples=len(part.samples), key=key
-                )
-                for key in MAP_KEYS
-            },
-        )
-        for part in parts
-    ]
+    """Writes the published `infer_attn_maps_{split}_{dataset}.pt` of each part; returns the files.
+
+    Beside them `EXPORTED_FILE` keeps their fingerprints, by which `check_export` knows them.
+    """
+    known, paths = _exported(folder), []
+    for part in parts:
+        maps = {
+            key: store.read(part.split, part.dataset, annotations=part.annotations, samples=len(part.samples), key=key)
+            for key in MAP_KEYS
+        }
+        paths.append(save_extracted(folder, part.dataset, part.split, maps))
+        known[paths[-1].name] = fingerprint(paths[-1], whole=True)
+        write_json(folder / EXPORTED_FILE, known)
+    return paths
+
+
+def _exported(folder: Path) -> dict[str, Any]:
+    """File name -> fingerprint; empty where it cannot be read: then the files count as somebody else's."""
+    try:
+        content = load_json(folder / EXPORTED_FILE, "--export")
+    except DataError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _shard_of(part: Part, number: int, store: TargetStore) -> range:

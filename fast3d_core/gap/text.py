@@ -11,15 +11,33 @@ from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fast3d_core.data.files import need
+from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.errors import DataError
 
 _T = TypeVar("_T")
 
 
+def encoder_fingerprint(source: Path | str) -> Any:
+    """What tells one text encoder from another, as plain data: its files by size and digest, or its name on the hub.
+
+    Raises `DataError` when there is no such folder.
+    """
+    if isinstance(source, str):
+        return source
+    _need_folder(source)
+    merges = source / "merges.txt"  # the one file of the tokeniser that an LLM's has not
+    files = [*llm_files(source), *([merges] if merges.exists() else [])]
+    return {path.name: fingerprint(path) for path in files}
+
+
+def _need_folder(source: Path) -> None:
+    need(need(source, "gap.text_encoder") / "config.json", "gap.text_encoder")
+
+
 def load_text_config(source: Path | str) -> RobertaConfig:
     """The encoder's sizes. Raises `DataError` when there is no RoBERTa at `source`."""
     if isinstance(source, Path):
-        need(need(source, "gap.text_encoder") / "config.json", "gap.text_encoder")
+        _need_folder(source)
     config = _fetch(source, lambda: RobertaConfig.from_pretrained(source))
     if config.model_type != "roberta":
         raise DataError(f"gap.text_encoder: {source} is a {config.model_type!r} model, GAP reads text with RoBERTa")

@@ -81,6 +81,19 @@ def test_export_is_the_published_form(fast3d, tmp_path, files):
     fast3d("extract", "-c", config, "--split", "val", "--export", files / DEFAULT)  # a second time, beside them
 
 
+def test_maps_of_others_are_not_overwritten(fast3d, tmp_path):
+    path = tmp_path / "out" / "infer_attn_maps_val_scanqa.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"published")
+    arguments = ["extract", "--dataset", "scanqa", "--split", "val", "--export", "out"]
+    done = fast3d(*arguments, check=False)
+    assert done.returncode == 2 and "did not export (infer_attn_maps_val_scanqa.pt)" in done.stderr
+    assert path.read_bytes() == b"published" and not (tmp_path / DEFAULT).exists()
+    fast3d(*arguments, "--restart")
+    fast3d(*arguments, "--limit", "2")
+    assert len(load_maps(path.parent, "scanqa", 2)) == 2
+
+
 def test_a_killed_run_continues(fast3d, tmp_path):
     fast3d("extract", "--set", "maps.targets=whole", "--batch-size", "2")
     command = [sys.executable, "-m", "fast3d_cli", "extract", "--set", "maps.targets=killed", "--batch-size", "2"]

@@ -1,6 +1,7 @@
 """The learned half as a user runs it: extract, train-gap, predict, and evaluations guided by what was predicted."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -48,6 +49,51 @@ def test_what_is_predicted_is_not_predicted_again(fast3d, tmp_path):
     torch.save(content, tmp_path / "other.pth")
     fast3d("predict", "--dataset", "scanqa", "--set", f"gap.checkpoint={tmp_path / 'other.pth'}")
     assert path.stat().st_mtime_ns != before
+
+
+@pytest.mark.parametrize("how", ["published", "replaced", "truncated"])
+def test_maps_of_others_are_not_overwritten(fast3d, tmp_path, how):
+    path = tmp_path / "maps" / "infer_attn_maps_val_scanqa.pt"
+    arguments = ["predict", "--dataset", "sqa3d", "--dataset", "scanqa", "--maps", "maps"]
+    theirs = (SHIPPED / "outputs" / "pred_attn_maps" / path.name).read_bytes()
+    if how == "published":
+        path.parent.mkdir()
+    else:
+        fast3d(*arguments)
+    path.write_bytes(theirs if how != "truncated" else path.read_bytes()[:500])
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    done = fast3d(*arguments, check=False)
+    assert done.returncode == 2 and "did not write (infer_attn_maps_val_scanqa.pt)" in done.stderr
+    assert "--restart" in done.stderr and "predict val" not in done.stderr
+    assert before == {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    fast3d(*arguments, "--restart")
+    assert path.read_bytes() not in (theirs, before[path.name])
+    fast3d(*arguments)
+
+
+def test_another_tokeniser_or_number_of_objects_is_predicted_again(fast3d, tmp_path):
+    encoder = tmp_path / "encoder"
+    shutil.copytree(SHIPPED / "gap" / "roberta_tiny", encoder)
+    arguments = ["predict", "--dataset", "scanqa", "--dataset", "scanqa", "--set", f"gap.text_encoder={encoder}"]
+    assert len(json.loads(fast3d(*arguments, "--json").stdout)) == 1
+    assert "predict val scanqa" not in fast3d(*arguments).stderr
+    merges = (encoder / "merges.txt").read_text().splitlines(keepends=True)
+    (encoder / "merges.txt").write_text("".join(merges[:-1]))
+    assert "predict val scanqa" in fast3d(*arguments).stderr
+    done = fast3d(*arguments, "--set", "data.max_objects=50", check=False)
+    assert done.returncode == 1 and "was trained on 100" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["limit", "other annotations"])
+def test_partial_targets_are_not_compared_with(fast3d, files, how):
+    config = ["-c", files / "fast3d.yaml", "--dataset", "scanqa"]
+    fast3d("extract", *config, "--restart", "--split", "val", *(["--limit", "1"] if how == "limit" else []))
+    if how != "limit":
+        path = files / "annotations" / "scanqa_val.json"
+        path.write_text(path.read_text() + " ")
+    (part,) = json.loads(fast3d("predict", *config, "--maps", "new", "--json").stdout)
+    assert part["quality"] is None
+    assert "val scanqa: not compared: " in fast3d("predict", *config, "--maps", "new").stderr
 
 
 def test_live_maps_give_the_answers_of_maps_from_files(fast3d, tmp_path):
