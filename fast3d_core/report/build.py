@@ -69,7 +69,7 @@ class Row:
             cover. Published rows: as published.
         ratio_datasets: how many datasets it is the mean of.
         pruning_ratio: measured layer-averaged percentage of visual tokens pruned. Published rows: that of the setting.
-        flops: prefill and decode FLOPs of the LLM, mean per sample.
+        flops: prefill and decode FLOPs of the LLM, and of GAP where it predicted during the run, mean per sample.
         flops_percent: the same in percent of the vanilla run's.
         samples_per_second: of generation.
         differences: dataset -> paired difference; only datasets with samples that both runs cover.
@@ -285,7 +285,7 @@ def _interval(draws: np.ndarray, n: int) -> tuple[float, float] | tuple[None, No
 
 def _flops(run: Run) -> float | None:
     cost = run.result.cost
-    return _finite(cost.prefill_flops + cost.decode_flops) if cost else None
+    return _finite(cost.prefill_flops + cost.decode_flops + (cost.gap_flops or 0)) if cost else None
 
 
 def _finite(number: float) -> float | None:

@@ -42,6 +42,13 @@ def test_score_ratio_is_the_mean_over_datasets_of_method_over_vanilla(tmp_path):
     assert gap.differences["multi3dref"].value == 0 and gap.differences["multi3dref"].verdict == "undecided"
 
 
+def test_flops_of_live_maps_count(tmp_path):
+    make_run(tmp_path, "vanilla", "vanilla", FIVE, flops=2e12)
+    make_run(tmp_path, "live", "sap", FIVE, flops=5e11, gap_flops=1e11)
+    live = rows_by_name(build_report(load(tmp_path), **FAST))["live"]
+    assert (live.flops, live.flops_percent) == (pytest.approx(6e11), pytest.approx(30))
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.randoms(use_true_random=False))
 @settings(max_examples=25, deadline=None)
 def test_difference_to_itself_is_exactly_0_whatever_the_order(tmp_path_factory, hits, random):
