@@ -43,6 +43,9 @@ def test_scenes_are_padded_to_all_slots():
         ([{"scene_id": 3, "prompt": "x"}], "3 should be text"),
         ([{"scene_id": "s", "prompt": "x", "obj_id": "chair"}], "record 0 is not a question"),
         ([{"scene_id": "scene0015_00", "prompt": "x", "ref_captions": 5}], "record 0 is not a question"),
+        ([{"scene_id": "s", "prompt": "\ud83d"}], "record 0 is not a question .*half of a surrogate pair"),
+        ([{"scene_id": "s", "prompt": "x", "ref_captions": ["\ud83d"]}], "half of a surrogate pair"),
+        ([{"scene_id": "s", "prompt": "x", "caption": "\ud83d"}], "half of a surrogate pair"),
         ([{"scene_id": "scene0404_00", "prompt": "x"}], "record 0 names scene scene0404_00, which has no features"),
     ],
 )
@@ -74,6 +77,17 @@ def test_bad_features(files, name, features, message):
     torch.save(features, files / "annotations" / name)
     with pytest.raises(DataError, match=message):
         Scenes(files / "annotations")
+
+
+@pytest.mark.parametrize("name", [FEATURES_3D, FEATURES_2D])
+def test_a_feature_that_is_not_finite_is_named(files, name):
+    path = files / "annotations" / name
+    features = torch.load(path, weights_only=True)
+    key = list(features)[3]
+    features[key][5] = torch.inf
+    torch.save(features, path)
+    with pytest.raises(DataError, match=f"{name}: {key} holds NaN or infinity"):
+        Scenes(files / "annotations")[key.rpartition("_")[0]]
 
 
 def test_missing_feature_file_names_the_nearest(files):

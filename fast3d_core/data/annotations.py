@@ -1,5 +1,6 @@
 """The released annotation files: questions as `Sample`s, object features as `Scene`s."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -89,9 +90,9 @@ def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
             obj_id=int(entry.get("obj_id", 0)),
             pred_id=int(entry.get("pred_id", 0)),
             qid=entry.get("qid", 0),
-            ref_captions=tuple(entry.get("ref_captions", ())),
+            ref_captions=tuple(_whole(text) for text in entry.get("ref_captions", ())),
             type_info=entry.get("sqa_type", entry.get("eval_type", entry.get("type_info", 0))),
-            caption=entry.get("caption"),
+            caption=_whole(entry.get("caption")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
@@ -101,6 +102,13 @@ def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} should be text")
+    return _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    """`value`; raises `ValueError` for text that no file could hold: JSON can spell half of a surrogate pair."""
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise ValueError(f"{value[:80]!r} holds half of a surrogate pair")
     return value
 
 
@@ -139,6 +147,7 @@ class Scenes:
         return any(scene_id in features for features, _ in self._features)
 
     def __getitem__(self, scene_id: str) -> Scene:
+        """Raises `DataError` when a feature is not finite."""
         if scene_id not in self._recent:
             if len(self._recent) == _SCENES_KEPT:
                 del self._recent[next(iter(self._recent))]
@@ -148,11 +157,14 @@ class Scenes:
     def _stack(self, scene_id: str) -> Scene:
         stacked = []
         present = torch.zeros(self.objects, dtype=torch.bool)
-        for features, width in self._features:
+        for name, (features, width) in zip((FEATURES_3D, FEATURES_2D), self._features, strict=True):
             slots = torch.zeros(self.objects, width)
             for slot, feature in features.get(scene_id, {}).items():
                 slots[slot] = feature
                 present[slot] = True
+            if not slots.isfinite().all():
+                wrong = int((~slots.isfinite()).any(-1).nonzero()[0])
+                raise DataError(f"{self.folder / name}: {scene_id}_{wrong:02} holds NaN or infinity")
             stacked.append(slots)
         return Scene(scene_id, stacked[0], stacked[1], present)
 
