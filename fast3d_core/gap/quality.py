@@ -17,7 +17,8 @@ class MapQuality:
 
     Attributes:
         kl: the training loss, in nats.
-        f1: k -> F1 of the k objects with the largest values, predicted against target.
+        f1: k -> F1 of the k objects with the largest values, predicted against target; where there are fewer objects
+            than the least k, that is their number.
         rank_correlation: Spearman's, over all object slots.
         mass: k -> share of the target's attention that falls on the k objects predicted to have most.
         best_mass: k -> the same for the target's own top k, the most that any prediction could reach.
@@ -34,7 +35,7 @@ class MapQuality:
 def map_quality(logits: Tensor, targets: Tensor) -> MapQuality:
     """Compares logits with targets, both (samples, objects) on the CPU; targets are not negative, in any scale."""
     shares = targets.double() / targets.double().sum(-1, keepdim=True)
-    tops = [k for k in TOP if k <= logits.shape[1]]
+    tops = [k for k in TOP if k <= logits.shape[1]] or [logits.shape[1]]
     predicted = {k: logits.topk(k).indices for k in tops}
     wanted = {k: targets.topk(k).indices for k in tops}
     return MapQuality(

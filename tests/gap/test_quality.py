@@ -57,4 +57,5 @@ def test_the_target_itself_is_perfect():
 def test_few_objects_and_constant_maps():
     quality = map_quality(torch.zeros(2, 7), torch.rand(2, 7))
     assert set(quality.f1) == {5}
+    assert map_quality(torch.zeros(2, 3), torch.rand(2, 3)).f1 == {3: 1.0}
     assert quality.rank_correlation == 0
