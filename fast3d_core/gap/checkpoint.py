@@ -19,6 +19,7 @@ from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import load_text_config
 
 _WHAT = "gap.checkpoint"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _METADATA = "fast3d"  # the key of our metadata in a .safetensors file
 
 
@@ -84,22 +85,38 @@ def _told_when_full(path: Path) -> Iterator[None]:
         ) from None
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a GAP file, and the plain data that ours hold beside them."""
-    need(path, _WHAT)
+def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a GAP file, and the plain data that ours hold beside them.
+
+    Args:
+        what: what errors call the file.
+
+    Raises:
+        DataError: the file is missing or damaged, or holds anything but ordinary tensors of floats by name.
+    """
+    need(path, what)
     if path.suffix != ".safetensors":
-        content = load_torch(path, _WHAT)
+        content = load_torch(path, what)
         tensors = content.get("model_state_dict") if isinstance(content, dict) else None
-        if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-            raise DataError(f"{_WHAT}: {path} is not a GAP checkpoint: it has no 'model_state_dict' of tensors")
+        if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+            raise DataError(f"{what}: {path} is not a GAP checkpoint: it has no 'model_state_dict' of tensors")
+        _check_ordinary(tensors, path, what)
         return tensors, {}
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{_WHAT}: {path} cannot be read ({str(error)[:120]}); is it complete?") from None
+        raise DataError(f"{what}: {path} cannot be read ({str(error)[:120]}); is it complete?") from None
+    _check_ordinary(tensors, path, what)
     return tensors, metadata if isinstance(metadata, dict) else {}
+
+
+def _check_ordinary(tensors: Mapping[str, Any], path: Path, what: str) -> None:
+    for name, tensor in tensors.items():
+        ordinary = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not ordinary or tensor.dtype not in _DTYPES:
+            raise DataError(f"{what}: {path} is not a GAP checkpoint: {name[:80]!r} is no ordinary tensor of floats")
 
 
 def _shape_of(tensors: Mapping[str, Tensor], heads: Any, path: Path) -> GapShape:
@@ -117,7 +134,7 @@ def _shape_of(tensors: Mapping[str, Tensor], heads: Any, path: Path) -> GapShape
     spatial = condition in tensors
     if spatial:  # six numbers a head
         heads = sizes(condition)[0] // 6
-    if not isinstance(heads, int) or heads < 1 or hidden % heads:
+    if type(heads) is not int or heads < 1 or hidden % heads:
         raise DataError(f"{_WHAT}: {path} is {hidden} wide, which {heads!r} heads do not divide; set gap.heads")
     prefix = "mm_encoder.layers."
     numbers = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
