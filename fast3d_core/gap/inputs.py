@@ -128,7 +128,7 @@ def load_targets(
         samples: how many the annotations hold; layers: which layers to average, see `parse_layers`.
 
     Raises:
-        DataError: maps are missing, damaged, made with other annotations, or add up to nothing.
+        DataError: maps are missing, damaged, made with other annotations, not finite, or add up to nothing.
         UsageError: `layers` asks for single layers, and there is no store.
     """
     annotations = annotation_file(need_path(config, "data.annotations"), dataset, split)
@@ -137,12 +137,25 @@ def load_targets(
         chosen = parse_layers(layers, store.layers)
         maps = store.read(split, dataset, annotations=annotations, samples=samples, key=key, layers=chosen)
     else:
+        if not map_file(folder, dataset, split).exists():
+            raise DataError(
+                f"{folder} has no maps of {split}/{dataset}; record them with `fast3d extract --split {split} "
+                f"--dataset {dataset}`, or name their folder with --targets"
+            )
         if layers != "all":
             raise UsageError(f"--layers {layers} needs the maps of single layers: run `fast3d extract --split {split}`")
-        loaded = load_maps(folder, dataset, samples, key=key, objects=config.data.max_objects, split=split)
+        objects = config.data.max_objects
+        loaded = load_maps(folder, dataset, samples, key=key, objects=objects, split=split, what="--targets")
         maps = torch.stack([loaded[i] for i in range(samples)])
-    empty = (maps.sum(-1) <= 0).nonzero().flatten().tolist()
-    if empty or (maps < 0).any():
-        what = f"the map of sample {empty[0]} adds up to 0" if empty else "a map has numbers below 0"
-        raise DataError(f"{folder}: {split} {dataset}: {what}, so it is no attention; extract it again")
+    for wrong, what in (
+        (~maps.isfinite().all(-1), "holds NaN or infinity"),
+        ((maps < 0).any(-1), "has numbers below 0"),
+        (maps.sum(-1) <= 0, "adds up to 0"),
+    ):
+        if wrong.any():
+            sample = int(wrong.nonzero()[0])
+            raise DataError(
+                f"{folder}: {split} {dataset}: the map of sample {sample} {what}, so it is no attention; "
+                "extract it again"
+            )
     return maps

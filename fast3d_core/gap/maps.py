@@ -25,18 +25,21 @@ def load_maps(
     key: str = "a_map",
     objects: int = 100,
     split: str = "val",
+    what: str = "--maps",
 ) -> dict[int, Tensor]:
     """The maps of a dataset: sample index -> (objects,) float32.
 
     Extraction writes a list of {"index", "a_map", "a_map_ori"}, in any order; GAP writes {index: {"a_map"}}. Both are
     read by index. `samples` is the number of samples in the annotations; None takes as many as the file numbers.
+    `what` is what errors call the file.
 
     Raises:
         DataError: the file is missing or damaged, made for another dataset, lacks samples, or a map has the wrong
             length or is not finite.
     """
     path = map_file(folder, dataset, split)
-    content = load_torch(path, "--maps")
+    content = load_torch(path, what)
+    remedy = f"{'extract' if isinstance(content, list) else 'predict'} them again"
     maps: dict[int, Tensor] = {}
     entries = content.items() if isinstance(content, dict) else _listed(content, path)
     for index, entry in entries:
@@ -44,21 +47,19 @@ def load_maps(
             raise DataError(f"{path} is not an attention map file: entry {index!r} should be {{'a_map': ...}} by index")
         if key not in entry:
             raise DataError(f"{path} holds no {key!r} (it has {', '.join(map(str, entry))}); choose with --map-key")
-        maps[index] = _checked(entry[key], index, objects, path)
+        maps[index] = _checked(entry[key], index, objects, path, remedy)
     if not maps:
-        raise DataError(f"{path} holds no samples; predict them again")
+        raise DataError(f"{path} holds no samples; {remedy}")
     if samples is None:
         if gaps := [i for i in range(len(maps)) if i not in maps]:
-            raise DataError(f"{path} lacks sample {gaps[0]}; predict them again")
+            raise DataError(f"{path} lacks sample {gaps[0]}; {remedy}")
         return maps
     extra = [i for i in maps if not 0 <= i < samples]
     if extra:
         raise DataError(f"{path} is for another dataset: it has sample {max(extra)}, {dataset} has {samples} samples")
     missing = [i for i in range(samples) if i not in maps]
     if missing:
-        raise DataError(
-            f"{path} lacks {len(missing)} of {samples} samples, sample {missing[0]} first; predict them again"
-        )
+        raise DataError(f"{path} lacks {len(missing)} of {samples} samples, sample {missing[0]} first; {remedy}")
     return maps
 
 
@@ -98,11 +99,11 @@ def _listed(content: object, path: Path) -> list[tuple[object, object]]:
     return [(entry["index"], entry) for entry in content]
 
 
-def _checked(value: object, index: int, objects: int, path: Path) -> Tensor:
+def _checked(value: object, index: int, objects: int, path: Path, remedy: str) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != objects or value.is_complex():
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise DataError(f"{path}: the map of sample {index} should hold {objects} numbers, one an object, not {found}")
     scores = value.detach().reshape(objects).to(torch.float32)
     if not torch.isfinite(scores).all():
-        raise DataError(f"{path}: the map of sample {index} holds NaN or infinity; predict it again")
+        raise DataError(f"{path}: the map of sample {index} holds NaN or infinity; {remedy}")
     return scores
