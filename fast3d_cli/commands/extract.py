@@ -81,7 +81,10 @@ def extract_command(
     for column in table.columns[1:]:
         column.justify = "right"
     for summary in summaries:
-        speed, mass = f"{summary.samples_per_second:.1f}", f"{100 * summary.mass:.1f}%"
-        table.add_row(summary.part, str(summary.samples), speed, mass)
+        speed = "-" if summary.samples_per_second is None else f"{summary.samples_per_second:.1f}"
+        table.add_row(summary.part, str(summary.samples), speed, f"{100 * summary.mass:.1f}%")
     out.print(table)
+    samples = sum(summary.samples for summary in summaries)
+    if before := samples - sum(summary.computed for summary in summaries):
+        note(f"{before} of {samples} samples were extracted before, their time is not counted")
     note(f"written to {folder}" + (f", exported to {export}" if export else ""))

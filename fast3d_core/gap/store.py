@@ -14,6 +14,7 @@ and in its metadata, as JSON: `answers`, the texts that were appended (they may 
 import contextlib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -46,12 +47,12 @@ class PartInfo:
 
     Attributes:
         annotations: sha256 of the annotation file; samples: how many it holds.
-        extracted: the samples asked for, fewer under a `--limit`; of an interrupted extraction some are missing.
+        wanted: the samples asked for, fewer under a `--limit`; of an interrupted extraction some are missing.
     """
 
     annotations: str
     samples: int
-    extracted: int
+    wanted: int
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class TargetStore:
                 if type(settings[name]) is not int or not 1 <= settings[name] <= largest:
                     raise ValueError
             parts = {name: PartInfo(**part) for name, part in content["parts"].items()}
-            if not all(isinstance(p.annotations, str) and 0 < p.extracted <= p.samples for p in parts.values()):
+            if not all(isinstance(p.annotations, str) and 0 < p.wanted <= p.samples for p in parts.values()):
                 raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(f"{path} is damaged or no description of a store; run `fast3d extract --restart`") from None
@@ -169,10 +170,10 @@ class TargetStore:
                 f"{self.folder}: {split}/{dataset} was extracted with other annotations than {annotations}; "
                 f"run `fast3d extract {again} --restart` again, or choose another folder"
             )
-        if part.extracted < samples:
+        if part.wanted < samples:
             raise DataError(
-                f"{self.folder} lacks {samples - part.extracted} of {samples} samples of {split}/{dataset}: they were "
-                f"extracted with --limit {part.extracted}; run `fast3d extract {again}`"
+                f"{self.folder} lacks {samples - part.wanted} of {samples} samples of {split}/{dataset}: they were "
+                f"extracted with --limit {part.wanted}; run `fast3d extract {again}`"
             )
 
     def shards(self, split: str, dataset: str, samples: int, names: Iterable[str] | None = None) -> Iterator[Shard]:
@@ -244,7 +245,7 @@ class TargetStore:
             if name in known and known[name].annotations != part.annotations:
                 raise _refused(f"{folder} holds {name} extracted with other annotations")
             if name in known:
-                part = replace(part, extracted=max(part.extracted, known[name].extracted))
+                part = replace(part, wanted=max(part.wanted, known[name].wanted))
             known[name] = part
         store = cls(folder, settings, known)
         content = {"version": _VERSION, "settings": settings, "parts": {name: asdict(p) for name, p in known.items()}}
@@ -285,6 +286,10 @@ def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tup
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             answers, seconds = json.loads(metadata["answers"]), float(metadata["seconds"])
+            if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
+                raise ValueError("its answers are no list of texts")
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"it took {seconds} seconds")
             samples = len(answers)
             for name, (dtype, shape) in {"index": (torch.int64, ()), **shapes}.items():
                 found = file.get_slice(name)
@@ -294,7 +299,7 @@ def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tup
             maps = {name: file.get_tensor(name) for name in shapes}
         if not torch.equal(index, torch.arange(start, start + samples)):
             raise ValueError(f"its samples do not begin at {start}")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise DataError(f"{path} is damaged ({reason}); delete it and run `fast3d extract` again") from None
     return Shard(index, maps, answers, seconds)

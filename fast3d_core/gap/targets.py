@@ -6,7 +6,7 @@ averaged over rows, layers and heads.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,20 +62,22 @@ class Summary:
     """What was extracted of a part.
 
     Attributes:
-        seconds: computing time, added up over processes and sessions, without loading the model.
+        computed: how many of the samples this call extracted; the others were there before.
+        seconds: computing time of these, added up over processes, without loading the model.
         mass: mean share of a text row's attention that falls on the objects; mass_per_layer: in each layer.
     """
 
     part: str
     samples: int
+    computed: int
     seconds: float
     mass: float
     mass_per_layer: list[float]
 
     @property
-    def samples_per_second(self) -> float:
-        """Of one process."""
-        return self.samples / max(self.seconds, 1e-9)
+    def samples_per_second(self) -> float | None:
+        """Of one process; None where all samples were there before."""
+        return self.computed / max(self.seconds, 1e-9) if self.computed else None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -207,7 +209,9 @@ def extract(
             shard = _extract_shard(model, scenes, part, _shard_of(part, number, store), batch_size, progress)
             store.write(part.split, part.dataset, number, shard)
     state.wait_for_everyone()
-    return [_summary(store, part) for part in parts] if state.is_main_process else []
+    if not state.is_main_process:
+        return []
+    return [_summary(store, part, {number for one, number in pending if one is part}) for part in parts]
 
 
 def check_export(parts: Sequence[Part], folder: Path) -> None:
@@ -289,14 +293,20 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
     )
 
 
-def _summary(store: TargetStore, part: Part) -> Summary:
-    """Read back shard by shard. A shard may hold more samples than were asked for, by an earlier, larger extraction."""
-    seconds, samples = 0.0, 0
+def _summary(store: TargetStore, part: Part, computed: Collection[int]) -> Summary:
+    """Read back shard by shard, of which these were computed now.
+
+    A shard may hold more samples than were asked for, by an earlier, larger extraction.
+    """
+    seconds, new = 0.0, 0
     mass = torch.zeros(1 + store.layers, dtype=torch.float64)
-    for shard in store.shards(part.split, part.dataset, len(part.samples), ["a_map", "a_map_layers"]):
-        seconds += shard.seconds
-        samples += len(shard.index)
-        mass[0] += shard.maps["a_map"].sum(dtype=torch.float64)
-        mass[1:] += shard.maps["a_map_layers"].sum(dim=(0, 2), dtype=torch.float64)
-    means = (mass / samples).tolist()
-    return Summary(part.name, samples, seconds, means[0], means[1:])
+    shards = store.shards(part.split, part.dataset, len(part.samples), ["a_map", "a_map_layers"])
+    for number, shard in enumerate(shards):
+        wanted = len(_shard_of(part, number, store))
+        if number in computed:
+            seconds += shard.seconds
+            new += wanted
+        mass[0] += shard.maps["a_map"][:wanted].sum(dtype=torch.float64)
+        mass[1:] += shard.maps["a_map_layers"][:wanted].sum(dim=(0, 2), dtype=torch.float64)
+    means = (mass / len(part.samples)).tolist()
+    return Summary(part.name, len(part.samples), new, seconds, means[0], means[1:])

@@ -51,7 +51,13 @@ def test_everything_by_default(fast3d, tmp_path):
     assert all(store.has(split, dataset) for split in ("train", "val") for dataset in DATASETS)
     again = fast3d("extract")
     assert "loading the model" not in again.stderr
-    assert "val/scanqa" in again.stdout and "3" in again.stdout
+    assert ["val/scanqa", "3", "-"] in [line.split()[:3] for line in again.stdout.splitlines()]
+    assert "30 of 30 samples were extracted before" in again.stderr
+    (tmp_path / DEFAULT / "val_scanqa-00000.safetensors").unlink()
+    parts = json.loads(fast3d("extract", "--split", "val", "--limit", "2", "--json").stdout)["parts"]
+    assert {name: (part["samples"], part["computed"]) for name, part in parts.items()} == {
+        f"val/{dataset}": (2, 2 if dataset == "scanqa" else 0) for dataset in DATASETS
+    }
 
 
 def test_export_is_the_published_form(fast3d, tmp_path, files):

@@ -74,7 +74,7 @@ def test_what_is_written_is_read(filled):
         (lambda f: f.annotations.unlink(), "cannot be read"),
         (lambda f: f.store.shard_path(*PART, 1).unlink(), "was interrupted"),
         (lambda f: f.store.write(*PART, 2, shard(8, 9)), "was interrupted"),
-        (lambda f: f.edit(lambda c: c["parts"]["val/scanqa"].update(extracted=6)), "lacks 4 of 10 samples"),
+        (lambda f: f.edit(lambda c: c["parts"]["val/scanqa"].update(wanted=6)), "lacks 4 of 10 samples"),
         (lambda f: f.edit(lambda c: c["parts"].clear()), "run `fast3d extract --split val --dataset scanqa`"),
         (lambda f: f.edit(lambda c: c.update(version=2)), "of version 2"),
         (lambda f: f.edit(lambda c: c["settings"].update(layers=10**9)), "damaged"),
@@ -107,6 +107,19 @@ def test_a_cut_shard_is_named_at_any_length(filled):
             filled.read()
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [{"answers": "[" * 100_000}, {"answers": "[1, 2]"}, {"answers": '"ab"'}, {"seconds": "nan"}, {"seconds": "inf"}],
+)
+def test_a_shard_with_other_metadata_is_damaged(filled, metadata):
+    path = filled.store.shard_path(*PART, 2)
+    tensors = {"index": torch.arange(8, 10), **maps(8, 10)}
+    save_file(tensors, path, {"answers": '["a", "b"]', "seconds": "1", **metadata})
+    assert not filled.store.is_done(*PART, 2, 2)
+    with pytest.raises(DataError, match="val_scanqa-00002.safetensors is damaged"):
+        filled.read()
+
+
 def test_a_shard_of_other_samples_is_damaged(filled):
     filled.store.write(*PART, 1, shard(5, 9))
     with pytest.raises(DataError, match="do not begin at 4"):
@@ -131,8 +144,8 @@ def test_the_same_settings_continue(filled):
     more = {"val/sqa3d": PartInfo(file_hash(other), 3, 2), "val/scanqa": PartInfo(filled.info.annotations, SAMPLES, 1)}
     store = TargetStore.create(filled.folder, json.loads(json.dumps(SETTINGS)), more)
     assert files(filled.folder) == before
-    assert store.parts["val/scanqa"].extracted == SAMPLES  # a smaller --limit takes nothing away
-    assert store.parts["val/sqa3d"].extracted == 2
+    assert store.parts["val/scanqa"].wanted == SAMPLES  # a smaller --limit takes nothing away
+    assert store.parts["val/sqa3d"].wanted == 2
     assert filled.read().shape == (SAMPLES, OBJECTS)
 
 
