@@ -57,7 +57,8 @@ def predict_command(
         return  # it takes one process a few minutes
     from fast3d_core.config import output_path
     from fast3d_core.devices import pick_device
-    from fast3d_core.gap.prediction import check_folder, predict_maps
+    from fast3d_core.gap.ledger import check_folder
+    from fast3d_core.gap.prediction import predict_maps
 
     folder = maps or output_path(settings, "maps.predicted")
     splits = ("train", "val") if split == "all" else (split,)

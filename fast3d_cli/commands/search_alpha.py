@@ -93,11 +93,11 @@ def search_alpha(
 def found_alpha(config: "Config", datasets: Sequence[str], maps: Path | None, map_key: str) -> "Alpha | None":
     """The alpha that `fast3d search-alpha` left in the runs folder, or None where there is none.
 
-    `datasets` are those to evaluate, `maps` the folder of their maps; None where maps are not read from files, and
-    nothing can be compared with what the alpha was found on.
+    `datasets` are those to evaluate, `maps` the folder of their maps; None where `gap.checkpoint` predicts them during
+    the run.
 
     Raises:
-        DataError: the file is damaged, lacks a dataset, or was made from other maps.
+        DataError: the file is damaged, lacks a dataset, or was made from other maps or those of another network.
     """
     path = config.runs / ALPHA_FILE
     if not path.exists():
@@ -112,7 +112,7 @@ def found_alpha(config: "Config", datasets: Sequence[str], maps: Path | None, ma
             f"the alpha in {path} was found without {', '.join(missing)}; "
             "run `fast3d search-alpha` for all datasets that you evaluate, or give --alpha"
         )
-    if maps is not None and (problem := _other_maps(content, maps, map_key)):
+    if problem := _other_network(content, config) if maps is None else _other_maps(content, maps, map_key):
         raise DataError(
             f"the alpha in {path} does not fit: {problem}; run `fast3d search-alpha` again, or give --alpha"
         )
@@ -150,11 +150,15 @@ def _write(
 ) -> None:
     from fast3d_core.data.files import write_json
     from fast3d_core.data.settings import fingerprint
+    from fast3d_core.gap.ledger import checkpoint_of
     from fast3d_core.gap.maps import map_file
 
     path = config.runs / ALPHA_FILE
+    networks = {checkpoint_of(folder, "val", name) for name in found.datasets}
+    network = networks.pop() if len(networks) == 1 else None
     maps = {name: fingerprint(map_file(folder, name)) for name in found.datasets}
     about = {"target": target, "tolerance": tolerance, "ratio": found.ratio, "map_key": key, "maps": maps}
+    about["checkpoint"] = network  # that predicted them, by which maps predicted during a run are told to be the same
     write_json(path, {"alpha": alpha, **about})
     note(f"written to {path}; `fast3d eval --method sap` takes it from there")
 
@@ -177,6 +181,21 @@ def _damage(content: Any) -> str | None:
         return "alphas and maps are not of the same datasets"
     if not isinstance(content.get("map_key"), str):
         return "it does not tell the map key"
+    if not isinstance(content.get("checkpoint"), str | None):
+        return "it does not tell the network that predicted the maps"
+    return None
+
+
+def _other_network(content: dict[str, Any], config: "Config") -> str | None:
+    """Why maps predicted during a run are not those that the alpha was found on."""
+    from fast3d_core.config import need_path
+    from fast3d_core.data.settings import fingerprint
+
+    checkpoint = need_path(config, "gap.checkpoint")
+    if content.get("checkpoint") is None:
+        note(f"it is not known whether alpha was found on maps by {checkpoint}; it is taken as it is")
+    elif content["checkpoint"] != fingerprint(checkpoint, whole=True):
+        return f"it was found on maps of another network than {checkpoint}"
     return None
 
 

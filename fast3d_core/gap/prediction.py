@@ -19,18 +19,18 @@ from fast3d_core.data.annotations import (
     load_samples,
     locations_file,
 )
-from fast3d_core.data.files import load_json, write_json
+from fast3d_core.data.files import write_json
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.devices import is_out_of_memory
-from fast3d_core.errors import DataError, UsageError
+from fast3d_core.errors import DataError
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, gap_inputs
+from fast3d_core.gap.ledger import PREDICTED_FILE, check_folder, is_ours, read_ledger
 from fast3d_core.gap.maps import load_maps, map_file, save_predicted
 from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.text import QuestionTokenizer, encoder_fingerprint
 from fast3d_core.progress import Progress
 
-PREDICTED_FILE = "predicted.json"
 _RUN = "predict"
 
 
@@ -117,7 +117,7 @@ def predict_maps(
     datasets = list(dict.fromkeys(datasets))
     samples = {dataset: load_samples(annotations, dataset, split) for dataset in datasets}
     sources = _sources(config, annotations, split, datasets)
-    known = _known(folder, restart=restart)
+    known = read_ledger(folder, damaged_ok=restart)
     todo = [d for d in datasets if restart or not _is_done(known.get(f"{split}/{d}"), sources[d], folder, split, d)]
     if todo:
         progress.loading()
@@ -152,32 +152,9 @@ def predict_maps(
     return predictions
 
 
-def check_folder(folder: Path, parts: Sequence[tuple[str, str]]) -> None:
-    """Raises `UsageError` if the map file of a (split, dataset) is there and is not what `predict_maps` left there."""
-    known = _known(folder)
-    for split, dataset in parts:
-        path = map_file(folder, dataset, split)
-        if path.exists() and not _is_ours(known.get(f"{split}/{dataset}"), path):
-            raise UsageError(
-                f"{folder} holds maps that fast3d did not write ({path.name}); "
-                "give --maps DIR, or --restart to replace them"
-            )
-
-
-def checkpoint_of(folder: Path, split: str, dataset: str) -> str | None:
-    """The fingerprint of the network that predicted a dataset's maps; None if these are not ours."""
-    entry = _known(folder).get(f"{split}/{dataset}")
-    found = entry.get("checkpoint") if isinstance(entry, dict) else None
-    return found if isinstance(found, str) and _is_ours(entry, map_file(folder, dataset, split)) else None
-
-
-def _is_ours(entry: Any, path: Path) -> bool:
-    return isinstance(entry, dict) and path.is_file() and entry.get("map") == fingerprint(path, whole=True)
-
-
 def _is_done(entry: Any, sources: dict[str, Any], folder: Path, split: str, dataset: str) -> bool:
     same = isinstance(entry, dict) and {key: entry[key] for key in entry if key != "map"} == sources
-    return same and _is_ours(entry, map_file(folder, dataset, split))
+    return same and is_ours(entry, map_file(folder, dataset, split))
 
 
 def _out_of_memory(device: torch.device, batch_size: int) -> str:
@@ -203,19 +180,3 @@ def _sources(config: Config, annotations: Path, split: str, datasets: Sequence[s
         dataset: {**sources, "annotations": fingerprint(annotation_file(annotations, dataset, split))}
         for dataset in datasets
     }
-
-
-def _known(folder: Path, *, restart: bool = False) -> dict[str, Any]:
-    """What was predicted into the folder: "split/dataset" -> `_sources` and, as "map", the file's fingerprint."""
-    path = folder / PREDICTED_FILE
-    if not path.exists():
-        return {}
-    try:
-        content = load_json(path, "maps.predicted")
-        if not isinstance(content, dict):
-            raise DataError(f"{path} is damaged; predict again with --restart")
-    except DataError:
-        if not restart:
-            raise
-        return {}
-    return content

@@ -111,6 +111,22 @@ def test_live_maps_give_the_answers_of_maps_from_files(fast3d, tmp_path):
         assert "checkpoint_spatial.pth" in results[1]["settings"]["files"]
 
 
+def test_an_alpha_of_another_network_is_refused(fast3d, tmp_path):
+    search = ["search-alpha", "--maps", "maps", "--dataset", "scanqa"]
+    live = ["eval", "-m", "sap", "--gap", "live", "--dataset", "scanqa", "--no-meteor", "--dry-run"]
+    fast3d("predict", "--dataset", "scanqa", "--maps", "maps")
+    fast3d(*search)
+    assert "not known" not in fast3d(*live).stderr
+    content = torch.load(SHIPPED / "gap" / "checkpoint_spatial.pth", weights_only=True)
+    content["model_state_dict"]["out_head_attn.4.weight"] *= 2
+    torch.save(content, tmp_path / "other.pth")
+    done = fast3d(*live, "--set", "gap.checkpoint=other.pth", check=False)
+    assert done.returncode == 1 and "maps of another network" in done.stderr
+    (tmp_path / "maps" / "predicted.json").unlink()
+    fast3d(*search)
+    assert "it is not known whether alpha was found on maps by" in fast3d(*live).stderr
+
+
 def test_a_live_run_continues_and_is_read_back(fast3d, tmp_path):
     arguments = ["eval", "-m", "sap", "--alpha", "0.5", "--no-meteor", "--gap", "live", "--set", "eval.batch_size=2"]
     fast3d(*arguments)

@@ -67,6 +67,7 @@ def test_search_writes_what_it_found(fast3d, tmp_path):
         "ratio": found["ratio"],
         "map_key": "a_map",
         "maps": {name: fingerprint(MAPS / f"infer_attn_maps_val_{name}.pt") for name in DATASETS},
+        "checkpoint": None,
     }
     again = fast3d("search-alpha", "--maps", MAPS, "--alpha", found["alpha"], "--json")
     assert json.loads(again.stdout) == found

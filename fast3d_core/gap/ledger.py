@@ -1,0 +1,55 @@
+"""Which map files `fast3d predict` left in a folder, and what they depend on: only these may it replace."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fast3d_core.data.files import load_json
+from fast3d_core.data.settings import fingerprint
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.gap.maps import map_file
+
+PREDICTED_FILE = "predicted.json"
+
+
+def read_ledger(folder: Path, *, damaged_ok: bool = False) -> dict[str, Any]:
+    """What was predicted into the folder: "split/dataset" -> what it depends on and, as "map", the file's fingerprint.
+
+    Raises `DataError` when it is damaged, unless that is `damaged_ok`: then nothing in the folder counts as ours.
+    """
+    path = folder / PREDICTED_FILE
+    if not path.exists():
+        return {}
+    try:
+        content = load_json(path, "maps.predicted")
+        if not isinstance(content, dict):
+            raise DataError(f"{path} is damaged; predict again with --restart")
+    except DataError:
+        if not damaged_ok:
+            raise
+        return {}
+    return content
+
+
+def check_folder(folder: Path, parts: Sequence[tuple[str, str]]) -> None:
+    """Raises `UsageError` if the map file of a (split, dataset) is there and is not what `predict_maps` left there."""
+    known = read_ledger(folder)
+    for split, dataset in parts:
+        path = map_file(folder, dataset, split)
+        if path.exists() and not is_ours(known.get(f"{split}/{dataset}"), path):
+            raise UsageError(
+                f"{folder} holds maps that fast3d did not write ({path.name}); "
+                "give --maps DIR, or --restart to replace them"
+            )
+
+
+def checkpoint_of(folder: Path, split: str, dataset: str) -> str | None:
+    """The fingerprint of the network that predicted a dataset's maps; None if these are not ours."""
+    entry = read_ledger(folder, damaged_ok=True).get(f"{split}/{dataset}")
+    found = entry.get("checkpoint") if isinstance(entry, dict) else None
+    return found if isinstance(found, str) and is_ours(entry, map_file(folder, dataset, split)) else None
+
+
+def is_ours(entry: Any, path: Path) -> bool:
+    """Whether the map file at `path` is the one that an entry of the ledger is about."""
+    return isinstance(entry, dict) and path.is_file() and entry.get("map") == fingerprint(path, whole=True)
