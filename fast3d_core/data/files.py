@@ -73,11 +73,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # not every file system has modes
+            temporary.chmod(0o666 & ~_umask())  # safetensors leaves 0600, whoever may read the folder
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # there is no way to ask but to set it
+    os.umask(mask)
+    return mask
 
 
 @contextlib.contextmanager
