@@ -61,5 +61,6 @@ def load(path: Path | None, overrides: list[str] | None) -> "Config":
 
     config = load_config(path, overrides or ())
     if config.embedded:
-        note("no config given: using the embedded demo, a tiny Chat-Scene with RANDOM weights (its answers are noise)")
+        given = "no config given: " if path is None else ""
+        note(f"{given}using the embedded demo, a tiny Chat-Scene with RANDOM weights (its answers are noise)")
     return config

@@ -62,7 +62,7 @@ def test_json_is_all_that_stdout_gets(fast3d):
     done = fast3d("eval", "-m", "vanilla", *LIMITED, "--json")
     result = json.loads(done.stdout)
     assert result["samples"] == {"scanrefer": 1}
-    assert "using the embedded demo" in done.stderr
+    assert "no config given: using the embedded demo" in done.stderr
 
 
 def test_a_killed_run_continues(fast3d, tmp_path, files):
