@@ -180,7 +180,8 @@ def _results_table(results: "list[Result]") -> Table:
     from fast3d_core.metrics import HEADLINES
 
     # Narrow headers, so that run names stay whole at 80 columns.
-    breaks = {" ": "\n", "Multi3DRefer": "Multi3D-\nRefer", "BLEU-4@": "BLEU-4\n@"}
+    breaks = {" ": "\n", "Multi3DRefer": "Multi-\n3DRefer", "ScanRefer": "Scan-\nRefer", "Scan2Cap": "Scan2-\nCap"}
+    breaks |= {"BLEU-4@": "BLEU-4\n@"}
     labels = [HEADLINES[dataset].label for dataset in results[0].headline]
     for long, broken in breaks.items():
         labels = [label.replace(long, broken) for label in labels]

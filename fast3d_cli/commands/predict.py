@@ -117,10 +117,20 @@ def _plain(prediction: "Prediction", quality: "MapQuality | None") -> dict[str, 
 
 
 def _table(predictions: "list[Prediction]", qualities: "list[MapQuality | None]") -> Table:
-    columns = ("KL", "F1 of the top\n5/10/20", "rank\ncorr.", "mass kept, %\n5/10/20", "at best, %", "samples\nper s")
+    # Narrow headers, so that all stays whole at 80 columns.
+    columns = (
+        "KL",
+        "F1 of\nthe top\n5/10/20",
+        "rank\ncorr.",
+        "mass\nkept, %\n5/10/20",
+        "at\nbest, %",
+        "samples\nper s",
+    )
     table = Table("maps", *columns, box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.no_wrap = True
     for column in table.columns[1:]:
-        column.justify, column.no_wrap = "right", True
+        column.justify = "right"
     for prediction, quality in zip(predictions, qualities, strict=True):
         speed = f"{len(prediction.logits) / prediction.seconds:.1f}" if prediction.seconds else "-"
         cells = ["-"] * 5

@@ -32,8 +32,8 @@ class Estimate:
         samples: dataset -> number of samples.
         layer: K; kept_tokens: visual tokens kept from there on; ratio: layer-averaged percentage pruned, mean.
         memory_bytes: weights, caches and activations of a full batch.
-        seconds: prefill and `max_new_tokens` decode steps of every batch at the measured rates; most answers are
-            shorter, and launching from Python is not counted.
+        seconds: prefill and `max_new_tokens` decode steps of every batch at the measured rates, and GAP where it
+            predicts during the run; most answers are shorter, and launching from Python is not counted.
     """
 
     run: str
@@ -74,6 +74,8 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Es
                 steps=generation.max_new_tokens,
                 element_bytes=element_bytes,
             )
+            if job.live:
+                seconds += questions.live_maps.flops(sample) / rates.flops
             prefill, decode = prefill + spent.prefill_flops, decode + spent.decode_flops
             cached += spent.kv_bytes
         steps = generation.max_new_tokens - 1

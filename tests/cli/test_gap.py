@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fast3d_core.config import DATASETS, EMBEDDED
+from fast3d_core.evaluation import estimate
 from fast3d_core.gap.maps import load_maps
 from tests.cli.test_eval import comparable, predictions, recorded
 
@@ -214,3 +215,32 @@ def test_targets_of_other_annotations_are_refused(fast3d, tmp_path, files):
     path.write_text(json.dumps(records))
     done = fast3d("train-gap", *config, *SMALL, check=False)
     assert done.returncode == 1 and "run `fast3d extract" in done.stderr
+
+
+def test_tables_stay_whole_at_80_columns(fast3d, monkeypatch):
+    monkeypatch.setattr("fast3d_cli.console.out.width", 80)
+    shown = fast3d("predict", "--dataset", "multi3dref", "--split", "all").stdout
+    assert "train multi3dref " in shown and max(map(len, shown.splitlines())) <= 80
+    shown = fast3d("eval", "-m", "sap", "--alpha", "0.21", "--gap", "live", "--limit", "1", "--no-meteor").stdout
+    assert "sap-alpha0.21-live " in shown and max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_dry_run_counts_live_maps(fast3d, monkeypatch):
+    rates = estimate.Rates(torch.device("cpu"), 1e9, 1e30)  # arithmetic alone counts
+    monkeypatch.setattr(estimate, "measure", lambda *_: rates)
+    dry = ["eval", "-m", "sap", "--alpha", "0.21", "--dataset", "scanqa", "--dry-run", "--json"]
+    seconds = [json.loads(fast3d(*dry, *more).stdout)["seconds"] for more in ([], ["--gap", "live"])]
+    assert seconds[1] - seconds[0] > 3 * 1e7 / 1e9
+
+
+def test_the_embedded_demo_by_its_name(fast3d):
+    done = fast3d("predict", "--dataset", "scanqa", "-c", EMBEDDED)
+    assert "using the embedded demo" in done.stderr and "no config given" not in done.stderr
+
+
+def test_files_are_as_readable_as_others(fast3d, tmp_path):
+    fast3d("extract", "--dataset", "scanqa")
+    fast3d("train-gap", "--dataset", "scanqa", "--epochs", "1", *SMALL)
+    (tmp_path / "other").touch()
+    modes = {path.stat().st_mode for path in tmp_path.rglob("*.safetensors")}
+    assert modes == {(tmp_path / "other").stat().st_mode}
