@@ -10,6 +10,7 @@ in the same process as what they are compared with. Figures go to docs/performan
 """
 
 import argparse
+import itertools
 import json
 import random
 import struct
@@ -219,31 +220,36 @@ def time_training(
         entries = [{"index": i, "a_map": one, "a_map_ori": one} for i, one in enumerate(maps)]
         torch.save(entries, targets / f"infer_attn_maps_{split}_scanrefer.pt")
     figures = []
-    for batch_size in batch_sizes:
+    device = pick_device(config.model.device)
+    accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False)
+    ways = (False, True) if device.type == "cuda" else (False,)
+    for batch_size, graphs in itertools.product(batch_sizes, ways):
         options = TrainingOptions(batch_size=batch_size, precision=precision)
-        device = pick_device(config.model.device)
-        accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False)
         run = TrainingRun(
             config, options, targets, folder / "none", ["scanrefer"], ["scanrefer"], _Silent(), accelerator
         )
         run.prepare(resume=False, restart=False)
+        if not graphs:
+            run._graphs = None
 
         def loop(count: int = steps, run: TrainingRun = run) -> None:
             for _ in range(count):
                 run._step()
                 run.step += 1
 
-        loop(20 if device.type == "cuda" else 2)
+        loop(60 if device.type == "cuda" else 2)  # until the steps of every width are captured
         seconds = _time(loop, device, warm=False)
         figures.append(
             {
                 "batch_size": batch_size,
+                "cuda_graphs": graphs,
                 "samples_per_second": steps * batch_size / seconds,
                 "ms_per_step": 1000 * seconds / steps,
                 "idle_share": _idle_share(loop) if device.type == "cuda" else None,
                 "parameters": sum(p.numel() for p in run.network.parameters()),
             }
         )
+        del run
     return figures
 
 

@@ -65,11 +65,8 @@ class TrainingView:
     def validated(self, step: int, epoch: int, quality: "Mapping[str, MapQuality]", best: bool) -> None:
         self._quality = quality_table(quality, f"after epoch {epoch}" + (", the best so far" if best else ""))
         if not self._shown:
-            scores = "  ".join(
-                f"{dataset} KL {one.kl:.3f} F1 {'/'.join(f'{100 * f:.0f}' for f in one.f1.values())}"
-                for dataset, one in quality.items()
-            )
-            note(f"epoch {epoch}: loss {self._loss:.4f}; {scores}{'; best so far' if best else ''}")
+            scores = ", ".join(f"{dataset} {100 * one.f1[min(one.f1)]:.0f}" for dataset, one in quality.items())
+            note(f"epoch {epoch}: loss {self._loss:.4f}, top-5 F1 {scores}{'; best so far' if best else ''}")
 
 
 def quality_table(quality: "Mapping[str, MapQuality]", title: str | None = None) -> Table:

@@ -2,17 +2,23 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, check_map_key, load
+from fast3d_cli.options import (
+    ConfigOption,
+    DatasetOption,
+    JsonOption,
+    SetOption,
+    check_datasets,
+    check_map_key,
+    load,
+    note_text_encoder,
+)
 from fast3d_cli.training_view import TrainingView, quality_table
 from fast3d_core.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 _DATA, _NETWORK, _RUN = "Data", "Network", "Run"  # panels of --help
 
@@ -75,7 +81,7 @@ def train_gap(
     ] = None,
     tensorboard: Annotated[
         bool,
-        typer.Option("--tensorboard", help='Also log for TensorBoard (pip install "fast3d[tensorboard]").',
+        typer.Option("--tensorboard", help="Also log for TensorBoard; needs the extra of that name.",
                      rich_help_panel=_RUN),
     ] = False,
     config: ConfigOption = None,
@@ -96,22 +102,26 @@ def train_gap(
     if tensorboard:
         _need_tensorboard()
     from fast3d_core.config import output_path
-    from fast3d_core.gap.training import TrainingOptions, export_best, train
+    from fast3d_core.gap.training import LAST_FILE, TrainingOptions, export_best, train
 
     options = TrainingOptions(
         epochs, batch_size, lr, text_lr, precision, map_key, layers,  # type: ignore[arg-type]  # it checks precision
         spatial=not no_spatial, freeze_text=freeze_text, dropout=dropout, seed=seed, save_every=save_every,
     )  # fmt: skip
     folder = out_ or output_path(settings, "gap.checkpoint").parent
-    datasets = dataset or settings.data.datasets
+    datasets = list(dict.fromkeys(dataset or settings.data.datasets))
+    validated = list(dict.fromkeys(val_dataset or datasets))
+    note_text_encoder(settings)
     try:
         with TrainingView() as view:
             trained = train(
-                settings, options, targets or settings.maps.targets, folder, datasets, val_dataset or datasets, view,
+                settings, options, targets or settings.maps.targets, folder, datasets, validated, view,
                 resume=resume, restart=restart, tensorboard=tensorboard,
             )  # fmt: skip
     except KeyboardInterrupt:
-        note("interrupted; the same command with --resume continues from the last checkpoint")
+        kept = (folder / LAST_FILE).exists()
+        how = "--resume continues from the last checkpoint" if kept else "no checkpoint was written yet"
+        note(f"interrupted; {how} (there is one an epoch, and one every {save_every} steps)")
         raise typer.Exit(130) from None
     if trained is None:
         return  # not the first of several processes
@@ -119,10 +129,12 @@ def train_gap(
         export_best(trained.best, export)
     if json:
         quality = {dataset: asdict(quality) for dataset, quality in trained.quality.items()}
-        print_json({"best": str(trained.best), "steps": trained.steps, "score": trained.score, "quality": quality})
+        best = {"best": str(trained.best), "best_epoch": trained.best_epoch, "score": trained.score}
+        print_json({**best, "epochs": trained.epochs, "steps": trained.steps, "quality": quality})
         return
-    out.print(quality_table(trained.quality))
-    note(f"best weights: {trained.best} (top-5 F1 {100 * trained.score:.1f})")
+    out.print(quality_table(trained.quality, f"after epoch {trained.epochs}, the last"))
+    subject = "ScanRefer" if "scanrefer" in trained.quality else "mean"
+    note(f"best weights, of epoch {trained.best_epoch} ({subject} top-5 F1 {100 * trained.score:.1f}): {trained.best}")
     if trained.best != settings.gap.checkpoint:
         note(f"`fast3d predict` takes them with --set gap.checkpoint={trained.best}")
 

@@ -65,9 +65,10 @@ class Recipe:
     as_extracted: float = 0.25
     seed: int = 0
 
-    def lr_at(self, step: int) -> float:
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
+    def lr_at(self, step: int, began: int = 0) -> float:
+        """Of a step, where AdamW's moments began to be gathered at step `began`."""
+        if step - began < self.warmup:
+            return self.lr * (step - began + 1) / self.warmup
         done = (step - self.decay_from) / max(self.steps - self.decay_from, 1)
         return self.lr * (1 - 0.99 * min(max(done, 0.0), 1.0))
 
@@ -184,7 +185,7 @@ class Trainer:
         groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": flat, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=device.type == "cuda")
         self.forward: Any = torch.compile(self.model) if device.type == "cuda" else self.model
-        self.step = 0
+        self.step = self.began = 0
 
     def pack(self, drawn: dict[str, Tensor]) -> Packed:
         """The batch on the device; features are mixed and made noisy here."""
@@ -201,7 +202,7 @@ class Trainer:
         """One step; the answers' loss, on the device."""
         torch.manual_seed(seed_of(self.recipe.seed, self.step))  # of the features' noise
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(self.step)
+            group["lr"] = self.recipe.lr_at(self.step, self.began)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss, seen = self.forward(self.pack(drawn))
             read = self.readers(seen, drawn["labels"].to(self.device, non_blocking=True))
@@ -224,28 +225,34 @@ class Trainer:
         return {name: float(whole[tasks == i].float().mean()) for i, name in enumerate(DATASETS)}
 
     def save(self, folder: Path) -> None:
-        """Weights and moments in bf16, in files of at most 15 MB, and the step."""
+        """Weights and second moments in bf16, in files of at most 15 MB, and the step.
+
+        The first moments are left out: they forget within some ten steps.
+        """
         tensors = {f"weight.{name}": p.detach() for name, p in self.named.items()}
         for name, parameter in self.named.items():
             state = self.optimizer.state[parameter]
             # The second moment's root: its range fits bf16 better, and it is what the step divides by.
-            tensors |= {f"first.{name}": state["exp_avg"], f"second.{name}": state["exp_avg_sq"].sqrt()}
+            tensors[f"second.{name}"] = state["exp_avg_sq"].sqrt()
         for i, part in enumerate(_parts({n: t.to(torch.bfloat16).cpu().contiguous() for n, t in tensors.items()})):
             with atomic_path(folder / f"training-{i:02}.safetensors") as temporary:
                 save_file(part, temporary)
         write_json(folder / "training.json", {"step": self.step, "recipe": asdict(self.recipe)})
 
     def load(self, folder: Path) -> None:
-        """Continues where `save` left off."""
+        """Continues where `save` left off; without moments beside the weights, AdamW warms up anew."""
         tensors: dict[str, Tensor] = {}
         for path in sorted(folder.glob("training-*.safetensors")):
             tensors |= load_file(path)
         self.step = json.loads((folder / "training.json").read_text())["step"]
         for name, parameter in self.named.items():
             parameter.data.copy_(tensors[f"weight.{name}"])
+            if f"second.{name}" not in tensors:
+                self.began = self.step
+                continue
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(self.step), device=self.device if self.device.type == "cuda" else None),
-                "exp_avg": tensors[f"first.{name}"].float().to(self.device),
+                "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": tensors[f"second.{name}"].float().square().to(self.device),
             }
 

@@ -68,9 +68,15 @@ class GapInputs:
 
     def batch(self, rows: Tensor) -> GapBatch:
         """The samples of these positions, (samples,) int64 on the CPU."""
+        return self.at(rows.to(self._ids.device, non_blocking=True), self.width(rows))
+
+    def width(self, rows: Tensor) -> int:
+        """Tokens that the questions of a batch are padded to; `rows` on the CPU, as nothing may wait for the device."""
         width = -(-int(self._lengths[rows].max()) // _TOKENS_MULTIPLE) * _TOKENS_MULTIPLE
-        width = min(width, self._ids.shape[1])
-        rows = rows.to(self._ids.device, non_blocking=True)
+        return min(width, self._ids.shape[1])
+
+    def at(self, rows: Tensor, width: int) -> GapBatch:
+        """The samples of these positions, (samples,) int64 on the device; their questions are at most `width` long."""
         scene = self._scene[rows]
         mask = torch.arange(width, device=self._ids.device) < self._device_lengths[rows, None]
         return GapBatch(self._features[scene], self._locations[scene], self._ids[rows, :width].long(), mask.long())

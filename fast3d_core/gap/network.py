@@ -76,7 +76,9 @@ class GapNetwork(nn.Module):
             locations: (samples, objects, 6) box centres and sizes in metres; zeros where a slot has no box.
             ids, mask: (samples, tokens) RoBERTa token ids, and 1 where there is a token.
         """
-        text = self.text_projector(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
+        # Of a mask with two dimensions transformers asks whether it is all ones, and the host waits for the answer.
+        seen = (mask != 0)[:, None, None].expand(-1, 1, ids.shape[1], -1)
+        text = self.text_projector(self.text_encoder(input_ids=ids, attention_mask=seen).last_hidden_state)
         objects = self.obj_feat_projector(features) + self.obj_id_embedding.weight
         return self.out_head_attn(self.mm_encoder(objects, locations, text, mask)).squeeze(-1)
 

@@ -3,7 +3,7 @@
 A step depends on nothing but the options and its number: the order of an epoch is drawn from (seed, epoch), dropout
 from (seed, step, process), the learning rate is a function of the step. So the last checkpoint holds the weights,
 AdamW's moments and the step, which stands for the states of random generators and scheduler; a run continued from it
-computes the very steps that an uninterrupted one computes.
+computes the very steps that an uninterrupted one computes (on a GPU, up to the order in which it adds).
 """
 
 import json
@@ -16,21 +16,23 @@ from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_samples, locations_file
 from fast3d_core.data.files import atomic_write
-from fast3d_core.data.settings import differences, digest, fingerprint, llm_files
+from fast3d_core.data.settings import differences, digest, fingerprint
 from fast3d_core.devices import is_out_of_memory, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published, write_tensors
+from fast3d_core.gap.graphs import StepGraphs
 from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss
 from fast3d_core.gap.prediction import predict
 from fast3d_core.gap.quality import MapQuality, map_quality
-from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
+from fast3d_core.gap.text import QuestionTokenizer, encoder_fingerprint, load_text_encoder
 
 BEST_FILE, LAST_FILE, LOG_FILE = "checkpoint_best.safetensors", "checkpoint_last.safetensors", "log.jsonl"
 
@@ -75,8 +77,8 @@ class TrainingOptions:
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
         for name in ("lr", "text_lr"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {getattr(self, name):g}")
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"--{name.replace('_', '-')} must lie in (0, 1], not {getattr(self, name):g}")
         if self.precision not in ("fp32", "bf16"):
             raise UsageError(f"--precision must be fp32 or bf16, not {self.precision!r}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -104,13 +106,16 @@ class Trained:
     """What a training run leaves.
 
     Attributes:
-        best: file of the best weights; score: their top-5 F1 (of ScanRefer if it is validated on, else the mean).
-        quality: dataset -> agreement on the validation set after the last epoch.
+        best: file of the best weights; best_epoch: when they were; score: their top-5 F1 (of ScanRefer if it is
+            validated on, else the mean).
+        epochs: that were made; quality: dataset -> agreement on the validation set after the last one.
     """
 
     best: Path
     last: Path
     steps: int
+    epochs: int
+    best_epoch: int
     score: float
     quality: dict[str, MapQuality]
 
@@ -154,6 +159,9 @@ def train(
     accelerator = Accelerator(
         cpu=on_cpu,
         device_placement=False,  # config.model.device decides
+        # Not what a launcher's own config says: the options do, and a resumed run depends on nothing else.
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with="tensorboard" if tensorboard else None,
         project_dir=str(folder) if tensorboard else None,
     )
@@ -175,7 +183,8 @@ def train(
         accelerator.end_training()
     if not accelerator.is_main_process:
         return None
-    return Trained(folder / BEST_FILE, folder / LAST_FILE, run.steps, run.best, run.quality)
+    best_epoch = run.best_step // run.epoch_steps
+    return Trained(folder / BEST_FILE, folder / LAST_FILE, run.steps, options.epochs, best_epoch, run.best, run.quality)
 
 
 def export_best(best: Path, path: Path) -> None:
@@ -210,7 +219,7 @@ class TrainingRun:
             for part in wanted
         }
         scenes = Scenes(annotations, config.data.max_objects)
-        torch.manual_seed(options.seed)  # of the initial weights
+        torch.manual_seed(seed_of(options.seed))  # of the initial weights
         self.network = _new_network(config, options, scenes)
         tokenizer = QuestionTokenizer(config.gap.text_encoder)
 
@@ -220,11 +229,15 @@ class TrainingRun:
             return _Part(inputs, torch.cat([maps[split, name] for name in names]).to(self.device))
 
         self.data = part("train", datasets)
-        self.val = {dataset: part("val", [dataset]) for dataset in val_datasets}
+        self.val = part("val", val_datasets)
+        self.val_rows: dict[str, range] = {}
+        first = 0
+        for name in val_datasets:
+            self.val_rows[name] = range(first, first := first + len(samples["val", name]))
         self.batch = options.batch_size * self.processes
         self.epoch_steps = math.ceil(len(self.data) / self.batch)
         self.steps = options.epochs * self.epoch_steps
-        self.step, self.best = 0, -math.inf
+        self.step, self.best, self.best_step = 0, -math.inf, 0
         self.quality: dict[str, MapQuality] = {}
         files = [annotations / FEATURES_3D, annotations / FEATURES_2D]
         files += [annotation_file(annotations, name, split) for split, name in wanted]
@@ -233,11 +246,10 @@ class TrainingRun:
         self.settings = {
             **{key: value for key, value in asdict(options).items() if key not in ("batch_size", "save_every")},
             "batch_size": self.batch,  # of all processes: a step must be the same step
+            "processes": self.processes,  # each draws its own dropout
             "shape": asdict(self.network.shape),
             "targets": {f"{split} {dataset}": digest(value) for (split, dataset), value in maps.items()},
-            "text_encoder": encoder
-            if isinstance(encoder, str)
-            else {path.name: fingerprint(path) for path in llm_files(encoder)},
+            "text_encoder": encoder_fingerprint(encoder),
             "files": {path.name: fingerprint(path) for path in files},
         }
 
@@ -245,7 +257,11 @@ class TrainingRun:
         """Builds the optimizer, and continues from the last checkpoint if asked to."""
         self.network.to(self.device)
         self.named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        optimizer = torch.optim.AdamW(_groups(self.named, self.options), fused=self.device.type == "cuda")
+        on_gpu = self.device.type == "cuda"
+        groups = _groups(self.named, self.options)
+        for group in groups:  # on the device, where a captured step reads it
+            group["lr"] = torch.tensor(group["peak"], device=self.device)
+        optimizer = torch.optim.AdamW(groups, fused=on_gpu, capturable=on_gpu)
         last = self.folder / LAST_FILE
         left = [self.folder / name for name in (BEST_FILE, LAST_FILE, LOG_FILE) if (self.folder / name).exists()]
         self.accelerator.wait_for_everyone()  # all have looked before the first one writes
@@ -254,14 +270,21 @@ class TrainingRun:
                 f"{self.folder} holds a training run or its weights ({left[0].name}); "
                 "continue with --resume, start over with --restart, or train into another folder with --out"
             )
+        if resume and not restart and left and last not in left and left != [self.folder / LOG_FILE]:
+            raise UsageError(
+                f"{self.folder} has {left[0].name}, but no {LAST_FILE} to continue from; "
+                "start over with --restart, or train into another folder with --out"
+            )
+        if self.accelerator.is_main_process:
+            _make_room(self.folder)
+            for path in left if restart or last not in left else ():
+                path.unlink()
         if last in left and not restart:
             self._continue(last, optimizer)
-        elif self.accelerator.is_main_process:
-            for path in left:
-                path.unlink()
         self.network.train()
         self.accelerator.wait_for_everyone()
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self._graphs = StepGraphs(self._compute, self.device) if on_gpu and self.processes == 1 else None
         parameters = sum(p.numel() for p in self.network.parameters())
         self.progress.start(len(self.data), self.steps, self.step, parameters)
 
@@ -274,7 +297,7 @@ class TrainingRun:
             epoch_over = self.step % self.epoch_steps == 0
             save = epoch_over or self.step % self.options.save_every == 0
             if save or len(pending) == _CHECK_STEPS:
-                self._check(pending, time.perf_counter() - since)
+                self._check(pending, since)
                 pending = []
                 if epoch_over:
                     self._validate()
@@ -302,10 +325,24 @@ class TrainingRun:
         mine = mine if len(mine) else rows[:1]
         torch.manual_seed(seed_of(self.options.seed, self.step, self.process))  # dropout
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self._lr_factor()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-            logits = self.model(*self.data.inputs.batch(mine))
-        loss = kl_loss(logits, self.data.targets[mine.to(self.device, non_blocking=True)]).sum() * weight
+            group["lr"].fill_(group["peak"] * self._lr_factor())
+        width = self.data.inputs.width(mine)
+        if self._graphs and len(mine) == self.options.batch_size:
+            return self._graphs(mine, width)
+        return self._compute(mine.to(self.device, non_blocking=True), width, weight)
+
+    def _compute(self, rows: Tensor, width: int, weight: float | None = None) -> Tensor:
+        """Forward, backward and update on this process's rows, on the device; nothing here waits for the device.
+
+        `weight` is each row's in the loss; None is the mean.
+        """
+        # Without the cache of cast weights, which a captured step cannot share with others.
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16", cache_enabled=False
+        ):
+            logits = self.model(*self.data.inputs.at(rows, width))
+        losses = kl_loss(logits, self.data.targets[rows])
+        loss = losses.mean() if weight is None else losses.sum() * weight
         self.accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.named.values(), _CLIP)
         self.optimizer.step()
@@ -320,19 +357,20 @@ class TrainingRun:
         done = (self.step - warmup) / max(self.steps - warmup, 1)
         return _FLOOR + (1 - _FLOOR) * (1 + math.cos(math.pi * done)) / 2
 
-    def _check(self, pending: list[Tensor], seconds: float) -> None:
-        """Reads the losses of the last steps, logs them, and stops where one is not finite."""
+    def _check(self, pending: list[Tensor], since: float) -> None:
+        """Reads the losses of the steps since then, logs them, and stops where one is not finite."""
         values = torch.stack(pending)
         if self.processes > 1:
             values = torch.stack([self.accelerator.reduce(values[:, 0].contiguous(), "sum"), values[:, 1]], dim=1)
-        values = values.cpu()
+        values = values.cpu()  # here the device's work is waited for
+        seconds = time.perf_counter() - since
         first = self.step - len(pending)
         for offset, (loss, norm) in enumerate(values.tolist()):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DataError(self._not_finite(first + offset))
         loss, norm = values.mean(dim=0).tolist()
         rate = len(pending) * len(self.data) / self.epoch_steps / seconds
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = float(self.optimizer.param_groups[0]["lr"])
         epoch = self.step / self.epoch_steps
         self._log(epoch=round(epoch, 4), lr=lr, loss=loss, grad_norm=norm, samples_per_second=round(rate, 2))
         self.progress.trained(self.step, epoch, loss, lr, rate)
@@ -342,12 +380,14 @@ class TrainingRun:
         named = ", ".join(f"{sample.dataset}/{sample.index}" for sample in samples[:3])
         more = f" and {len(samples) - 3} more" if len(samples) > 3 else ""
         epoch, batch = divmod(step, self.epoch_steps)
-        last = self.folder / LAST_FILE
-        kept = f"the last good checkpoint {last} is kept" if last.exists() else "no checkpoint was written yet"
         return (
             f"the loss is NaN or infinite in batch {batch + 1} of epoch {epoch + 1} (step {step + 1}; samples {named}"
-            f"{more}); {kept}: train with a lower --lr, or with --precision fp32"
+            f"{more}); {self._kept()}. Train into another folder with a lower --lr, or with --precision fp32"
         )
+
+    def _kept(self) -> str:
+        last = self.folder / LAST_FILE
+        return f"the last good checkpoint {last} is kept" if last.exists() else "no checkpoint was written yet"
 
     def _validate(self) -> None:
         self.quality = self._measure()
@@ -355,7 +395,8 @@ class TrainingRun:
         # Published: the best by ScanRefer's top-5.
         score = scores.get("scanrefer", sum(scores.values()) / len(scores))
         best = score > self.best
-        self.best = max(score, self.best)
+        if best:
+            self.best, self.best_step = score, self.step
         epoch = self.step // self.epoch_steps
         if self.accelerator.is_main_process and best:
             save_gap(self.folder / BEST_FILE, self.network, self.step)
@@ -365,17 +406,24 @@ class TrainingRun:
     def _measure(self) -> dict[str, MapQuality]:
         """Agreement on the validation sets, which the processes share out."""
         self.network.eval()
-        qualities = {}
-        for dataset, part in self.val.items():
-            logits = torch.zeros_like(part.targets)
-            mine = torch.arange(self.process, len(part), self.processes)
-            for rows in mine.split(self.options.batch_size):
-                logits[rows] = predict(self.network, part.inputs, rows)
-            if self.processes > 1:
-                logits = self.accelerator.reduce(logits, "sum")
-            qualities[dataset] = map_quality(logits.cpu(), part.targets.cpu())
+        logits = torch.zeros_like(self.val.targets)
+        mine = torch.arange(len(self.val))[self.process :: self.processes]
+        for rows in mine.split(self.options.batch_size) if len(mine) else ():
+            logits[rows] = predict(self.network, self.val.inputs, rows)
+        if self.processes > 1:
+            logits = self.accelerator.reduce(logits, "sum")
         self.network.train()
-        return qualities
+        logits, targets = logits.cpu(), self.val.targets.cpu()
+        if wrong := (~logits.isfinite().all(-1)).nonzero().flatten().tolist():
+            sample = self.val.inputs.samples[wrong[0]]
+            raise DataError(
+                f"the network gives NaN or infinity for validation sample {sample.dataset}/{sample.index} after step "
+                f"{self.step}; are its features sound? {self._kept()}"
+            )
+        return {
+            dataset: map_quality(logits[rows.start : rows.stop], targets[rows.start : rows.stop])
+            for dataset, rows in self.val_rows.items()
+        }
 
     def _save(self) -> None:
         """The last checkpoint: weights, moments, step, and what they depend on."""
@@ -387,11 +435,11 @@ class TrainingRun:
             for moment in ("exp_avg", "exp_avg_sq"):
                 tensors[f"{moment}.{name}"] = state[parameter][moment]
         best = self.best if math.isfinite(self.best) else None
-        metadata = {"step": self.step, "best": best, "settings": self.settings}
+        metadata = {"step": self.step, "best": best, "best_step": self.best_step, "settings": self.settings}
         write_tensors(self.folder / LAST_FILE, tensors, metadata)
 
     def _continue(self, last: Path, optimizer: torch.optim.Optimizer) -> None:
-        tensors, metadata = read_tensors(last)
+        tensors, metadata = read_tensors(last, "--resume")
         try:
             changed = differences(metadata["settings"], self.settings)
             if changed:
@@ -401,15 +449,21 @@ class TrainingRun:
                 )
             best = metadata["best"]
             self.step, self.best = int(metadata["step"]), -math.inf if best is None else float(best)
+            self.best_step = int(metadata["best_step"])
+            if not 0 <= self.step <= self.steps:
+                raise ValueError(f"it is at step {self.step} of {self.steps}")
             self.network.load_state_dict(
                 {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
             )
             for name, parameter in self.named.items():
                 optimizer.state[parameter] = {
                     "step": torch.tensor(float(self.step), device=self.device if self.device.type == "cuda" else None),
-                    **{m: tensors[f"{m}.{name}"].to(self.device) for m in ("exp_avg", "exp_avg_sq")},
+                    **{
+                        moment: tensors[f"{moment}.{name}"].to(self.device).view_as(parameter)
+                        for moment in ("exp_avg", "exp_avg_sq")
+                    },
                 }
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
             raise DataError(f"{last} is damaged ({str(error)[:100]}); use --restart to start over") from None
         if self.accelerator.is_main_process:
             self._cut_log()
@@ -421,7 +475,6 @@ class TrainingRun:
             numbers |= {f"{dataset}/kl": quality["kl"], **{f"{dataset}/f1_top{k}": f for k, f in quality["f1"].items()}}
         self.accelerator.log(numbers, step=self.step)
         if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.step, **values}) + "\n")
 
@@ -429,7 +482,7 @@ class TrainingRun:
         """Drops what was logged after the last checkpoint: those steps are made again."""
         path = self.folder / LOG_FILE
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
             try:
                 if json.loads(line)["step"] <= self.step:
                     kept.append(line + "\n")
@@ -459,12 +512,23 @@ def _new_network(config: Config, options: TrainingOptions, scenes: Scenes) -> Ga
         head_dropout=published.head_dropout if options.dropout is None else options.dropout,
     )
     network = GapNetwork(shape, encoder)
-    # These two shift all logits of a scene alike, which changes nothing: their gradients are 0 but for rounding, and
-    # AdamW would make steps of full size of that.
+    # What shifts all logits of a scene alike changes nothing: the gradient is 0 but for rounding, and AdamW would make
+    # steps of full size of that. The norm's bias does so, too, where no dropout stands behind it.
     head = network.out_head_attn
-    for bias in (head[2].bias, head[4].bias):
-        bias.requires_grad_(False)  # type: ignore[operator]
+    head[4].bias.requires_grad_(False)  # type: ignore[operator]
+    head[2].bias.requires_grad_(shape.head_dropout > 0)  # type: ignore[operator]
     return network
+
+
+def _make_room(folder: Path) -> None:
+    """Makes the folder and sees that it can be written; drops what a kill left half-written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG_FILE).touch()
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror}); choose another with --out") from None
+    for path in folder.glob(".checkpoint_*.safetensors.*"):
+        path.unlink()
 
 
 def _groups(named: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:

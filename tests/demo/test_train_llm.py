@@ -69,7 +69,7 @@ def test_the_tokenizer_knows_the_words(folder):
 
 
 def test_a_run_continues(folder, tmp_path):
-    """bf16 rounds weights and moments, so the two runs agree only nearly."""
+    """Nearly: weights and moments are rounded to bf16, and the first moments forgotten."""
     tokenizer = ChatSceneTokenizer(folder)
 
     def steps(trainer, count):
@@ -84,7 +84,7 @@ def test_a_run_continues(folder, tmp_path):
     other = Trainer(SHAPE, replace(RECIPE, seed=5), tokenizer, torch.device("cpu"))
     other.recipe = RECIPE
     other.load(tmp_path)
-    assert steps(other, 2) == pytest.approx(losses[4:], abs=2e-2)
+    assert steps(other, 2) == pytest.approx(losses[4:], abs=6e-2)
 
 
 def test_the_script(folder, tmp_path):

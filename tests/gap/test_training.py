@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import training
-from fast3d_core.gap.checkpoint import load_gap, read_tensors
+from fast3d_core.gap.checkpoint import load_gap, read_tensors, write_tensors
 from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.training import BEST_FILE, LAST_FILE, LOG_FILE, TrainingOptions, train
 from tests.cli.conftest import ROOT
@@ -94,7 +95,7 @@ def test_the_loss_logged_is_the_mean_over_the_samples(targets, tmp_path):
     run(targets, tmp_path / "x", options, progress=progress)
     settings = config()
     scenes = Scenes(settings.data.annotations)
-    torch.manual_seed(0)
+    torch.manual_seed(seed_of(0))
     network = training._new_network(settings, options, scenes)
     losses = []
     for dataset in DATASETS:
@@ -240,6 +241,11 @@ def test_a_folder_in_use(targets, tmp_path):
         run(targets, tmp_path / "x", TrainingOptions(epochs=2, batch_size=6), resume=True)
     run(targets, tmp_path / "x", TrainingOptions(epochs=2, batch_size=6), restart=True)
     finished = run(targets, tmp_path / "x", TrainingOptions(epochs=2, batch_size=6), resume=True)
+    # Finished weights are never thrown away by --resume.
+    (tmp_path / "x" / LAST_FILE).unlink()
+    with pytest.raises(UsageError, match="no checkpoint_last.safetensors to continue from"):
+        run(targets, tmp_path / "x", TrainingOptions(epochs=2, batch_size=6), resume=True)
+    assert (tmp_path / "x" / BEST_FILE).exists()
     assert finished.steps == 2 and set(finished.quality) == set(DATASETS)
 
 
@@ -261,6 +267,35 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(targets, tmp_path, monkeyp
     kept, metadata = read_tensors(tmp_path / "x" / LAST_FILE)
     assert metadata["step"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+def test_damaged_checkpoints_are_refused(targets, tmp_path):
+    options = TrainingOptions(epochs=1, batch_size=6)
+    run(targets, tmp_path / "x", options)
+    last = tmp_path / "x" / LAST_FILE
+    tensors, metadata = read_tensors(last)
+    moment = next(name for name in tensors if name.startswith("exp_avg."))
+    for change, values in (
+        ({moment: torch.zeros(3)}, {}),
+        ({}, {"step": -5}),
+        ({}, {"step": 10**9}),
+        ({}, {"step": 1e999}),
+    ):
+        write_tensors(last, tensors | change, metadata | values)
+        with pytest.raises(DataError, match="is damaged .*--restart"):
+            run(targets, tmp_path / "x", options, resume=True)
+    last.write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="--resume: .* cannot be read"):
+        run(targets, tmp_path / "x", options, resume=True)
+
+
+def test_a_launchers_precision_and_accumulation_do_not_count(targets, tmp_path, monkeypatch):
+    options = TrainingOptions(epochs=1, batch_size=6)
+    run(targets, tmp_path / "plain", options)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    run(targets, tmp_path / "launched", options)
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "launched"))
 
 
 def test_targets_that_cannot_be_used(targets, tmp_path):
@@ -287,8 +322,8 @@ def test_targets_that_cannot_be_used(targets, tmp_path):
     [
         ({"epochs": 0}, "--epochs must be at least 1"),
         ({"batch_size": 0}, "--batch-size must be at least 1"),
-        ({"lr": 0.0}, "--lr must be above 0"),
-        ({"text_lr": math.nan}, "--text-lr must be above 0"),
+        ({"lr": 0.0}, "--lr must lie in"),
+        ({"text_lr": math.nan}, "--text-lr must lie in"),
         ({"precision": "fp8"}, "--precision must be fp32 or bf16"),
         ({"dropout": 1.0}, "--dropout must lie in"),
     ],

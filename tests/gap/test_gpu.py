@@ -1,0 +1,42 @@
+"""GAP on a GPU: skipped with the reason where there is none."""
+
+import pytest
+import torch
+
+from fast3d_core.gap.training import LAST_FILE, TrainingOptions
+from tests.gap.test_training import Silent, run, same, targets, weights  # noqa: F401 (a fixture)
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0])
+def test_captured_steps_are_ordinary_steps(targets, tmp_path, monkeypatch, dropout):  # noqa: F811
+    """With dropout, too: a replayed step draws as an ordinary one."""
+    options = TrainingOptions(epochs=12, batch_size=2, lr=1e-4, dropout=dropout)
+    graphs, plain = Silent(), Silent()
+    run(targets, tmp_path / "graphs", options, "model.device=cuda", progress=graphs)
+    monkeypatch.setattr("fast3d_core.gap.training.StepGraphs", lambda step, device: None)
+    run(targets, tmp_path / "plain", options, "model.device=cuda", progress=plain)
+    assert graphs.losses == pytest.approx(plain.losses, abs=1e-4)
+    model = [
+        {n: t for n, t in weights(tmp_path / name).items() if n.startswith("model.")} for name in ("graphs", "plain")
+    ]
+    assert same(*model, 1e-4)
+
+
+def test_a_resumed_run_on_a_gpu(targets, tmp_path):  # noqa: F811
+    whole = run(targets, tmp_path / "x", TrainingOptions(epochs=3, batch_size=2), "model.device=cuda")
+    again = run(targets, tmp_path / "x", TrainingOptions(epochs=3, batch_size=2), "model.device=cuda", resume=True)
+    assert whole.steps == again.steps == 9
+    assert (tmp_path / "x" / LAST_FILE).exists()
