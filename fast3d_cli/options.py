@@ -55,6 +55,12 @@ def check_name(name: str | None) -> None:
         raise UsageError(f"--name is the name of a folder under the runs folder, not a path: {name[:200]!r}")
 
 
+def note_text_encoder(config: "Config") -> None:
+    """Says so where GAP's text encoder is no folder: a mistyped one would be asked for at Hugging Face."""
+    if isinstance(config.gap.text_encoder, str):
+        note(f"gap.text_encoder: there is no folder {config.gap.text_encoder}; taking it from Hugging Face")
+
+
 def load(path: Path | None, overrides: list[str] | None) -> "Config":
     """The config of a command; says so when it is the embedded demo."""
     from fast3d_core.config import load_config
