@@ -8,7 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load, path_override
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import UsageError
 
@@ -25,6 +25,9 @@ def extract_command(
             help="Also write infer_attn_maps_{split}_{dataset}.pt files, as published, to this folder.",
             rich_help_panel="Data",
         ),
+    ] = None,
+    targets: Annotated[
+        Path | None, typer.Option(help="Folder of the store. Default: maps.targets.", rich_help_panel="Data")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 32,
     seed: Annotated[int, typer.Option(help="Draws one of a validation sample's reference answers.")] = 0,
@@ -51,25 +54,25 @@ def extract_command(
     check_datasets(dataset)
     if split not in ("train", "val", "all"):
         raise UsageError(f"--split is train, val or all, not {split[:80]!r}")
-    settings = load(config, set_)
+    settings = load(config, [*(set_ or []), *path_override("maps.targets", targets)])
     from fast3d_core.config import need_path, output_path
-    from fast3d_core.gap import targets
+    from fast3d_core.gap import targets as extraction
     from fast3d_core.gap.store import TargetStore
 
     folder, annotations = output_path(settings, "maps.targets"), need_path(settings, "data.annotations")
     try:
         parts = [
-            targets.load_part(annotations, one, name, limit, seed)
-            for one in (targets.SPLITS if split == "all" else [split])
+            extraction.load_part(annotations, one, name, limit, seed)
+            for one in (extraction.SPLITS if split == "all" else [split])
             for name in dict.fromkeys(dataset or settings.data.datasets)
         ]
         if export and not restart:
-            targets.check_export(parts, export)
+            extraction.check_export(parts, export)
         with RunProgress(verbose) as progress:
-            summaries = targets.extract(settings, parts, progress, batch_size=batch_size, seed=seed, restart=restart)
+            summaries = extraction.extract(settings, parts, progress, batch_size=batch_size, seed=seed, restart=restart)
         if not summaries:
             return  # not the first of several processes
-        exported = targets.export(TargetStore.open(folder), parts, export) if export else []
+        exported = extraction.export(TargetStore.open(folder), parts, export) if export else []
     except KeyboardInterrupt:
         note("interrupted; the same command continues where it stopped")
         raise typer.Exit(130) from None

@@ -9,7 +9,16 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import is_first_process, note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, check_map_key, load
+from fast3d_cli.options import (
+    ConfigOption,
+    DatasetOption,
+    JsonOption,
+    SetOption,
+    check_datasets,
+    check_map_key,
+    load,
+    path_override,
+)
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import DataError, UsageError
 
@@ -24,6 +33,10 @@ def predict_command(
     dataset: DatasetOption = None,
     maps: Annotated[
         Path | None, typer.Option(help="Folder to write to. Default: maps.predicted.", rich_help_panel="Data")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="The network's weights, .safetensors or .pth. Default: gap.checkpoint."),
     ] = None,
     targets: Annotated[
         Path | None,
@@ -52,7 +65,7 @@ def predict_command(
     check_map_key(map_key)
     if split not in ("train", "val", "all"):
         raise UsageError(f"--split is train, val or all, not {split[:80]!r}")
-    settings = load(config, set_)
+    settings = load(config, [*(set_ or []), *path_override("gap.checkpoint", checkpoint)])
     if not is_first_process():
         return  # it takes one process a few minutes
     from fast3d_core.config import output_path

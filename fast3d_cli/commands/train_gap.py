@@ -136,7 +136,7 @@ def train_gap(
     subject = "ScanRefer" if "scanrefer" in trained.quality else "mean"
     note(f"best weights, of epoch {trained.best_epoch} ({subject} top-5 F1 {100 * trained.score:.1f}): {trained.best}")
     if trained.best != settings.gap.checkpoint:
-        note(f"`fast3d predict` takes them with --set gap.checkpoint={trained.best}")
+        note(f"`fast3d predict` takes them with --checkpoint {trained.best}")
 
 
 def _need_tensorboard() -> None:

@@ -158,6 +158,8 @@ def test_live_bad_input(fast3d, arguments, message):
 def test_from_extraction_to_a_trained_network(fast3d, tmp_path):
     """The whole half on the miniature: what train-gap wrote, predict and a live evaluation take."""
     common = ["--dataset", "scanqa", "--dataset", "sqa3d"]
+    fast3d("extract", *common, "--targets", "odd: name")
+    assert not (tmp_path / "outputs").exists()
     fast3d("extract", *common)
     arguments = ["train-gap", *common, "--epochs", "2", "--batch-size", "4", "--layers", "from:2", *SMALL]
     done = fast3d(*arguments, "--out", "trained", "--export", "published.pth", "--json")
@@ -166,7 +168,7 @@ def test_from_extraction_to_a_trained_network(fast3d, tmp_path):
     assert "epoch 2: loss" in done.stderr
     maps = []
     for checkpoint in ("trained/checkpoint_best.safetensors", "published.pth"):
-        fast3d("predict", *common, *SMALL, "--set", f"gap.checkpoint={checkpoint}", "--maps", "maps", "--layers", "3")
+        fast3d("predict", *common, *SMALL, "--checkpoint", checkpoint, "--maps", "maps", "--layers", "3")
         maps.append(load_maps(tmp_path / "maps", "scanqa", 3))
     assert all(torch.equal(maps[0][i], maps[1][i]) for i in range(3))
     chosen = ["--set", "gap.checkpoint=published.pth", "--gap", "live", "--no-meteor", *common]
