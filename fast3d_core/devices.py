@@ -1,11 +1,13 @@
 """Devices and processes: which device a config means, and which of several processes does what."""
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 
 import torch
 from accelerate import PartialState
 
-from fast3d_core.errors import UsageError
+from fast3d_core.errors import DataError, UsageError
 
 
 def pick_device(name: str) -> torch.device:
@@ -25,8 +27,12 @@ def join_processes(device_name: str) -> PartialState:
 
     Waiting for each other has no practical limit: a process may have hours more to do than another.
     """
-    on_cpu = device_name == "cpu" or not torch.cuda.is_available()
-    return PartialState(cpu=on_cpu, timeout=timedelta(days=7))
+    return PartialState(cpu=on_cpu(device_name), timeout=timedelta(days=7))
+
+
+def on_cpu(device_name: str) -> bool:
+    """Whether processes talk to each other on the CPU: where the config says so, or there is no CUDA."""
+    return device_name == "cpu" or not torch.cuda.is_available()
 
 
 def own_device(device_name: str, state: PartialState) -> torch.device:
@@ -39,8 +45,19 @@ def own_device(device_name: str, state: PartialState) -> torch.device:
     return device
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory; the CPU allocator raises a plain RuntimeError."""
+@contextlib.contextmanager
+def out_of_memory_says(message: str) -> Iterator[None]:
+    """Raises `DataError` with this message where torch runs out of memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise DataError(message) from None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or any(
         sign in str(error) for sign in ("out of memory", "ALLOC_FAILED", "allocate memory")
     )

@@ -5,7 +5,7 @@ import torch
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Scenes
-from fast3d_core.devices import is_out_of_memory
+from fast3d_core.devices import out_of_memory_says
 from fast3d_core.errors import DataError
 from fast3d_core.progress import Progress
 
@@ -13,14 +13,9 @@ from fast3d_core.progress import Progress
 def load_model(config: Config, scenes: Scenes, device: torch.device, progress: Progress) -> ChatScene:
     """The model on `device`. Raises `DataError` if it does not fit the features or the memory."""
     progress.loading()
-    try:
+    too_large = f"the model does not fit into the memory of {device}; try --set model.dtype=bfloat16 or another device"
+    with out_of_memory_says(too_large):
         model = ChatScene.from_config(config, device)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DataError(
-            f"the model does not fit into the memory of {device}; try --set model.dtype=bfloat16 or another device"
-        ) from None
     wanted = model.feature_widths
     if (scenes.width_3d, scenes.width_2d) != wanted:
         raise DataError(

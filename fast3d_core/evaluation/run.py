@@ -13,8 +13,7 @@ from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file, locations_file
 from fast3d_core.data.settings import fingerprint, llm_files
-from fast3d_core.devices import is_out_of_memory, join_processes, own_device
-from fast3d_core.errors import DataError
+from fast3d_core.devices import join_processes, out_of_memory_says, own_device
 from fast3d_core.evaluation.conclude import conclude
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.questions import Job, LiveMaps, Plans, Questions
@@ -115,15 +114,11 @@ class _Model:
         config, scenes = self._config, self._questions.scenes
         model = self.load()
         start = time.perf_counter()
-        try:
+        with out_of_memory_says(_out_of_memory(self.device, len(batch))):
             planned = plans(batch)  # live maps come back to the CPU, so the GPU's part of this time is over
             planning = time.perf_counter() - start
             prompts = [model.prompt(scenes[sample.scene_id], sample.prompt) for sample in batch]
             answers = model.generate(prompts, planned, config.generation, config.eval.engine)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DataError(_out_of_memory(self.device, len(batch))) from None
         entries = [
             {
                 "dataset": sample.dataset,

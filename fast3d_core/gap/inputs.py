@@ -1,8 +1,8 @@
 """What GAP reads, prepared once: questions as token ids, scenes as features and boxes on the device."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,17 +18,13 @@ from fast3d_core.gap.text import QuestionTokenizer
 _TOKENS_MULTIPLE = 8  # batches are padded to a multiple: few different shapes, and tensor cores like them
 
 
-@dataclass(frozen=True)
-class GapBatch:
+class GapBatch(NamedTuple):
     """Arguments of `GapNetwork.forward`, in its shapes and order."""
 
     features: Tensor
     locations: Tensor
     ids: Tensor
     mask: Tensor
-
-    def __iter__(self):  # type: ignore[no-untyped-def]  # for network(*batch)
-        return iter((self.features, self.locations, self.ids, self.mask))
 
 
 class GapInputs:

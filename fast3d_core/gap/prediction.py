@@ -21,7 +21,7 @@ from fast3d_core.data.annotations import (
 )
 from fast3d_core.data.files import write_json
 from fast3d_core.data.settings import fingerprint
-from fast3d_core.devices import is_out_of_memory
+from fast3d_core.devices import out_of_memory_says
 from fast3d_core.errors import DataError
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, gap_inputs
@@ -97,7 +97,6 @@ def predict_maps(
     progress: Progress,
     *,
     batch_size: int = 64,
-    scenes: Scenes | None = None,
     restart: bool = False,
 ) -> list[Prediction]:
     """Predicts the maps of all samples of these datasets into `folder`, in the published form, a file a dataset.
@@ -121,7 +120,7 @@ def predict_maps(
     todo = [d for d in datasets if restart or not _is_done(known.get(f"{split}/{d}"), sources[d], folder, split, d)]
     if todo:
         progress.loading()
-        scenes = scenes or Scenes(annotations, config.data.max_objects)
+        scenes = Scenes(annotations, config.data.max_objects)
         predictor = Predictor(config, [s for d in todo for s in samples[d]], split, scenes, device)
         progress.loaded(())
     predictions = []
@@ -136,12 +135,8 @@ def predict_maps(
         start, parts = time.perf_counter(), []
         for first in range(begin, begin + count, batch_size):
             rows = range(first, min(first + batch_size, begin + count))
-            try:
+            with out_of_memory_says(_out_of_memory(device, len(rows))):
                 parts.append(predictor(rows))
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise DataError(_out_of_memory(device, len(rows))) from None
             progress.advance(_RUN, f"{split} {dataset}", len(parts[-1]))
         begin += count
         logits, seconds = torch.cat(parts), time.perf_counter() - start

@@ -20,7 +20,7 @@ from fast3d_core.config import Config, need_path, output_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, Scenes, annotation_file, load_samples
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.settings import fingerprint, llm_files
-from fast3d_core.devices import is_out_of_memory, join_processes, own_device
+from fast3d_core.devices import join_processes, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import store as stores
@@ -266,12 +266,8 @@ def _extract_shard(
     for first in range(indices.start, indices.stop, batch_size):
         batch = slice(first, min(first + batch_size, indices.stop))
         samples = part.samples[batch]
-        try:
+        with out_of_memory_says(_out_of_memory(model.device, len(samples))):
             maps = record(model, scenes, samples, part.answers[batch])
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DataError(_out_of_memory(model.device, len(samples))) from None
         wrong = [s.index for s, row in zip(samples, maps["a_map"], strict=True) if not row.isfinite().all()]
         if wrong:
             raise DataError(
