@@ -6,8 +6,8 @@ nowhere else, so adding a key is adding a field, and adding a section is adding 
 
 A relative path is relative to the folder of the file that holds it, or, in a `--set` override, to the current folder,
 where the user types. A default path counts as written in the file. One exception: in the config that ships with the
-package (`Config.embedded`), what commands write is relative to the current folder, because an installed package is no
-place to write (`output_path`); what ships with the package is read until the current folder has its own. `~` is
+package (`Config.embedded`), what commands write is relative to the current folder, because a cache is no place for
+results (`output_path`); what ships with the package is read until the current folder has its own. `~` is
 expanded. Whether a path exists is checked only when it is used (`need_path`), so that a config may name files which a
 later step makes.
 """
@@ -33,8 +33,11 @@ import yaml
 from fast3d_core.data.files import need
 from fast3d_core.errors import DataError, UsageError
 
-EMBEDDED = Path(__file__).parent / "demo" / "data" / "fast3d.yaml"
-"""The config that is used when none is given and the current folder has none."""
+CACHE = Path(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d").expanduser().absolute()
+"""Where what is made or downloaded once is kept: $FAST3D_CACHE, else ~/.cache/fast3d."""
+
+EMBEDDED = CACHE / "demo" / "fast3d.yaml"
+"""The config that is used when none is given and the current folder has none. `load_config` sees that it is there."""
 
 MAX_BYTES, MAX_VALUES = 1_000_000, 10_000
 """A file with more is not a config; PyYAML would take half a minute over a crowded megabyte."""
@@ -146,8 +149,12 @@ class Config:
     runs: Path = _key(Path("runs"), "folder of the results, one folder per run", written=True)
 
 
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config in `path`, else in `./fast3d.yaml` if it exists, else the embedded one, with `overrides` on top.
+def load_config(
+    path: Path | None = None, overrides: Sequence[str] = (), said: Callable[[str], None] = lambda _: None
+) -> Config:
+    """The config in `path`, else in `./fast3d.yaml` if it exists, else the embedded demo's, with `overrides` on top.
+
+    The demo's files are written when they are asked for the first time; `said` is told, as that takes some seconds.
 
     An override is `key.sub=value`; the value is read as YAML, its relative paths are relative to the current folder,
     and the last one wins. Raises `DataError` for a file that is missing, unreadable, or not YAML of the plain kind
@@ -157,6 +164,10 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     if path is None:
         local = Path("fast3d.yaml")
         path = local if os.path.lexists(local) else EMBEDDED
+        if path is EMBEDDED:
+            from fast3d_core.demo import ensure_demo
+
+            ensure_demo(EMBEDDED.parent, said)
     source = path.absolute()
     embedded = os.path.realpath(source) == os.path.realpath(EMBEDDED)  # Path.resolve raises for a loop of links
     keys = dict(_keys(Config))

@@ -18,3 +18,19 @@ class Progress(Protocol):
 
     def advance(self, run: str, dataset: str, samples: int) -> None:
         """More samples are answered."""
+
+
+class Silent(Progress):
+    """Tells nobody."""
+
+    def loading(self) -> None:
+        return
+
+    def loaded(self, ignored: Sequence[str]) -> None:
+        return
+
+    def start(self, run: str, dataset: str, total: int, done: int) -> None:
+        return
+
+    def advance(self, run: str, dataset: str, samples: int) -> None:
+        return

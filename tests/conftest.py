@@ -1,17 +1,22 @@
-"""The tiny recorded Chat-Scene: its files are the embedded demo, the published code's answers are in tests/data."""
+"""The tiny recorded Chat-Scene: its files are the miniature, the published code's answers lie beside it."""
+
+import os
+from pathlib import Path
+
+# Without a config, commands use the miniature, which stands in for the embedded demo: it is smaller.
+os.environ["FAST3D_CACHE"] = str(Path(__file__).parent / "data" / "cache")
 
 import json
 import re
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import DATASETS, EMBEDDED, Config, load_config
+from fast3d_core.config import DATASETS, Config, load_config
 from fast3d_core.data.annotations import Sample, Scenes, load_samples
 from fast3d_core.gap.maps import load_maps
 from fast3d_core.plan import Plan
@@ -19,6 +24,7 @@ from fast3d_core.pruning import FastV, Gap, PlanRequest, Pruner, Sap, Vanilla
 from fast3d_core.vicuna.llm import Prompt
 
 ROOT_DATA = Path(__file__).parent / "data"
+MINIATURE = ROOT_DATA / "miniature" / "fast3d.yaml"
 RECORDED = ROOT_DATA / "chat_scene"
 MODES = sorted(path.stem for path in (RECORDED / "results").glob("*.json"))
 
@@ -62,7 +68,7 @@ class Fixture:
 
 @pytest.fixture(scope="session")
 def fixture() -> Fixture:
-    config = load_config(EMBEDDED)
+    config = load_config(MINIATURE)
     model = ChatScene.from_config(config)
     scenes = Scenes(config.data.annotations)
     order = ("scanrefer", "scan2cap", "scanqa", "sqa3d", "multi3dref")
@@ -80,5 +86,5 @@ def recorded() -> dict[str, list[dict[str, Any]]]:
 def files(tmp_path: Path) -> Path:
     """A writable copy of the released files in miniature, with its fast3d.yaml; what a test breaks, it breaks here."""
     folder = tmp_path / "files"
-    shutil.copytree(EMBEDDED.parent, folder)
+    shutil.copytree(MINIATURE.parent, folder)
     return folder

@@ -13,7 +13,7 @@ NOISE_3D = NOISE_2D = 0.01
 """Standard deviation of the Gaussian noise on each of the 64 features."""
 
 _REACH = 8.0  # m, about the half of the largest room
-_WAVES = (32.0, 8.0)  # m; the first is monotonous across any room
+_WAVES = (32.0, 8.0, 4.0, 2.0)  # m; the first is monotonous across any room, the last tells what is near
 _MIDDLE = np.array([0.0, 0.0, 1.0])  # m, around which places are measured
 _GROUP = 4  # classes that one encoder can hardly tell apart
 
@@ -64,7 +64,7 @@ _CLASS = np.arange(len(KINDS))
 _GROUPS = len(KINDS) // _GROUP
 
 #                            colour, material, size, extent, place, waves
-MIX_3D = _mixture(3, (_CLASS // _GROUP, _CLASS % _GROUP), (0.004, 0.004, 0.2, 0.15, 1.0, 1.0))
+MIX_3D = _mixture(3, (_CLASS // _GROUP, _CLASS % _GROUP), (0.004, 0.0, 0.2, 0.15, 1.0, 0.6))
 """(CODE_WIDTH, 64) float32; neighbours in `KINDS` share a group."""
 
 MIX_2D = _mixture(2, (_CLASS % _GROUPS, _CLASS // _GROUPS), (0.3, 0.3, 0.004, 0.0, 0.2, 0.0))

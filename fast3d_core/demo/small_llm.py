@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fast3d_core.plan import TOKENS_PER_OBJECT
@@ -18,7 +19,7 @@ from fast3d_core.vicuna.llm import finish_layer, project
 
 @dataclass(frozen=True)
 class SmallShape:
-    """Sizes of the demo's model; about 10 M parameters.
+    """Sizes of the demo's model; 10.2 M parameters with 1,024 words.
 
     Attributes:
         features: width of the 3D and of the 2D features.
@@ -51,6 +52,10 @@ class SmallShape:
             pad_token_id=0,
             tie_word_embeddings=False,
         )
+
+
+Mask = Tensor | BlockMask
+"""Which tokens see which: dense, (tokens, tokens) bool, or by blocks, of which those that nothing sees are skipped."""
 
 
 @dataclass(frozen=True)
@@ -91,35 +96,73 @@ class SmallChatScene(nn.Module):
         self.register_buffer("_prefix", torch.tensor(prefix), persistent=False)
         self.register_buffer("_after_objects", torch.tensor(after_objects), persistent=False)
 
-    @property
-    def scene_tokens(self) -> int:
-        """Tokens before a question."""
-        return len(self._prefix) + self.shape.objects * TOKENS_PER_OBJECT + len(self._after_objects)
+    def mask(self, questions: int, tokens: int) -> Mask:
+        """For batches of `questions` texts of `tokens`: causal, and no question sees another."""
+        device = self._prefix.device
+        shared = len(self._prefix) + self.shape.objects * TOKENS_PER_OBJECT + len(self._after_objects)
+        length = shared + questions * tokens
 
-    def forward(self, batch: Packed) -> tuple[Tensor, Tensor]:
-        """The mean loss of the wanted tokens, and (scenes, objects, width) what the readers see of each object."""
-        text, seen = self._read(batch)
+        def visible(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
+            same = (row >= shared) & ((row - shared) // tokens == (column - shared) // tokens)
+            return (column <= row) & ((column < shared) | same)
+
+        if device.type == "cuda":
+            return create_block_mask(visible, None, None, length, length, device=str(device))
+        places = torch.arange(length, device=device)
+        return visible(places, places, places[:, None], places[None])
+
+    def forward(self, batch: Packed, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean loss of the wanted tokens, (scenes, objects, width) what the readers see of each object, and the
+        share of its attention that the first question of each scene pays to the objects, mean over its tokens.
+        """
+        text, seen, maps = self._read(batch, mask, recorded=1)
         logits = self.llm.lm_head(text)
         loss = functional.cross_entropy(logits.flatten(0, 2).float(), batch.wanted.flatten(), ignore_index=-100)
-        return loss, seen
+        return loss, seen, maps.sum(-1).mean()
 
-    def best_tokens(self, batch: Packed) -> Tensor:
+    def best_tokens(self, batch: Packed, mask: Mask) -> Tensor:
         """(scenes, questions, tokens) the most probable token behind each."""
-        return self.llm.lm_head(self._read(batch)[0]).argmax(-1)
+        return self.llm.lm_head(self._read(batch, mask)[0]).argmax(-1)
 
-    def _read(self, batch: Packed) -> tuple[Tensor, Tensor]:
-        """(scenes, questions, tokens, width) what the LLM's head sees, and what the readers see."""
+    def attention_maps(self, batch: Packed, mask: Mask) -> Tensor:
+        """(scenes, questions, objects) what `fast3d extract` records, where `batch` holds texts as it appends them: the
+        attention that texts pay to objects, mean over layers, heads and tokens."""
+        return self._read(batch, mask, recorded=batch.ids.shape[1])[2]
+
+    def _read(self, batch: Packed, mask: Mask, recorded: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """(scenes, questions, tokens, width) what the LLM's head sees, what the readers see, and the attention maps of
+        the first `recorded` questions."""
         before = self._before(batch)
         text = self.llm.model.embed_tokens(batch.ids)
-        places = torch.arange(before.shape[1] + text.shape[2], device=text.device)
-        cos, sin = (table[0] for table in self.llm.model.rotary_emb(text, places[None]))
-        start = len(self._prefix)
-        seen = before[:, start : start + self.shape.objects * TOKENS_PER_OBJECT]
+        (shared, _), (questions, tokens) = before.shape[1:], text.shape[1:3]
+        x = torch.cat([before, text.flatten(1, 2)], dim=1)
+        places = torch.arange(shared + tokens, device=x.device)
+        places = torch.cat([places[:shared], places[shared:].repeat(questions)])
+        cos, sin = (table[0] for table in self.llm.model.rotary_emb(x, places[None]))
+        first = len(self._prefix) + TOKENS_PER_OBJECT - 1
+        last_tokens = slice(first, first + self.shape.objects * TOKENS_PER_OBJECT, TOKENS_PER_OBJECT)
+        seen, maps = x[:, last_tokens], x.new_zeros(len(x), recorded, self.shape.objects, dtype=torch.float32)
         for number, layer in enumerate(self.llm.model.layers, start=1):
-            before, text = _packed_layer(layer, before, text, cos, sin)
+            q, k, v = project(layer, x, cos, sin)
+            x = finish_layer(layer, x, _attend(q, k, v, mask))
+            if recorded:
+                maps = maps + self._maps(q, k, shared, batch.ids[:, :recorded]) / self.shape.layers
             if number == self.shape.read_layer:
-                seen = before[:, start : start + self.shape.objects * TOKENS_PER_OBJECT]
-        return self.llm.model.norm(text), seen[:, TOKENS_PER_OBJECT - 1 :: TOKENS_PER_OBJECT]
+                seen = x[:, last_tokens]
+        return self.llm.model.norm(x[:, shared:]).unflatten(1, (questions, tokens)), seen, maps
+
+    def _maps(self, q: Tensor, k: Tensor, shared: int, ids: Tensor) -> Tensor:
+        """(scenes, questions, objects) of a layer, for the first questions, `ids` (scenes, questions, n)."""
+        (questions, n), start = ids.shape[1:], len(self._prefix)
+        rows, own = (t[:, shared : shared + questions * n].unflatten(1, (questions, n)) for t in (q, k))
+        ahead = torch.ones(n, n, dtype=torch.bool, device=q.device).triu(1)
+        on_shared = torch.einsum("sqnhd,smhd->sqhnm", rows, k[:, :shared])
+        on_own = torch.einsum("sqnhd,sqmhd->sqhnm", rows, own).masked_fill(ahead, -torch.inf)
+        weights = (torch.cat([on_shared, on_own], dim=-1).float() * q.shape[-1] ** -0.5).softmax(-1)
+        visual = weights[..., start : start + self.shape.objects * TOKENS_PER_OBJECT]
+        maps = visual.unflatten(-1, (-1, TOKENS_PER_OBJECT)).sum(-1).mean(2)  # (scenes, questions, n, objects)
+        there = (ids != 0).to(maps.dtype)[..., None]
+        return (maps * there).sum(2) / there.sum(2)
 
     def _before(self, batch: Packed) -> Tensor:
         """Prefix, objects and what follows them, embedded: (scenes, tokens, width)."""
@@ -135,20 +178,13 @@ class SmallChatScene(nn.Module):
         return torch.cat([prefix, visual, after], dim=1)
 
 
-def _packed_layer(layer: nn.Module, before: Tensor, text: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """A decoder layer over before (scenes, m, width) and text (scenes, questions, n, width)."""
-    m, questions = before.shape[1], text.shape[1]
-    q, k, v = (x.transpose(1, 2) for x in project(layer, before, cos[:m], sin[:m]))
-    seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    before_out = finish_layer(layer, before, seen.transpose(1, 2))
-    q2, k2, v2 = (x.transpose(2, 3) for x in project(layer, text, cos[m:], sin[m:]))  # (scenes, questions, heads, n, d)
-    # Each question's keys behind the scene's; its rows see all of the scene, and themselves up to where they stand.
-    keys, values = (
-        torch.cat([scene[:, None].expand(-1, questions, -1, -1, -1), own], dim=3).flatten(0, 1)
-        for scene, own in ((k, k2), (v, v2))
-    )
-    n = text.shape[2]
-    visible = torch.ones(n, m + n, dtype=torch.bool, device=text.device).tril(m)
-    gathered = functional.scaled_dot_product_attention(q2.flatten(0, 1), keys, values, attn_mask=visible)
-    gathered = gathered.unflatten(0, text.shape[:2]).transpose(2, 3)
-    return before_out, finish_layer(layer, text, gathered)
+_flex_attention = torch.compile(flex_attention)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+    """What queries gather, (scenes, tokens, heads, head width) each."""
+    # The rotary tables are fp32; under autocast attention is to run in v's dtype.
+    q, k, v = (t.to(v.dtype).transpose(1, 2) for t in (q, k, v))
+    if isinstance(mask, Tensor):
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+    return _flex_attention(q, k, v, block_mask=mask).transpose(1, 2)  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
 """Trains the demo's small Chat-Scene on an endless stream of fresh rooms.
 
-    python -m fast3d_core.demo.train_llm OUT [--from FOLDER] [--steps 30000] [--minutes 9] [--workers 16]
+    python -m fast3d_core.demo.train_llm OUT [--from FOLDER] [--steps 26500] [--minutes 9] [--workers 16]
 
 Every step draws rooms and questions that were never seen before: a fixed set was memorised instead of learned. A run
 stops after `--minutes` and leaves weights and moments in bf16, in files of at most 15 MB; the next one goes on `--from`
@@ -11,8 +11,9 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ from fast3d_core.config import DATASETS
 from fast3d_core.data.files import atomic_path, write_json
 from fast3d_core.demo.detection import detect
 from fast3d_core.demo.features import CODE_WIDTH, MIX_2D, MIX_3D, NOISE_2D, NOISE_3D, object_codes
+from fast3d_core.demo.muon import Muon
 from fast3d_core.demo.rooms import COLOURS, KINDS, SIZES, draw_size, make_room
 from fast3d_core.demo.small_llm import Packed, SmallChatScene, SmallShape
 from fast3d_core.demo.tasks import ask
 from fast3d_core.demo.world import room_rng
 from fast3d_core.draws import seed_of
+from fast3d_core.graphs import Inputs, StepGraphs
 
 IGNORED = -100
 _FILE_BYTES = 14_000_000
@@ -46,22 +49,30 @@ class Recipe:
 
     Attributes:
         questions: packed behind one room; text_tokens: the longest question with its answer, longer ones are redrawn.
+        shares: of the questions, by task.
+        lr: of AdamW (embeddings, projectors, norms, head) and, for the layers' matrices, of Muon, whose updates are
+            scaled to the size of AdamW's.
         decay_from: the learning rate is constant up to there and then falls linearly to a hundredth at `steps`.
         read_until: the auxiliary loss (what, which colour, how large is each object?) fades out until that step.
+        park_weight: of the attention that text pays to objects, which is a loss from step `park_from` on. Heads that
+            look for nothing spread it over all objects; so they learn to leave it with the prefix, as large LLMs' do.
         as_extracted: share of the questions whose answer follows without the space token that generation starts with,
             as attention is extracted from.
     """
 
-    steps: int = 30_000
+    steps: int = 26_500
     rooms: int = 32
     questions: int = 16
-    text_tokens: int = 64
-    lr: float = 1e-3
+    text_tokens: int = 56
+    shares: tuple[float, ...] = (0.22, 0.17, 0.17, 0.2, 0.24)
+    lr: float = 2e-3
     warmup: int = 500
     decay_from: int = 22_000
     weight_decay: float = 0.05
     read_weight: float = 0.3
-    read_until: int = 12_000
+    read_until: int = 10_000
+    park_weight: float = 0.02
+    park_from: int = 18_500
     as_extracted: float = 0.25
     seed: int = 0
 
@@ -74,6 +85,9 @@ class Recipe:
 
     def read_weight_at(self, step: int) -> float:
         return self.read_weight * max(0.0, 1 - step / self.read_until)
+
+    def park_weight_at(self, step: int) -> float:
+        return self.park_weight if step >= self.park_from else 0.0
 
 
 def train_tokenizer(folder: Path, rooms: int = 3000) -> None:
@@ -95,28 +109,42 @@ def train_tokenizer(folder: Path, rooms: int = 3000) -> None:
         )  # fmt: skip
 
 
-class Stream(IterableDataset):  # type: ignore[type-arg]
-    """Endless steps of fresh rooms as arrays; a step depends on seed and number alone, whoever makes it."""
+class Stream(IterableDataset[Inputs]):
+    """Steps of fresh rooms; a step depends on seed and number alone, whoever draws it."""
 
-    def __init__(self, tokenizer: Path, recipe: Recipe, split: str, first: int, steps: int):
-        self.folder, self.recipe, self.split, self.first, self.steps = tokenizer, recipe, split, first, steps
+    def __init__(self, draw: Callable[[int], Inputs], steps: range):
+        self.draw, self.steps = draw, steps
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[Inputs]:
         worker = torch.utils.data.get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        tokenizer = ChatSceneTokenizer(self.folder)
-        for step in range(self.first + number, self.first + self.steps, count):
-            yield draw_step(tokenizer, self.recipe, self.split, step)
+        yield from map(self.draw, self.steps[number::count])
+
+    def loader(self, workers: int, pinned: bool) -> Iterable[Inputs]:
+        """The steps in order, drawn by `workers` processes."""
+        prefetch = 8 if workers else None
+        return DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=prefetch, pin_memory=pinned)
 
 
-def draw_step(tokenizer: ChatSceneTokenizer, recipe: Recipe, split: str, step: int) -> dict[str, Tensor]:
-    """Rooms and questions of a step: codes and labels by slot, token ids, wanted tokens, and tasks."""
+def draw_step(tokenizer: ChatSceneTokenizer, recipe: Recipe, split: str, step: int) -> Inputs:
+    """Rooms and questions of a step, see `draw_questions`."""
+    return draw_questions(tokenizer, recipe, split, step)[0]
+
+
+def draw_questions(
+    tokenizer: ChatSceneTokenizer, recipe: Recipe, split: str, step: int
+) -> tuple[Inputs, list[list[str]]]:
+    """Rooms and questions of a step: codes, labels and boxes by slot, token ids, wanted tokens, and tasks; and the
+    prompts of each room's questions."""
     objects = 100
+    prompts: list[list[str]] = []
+    boxes = np.zeros((recipe.rooms, objects, 6), np.float32)
     codes = np.zeros((recipe.rooms, objects, CODE_WIDTH), np.float32)
     labels = np.full((recipe.rooms, objects, 4), IGNORED, np.int64)
     ids = np.zeros((recipe.rooms, recipe.questions, recipe.text_tokens), np.int64)
     wanted = np.full_like(ids, IGNORED)
     tasks = np.zeros((recipe.rooms, recipe.questions), np.int64)
+    bounds = np.cumsum(recipe.shares)[:-1]
     for r in range(recipe.rooms):
         rng = room_rng(recipe.seed, split, step * recipe.rooms + r)
         room = make_room(rng, draw_size(rng, full=split != "train"))
@@ -126,18 +154,19 @@ def draw_step(tokenizer: ChatSceneTokenizer, recipe: Recipe, split: str, step: i
         labels[r, : len(room)] = np.stack(
             [np.arange(len(room)), room.kinds[order], room.colours[order], room.sizes[order]], axis=1
         )
-        q = 0
-        while q < recipe.questions:
-            task = int(rng.integers(len(DATASETS)))
+        boxes[r, : len(room)] = found.boxes
+        prompts.append([])
+        while (q := len(prompts[r])) < recipe.questions:
+            task = int(np.searchsorted(bounds, rng.random(), side="right"))
             question = ask(room, found, rng, DATASETS[task])
             if question is None:
                 continue
             row, target = _texts(tokenizer, question.prompt, question.answer, rng.random() < recipe.as_extracted)
             if len(row) <= recipe.text_tokens:
                 ids[r, q, : len(row)], wanted[r, q, : len(row)], tasks[r, q] = row, target, task
-                q += 1
-    arrays = {"codes": codes, "labels": labels, "ids": ids, "wanted": wanted, "tasks": tasks}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+                prompts[r].append(question.prompt)
+    arrays = {"codes": codes, "boxes": boxes, "labels": labels, "ids": ids, "wanted": wanted, "tasks": tasks}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}, prompts
 
 
 def _texts(tokenizer: ChatSceneTokenizer, prompt: str, answer: str, as_extracted: bool) -> tuple[list[int], list[int]]:
@@ -180,14 +209,21 @@ class Trainer:
         self.readers = Readers(shape).to(device)
         self.mixes = [torch.from_numpy(mix).to(device) for mix in (MIX_3D, MIX_2D)]
         self.named = dict(nn.ModuleDict({"model": self.model, "readers": self.readers}).named_parameters())
-        decay = [p for p in self.named.values() if p.dim() > 1]
-        flat = [p for p in self.named.values() if p.dim() < 2]
+        on_gpu = device.type == "cuda"
+        self.lr = torch.zeros((), device=device)
+        self.read_weight, self.park_weight = torch.zeros((2, 1), device=device).unbind()
+        matrices = [p for p in self.model.llm.model.layers.parameters() if p.dim() > 1]
+        others = [p for p in self.named.values() if all(p is not matrix for matrix in matrices)]
+        decay, flat = [p for p in others if p.dim() > 1], [p for p in others if p.dim() < 2]
         groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": flat, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=device.type == "cuda")
-        self.forward: Any = torch.compile(self.model) if device.type == "cuda" else self.model
+        self.optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.95), fused=True, capturable=on_gpu)
+        self.muon = Muon(matrices, self.lr, recipe.weight_decay)
+        self.forward: Any = torch.compile(self.model) if on_gpu else self.model
+        self.mask = self.model.mask(recipe.questions, recipe.text_tokens)
+        self.graphs = StepGraphs(lambda drawn, _: self._compute(drawn), device) if on_gpu else None
         self.step = self.began = 0
 
-    def pack(self, drawn: dict[str, Tensor]) -> Packed:
+    def pack(self, drawn: Inputs) -> Packed:
         """The batch on the device; features are mixed and made noisy here."""
         codes = drawn["codes"].to(self.device, non_blocking=True)
         present = codes.any(-1, keepdim=True)
@@ -198,57 +234,69 @@ class Trainer:
         ids, wanted = (drawn[name].to(self.device, non_blocking=True) for name in ("ids", "wanted"))
         return Packed(features_3d, features_2d, ids, wanted)
 
-    def train_step(self, drawn: dict[str, Tensor]) -> Tensor:
-        """One step; the answers' loss, on the device."""
+    def train_step(self, drawn: Inputs) -> Tensor:
+        """One step; (2,) the answers' loss and the share of attention on objects, on the device."""
         torch.manual_seed(seed_of(self.recipe.seed, self.step))  # of the features' noise
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(self.step, self.began)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss, seen = self.forward(self.pack(drawn))
-            read = self.readers(seen, drawn["labels"].to(self.device, non_blocking=True))
-        (loss + self.recipe.read_weight_at(self.step) * read).backward()
+        self.lr.fill_(self.recipe.lr_at(self.step, self.began))
+        self.read_weight.fill_(self.recipe.read_weight_at(self.step))
+        self.park_weight.fill_(self.recipe.park_weight_at(self.step))
+        self.step += 1
+        return self.graphs(drawn) if self.graphs else self._compute(drawn)
+
+    def _compute(self, drawn: Inputs) -> Tensor:
+        # Without the cache of cast weights, which a captured step cannot share with others.
+        on_gpu = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False):
+            loss, seen, looks = self.forward(self.pack(drawn), self.mask)
+            read = self.readers(seen, drawn["labels"])
+        (loss + self.read_weight * read + self.park_weight * looks).sum().backward()
         nn.utils.clip_grad_norm_(self.named.values(), 1.0)
         self.optimizer.step()
+        self.muon.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        return loss.detach()
+        self.muon.zero_grad(set_to_none=True)
+        return torch.stack([loss, looks]).detach()
 
     @torch.no_grad()
-    def right(self, drawn: dict[str, Tensor]) -> dict[str, float]:
+    def right(self, drawn: Inputs) -> dict[str, float]:
         """The share of answers whose every token is right, given the right ones before it, by task."""
         torch.manual_seed(0)
         batch = self.pack(drawn)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            best = self.model.best_tokens(batch)
+            best = self.model.best_tokens(batch, self.mask)
         whole = ((best == batch.wanted) | (batch.wanted == IGNORED)).all(-1).cpu()
         tasks = drawn["tasks"]
         return {name: float(whole[tasks == i].float().mean()) for i, name in enumerate(DATASETS)}
 
     def save(self, folder: Path) -> None:
-        """Weights and second moments in bf16, in files of at most 15 MB, and the step.
+        """Weights and AdamW's second moments in bf16, in files of at most 15 MB, and the step.
 
-        The first moments are left out: they forget within some ten steps.
+        The first moments, Muon's among them, are left out: they forget within some ten steps.
         """
         tensors = {f"weight.{name}": p.detach() for name, p in self.named.items()}
         for name, parameter in self.named.items():
-            state = self.optimizer.state[parameter]
-            # The second moment's root: its range fits bf16 better, and it is what the step divides by.
-            tensors[f"second.{name}"] = state["exp_avg_sq"].sqrt()
+            if "exp_avg_sq" in self.optimizer.state[parameter]:
+                # The second moment's root: its range fits bf16 better, and it is what the step divides by.
+                tensors[f"second.{name}"] = self.optimizer.state[parameter]["exp_avg_sq"].sqrt()
         for i, part in enumerate(_parts({n: t.to(torch.bfloat16).cpu().contiguous() for n, t in tensors.items()})):
             with atomic_path(folder / f"training-{i:02}.safetensors") as temporary:
                 save_file(part, temporary)
-        write_json(folder / "training.json", {"step": self.step, "recipe": asdict(self.recipe)})
+        write_json(
+            folder / "training.json",
+            {"step": self.step, "recipe": asdict(self.recipe), "shape": asdict(self.model.shape)},
+        )
 
     def load(self, folder: Path) -> None:
-        """Continues where `save` left off; without moments beside the weights, AdamW warms up anew."""
+        """Continues where `save` left off; without moments beside the weights, the learning rate warms up anew."""
         tensors: dict[str, Tensor] = {}
         for path in sorted(folder.glob("training-*.safetensors")):
             tensors |= load_file(path)
         self.step = json.loads((folder / "training.json").read_text())["step"]
+        if not any(name.startswith("second.") for name in tensors):
+            self.began = self.step
         for name, parameter in self.named.items():
             parameter.data.copy_(tensors[f"weight.{name}"])
             if f"second.{name}" not in tensors:
-                self.began = self.step
                 continue
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(self.step), device=self.device if self.device.type == "cuda" else None),
@@ -272,23 +320,21 @@ def _parts(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 def run(trainer: Trainer, tokenizer: Path, out: Path, minutes: float, workers: int, check_every: int) -> None:
     """Trains until the recipe's last step or the time is up, whichever comes first."""
     recipe, deadline = trainer.recipe, time.monotonic() + 60 * minutes
-    stream = Stream(tokenizer, recipe, "train", trainer.step, recipe.steps - trainer.step)
-    loader = DataLoader(
-        stream, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None,
-        pin_memory=trainer.device.type == "cuda",
-    )  # fmt: skip
-    held_out = [draw_step(ChatSceneTokenizer(tokenizer), recipe, "val", i) for i in range(4)]
+    words = ChatSceneTokenizer(tokenizer)
+    stream = Stream(partial(draw_step, words, recipe, "train"), range(trainer.step, recipe.steps))
+    held_out = [draw_step(words, recipe, "val", i) for i in range(4)]
     losses: list[Tensor] = []
     since = time.monotonic()
-    for drawn in loader:
+    for drawn in stream.loader(workers, trainer.device.type == "cuda"):
         losses.append(trainer.train_step(drawn))
         over = time.monotonic() > deadline or trainer.step == recipe.steps
         if over or trainer.step % check_every == 0:
-            loss = torch.stack(losses).mean().item()
+            loss, looks = torch.stack(losses).mean(0).tolist()
             right = [trainer.right(one) for one in held_out]
             share = {name: float(np.nanmean([one[name] for one in right])) for name in DATASETS}
             rate = len(losses) / (time.monotonic() - since)
-            line = {"step": trainer.step, "loss": round(loss, 4), "steps_per_second": round(rate, 2), "right": share}
+            line = {"step": trainer.step, "loss": round(loss, 4), "attention_on_objects": round(looks, 4)}
+            line |= {"steps_per_second": round(rate, 2), "right": {name: round(one, 4) for name, one in share.items()}}
             print(json.dumps(line), flush=True)
             with (out / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
@@ -312,12 +358,14 @@ def main() -> None:
         "--small", action="store_true", help="two layers, four rooms a step: to try the script on a CPU"
     )
     recipe = Recipe()
-    for name in ("steps", "decay_from", "read_until"):
+    for name in ("steps", "decay_from", "read_until", "park_from"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(recipe, name))
     parser.add_argument("--lr", type=float, default=recipe.lr)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    chosen: dict[str, Any] = {name: getattr(given, name) for name in ("steps", "decay_from", "read_until", "lr")}
+    chosen: dict[str, Any] = {
+        name: getattr(given, name) for name in ("steps", "decay_from", "read_until", "park_from", "lr")
+    }
     shape = SmallShape()
     if given.small:
         shape, chosen = SmallShape(layers=5, width=64, heads=2, intermediate=96), chosen | {"rooms": 4, "questions": 4}

@@ -1,7 +1,11 @@
 """Worlds in the released annotation formats, and what can be scored on them without a model."""
 
+import contextlib
 import random
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +33,11 @@ from fast3d_core.metrics import HEADLINES, References, score
 SPLITS = {"train": "train", "val": "val", "test": "val"}
 """A split and the name that its files have: `eval` reads val, so the test split takes a folder of its own."""
 
+_Records = dict[str, list[dict[str, Any]]]
 _Stored = dict[str, dict[str, Any]]
 """The content of each file that is not a list of questions, by its role."""
+
+_ROLES = ("3d", "2d", "detected", "true", "corpus", "lookup")
 
 _TRIES = 20  # questions drawn for each one that is wanted, before a room is left
 
@@ -40,28 +47,52 @@ def room_rng(seed: int, split: str, index: int) -> np.random.Generator:
     return np.random.default_rng(seed_of("demo", seed, split, index) % 2**64)
 
 
-def write_world(folder: Path, split: str, rooms: int, questions_a_task: int, seed: int) -> None:
+def write_world(
+    folder: Path, split: str, rooms: int, questions_a_task: int, seed: int, processes: int | None = None
+) -> None:
     """Writes `rooms` rooms with `questions_a_task` questions of each task, spread over the rooms.
 
     Train and val go to one folder, test to another. Features of scenes that the folder already has are kept. Rooms
-    have 20 to 100 things. Raises `UsageError` for an unknown split or a number of rooms that is not positive.
+    have 20 to 100 things. `processes` share the work, which takes about 20 ms a room; None: no others are started.
+    Raises `UsageError` for an unknown split or a number of rooms that is not positive.
     """
     if split not in SPLITS or rooms < 1:
         raise UsageError(f"a world needs a split among {', '.join(SPLITS)} and at least one room, not {split}, {rooms}")
-    records: dict[str, list[dict[str, Any]]] = {task: [] for task in DATASETS}
-    stored: _Stored = {name: {} for name in ("3d", "2d", "detected", "true", "corpus", "lookup")}
-    for index in range(rooms):
-        rng = room_rng(seed, split, index)
-        room = make_room(rng, draw_size(rng), f"scene{index:04}_{list(SPLITS).index(split):02}")
-        detection = detect(room, rng)
-        _store_scene(stored, room, detection, features(object_codes(room), rng))
-        for task in DATASETS:
-            wanted = questions_a_task * (index + 1) // rooms - questions_a_task * index // rooms
-            for question in questions(room, detection, rng, task, wanted):
-                records[task].append(_record(room, detection, question, SPLITS[split]))
-                if task == "scan2cap":
-                    stored["corpus"][f"{room.scene_id}|{question.obj_id}"] = list(question.refs)
+    stored: _Stored = {name: {} for name in _ROLES}
+    shares = [questions_a_task * (i + 1) // rooms - questions_a_task * i // rooms for i in range(rooms)]
+    by_room: dict[str, list[list[dict[str, Any]]]] = {task: [] for task in DATASETS}
+    with contextlib.ExitStack() as stack:
+        many = stack.enter_context(ProcessPoolExecutor(processes)).map if processes else map
+        chunk = {"chunksize": 16} if processes else {}
+        for own_records, own_stored in many(partial(_draw_room, split, seed), range(rooms), shares, **chunk):
+            for task, questions_of_room in own_records.items():
+                by_room[task].append(questions_of_room)
+            for name, content in own_stored.items():
+                stored[name] |= content
+    records = {}
+    for task, lists in by_room.items():
+        if split == "train":  # room after room, so that extraction reads each one once
+            records[task] = [record for questions_of_room in lists for record in questions_of_room]
+        else:  # a question of each room, then another one, so that the first N are of as many rooms as can be
+            rounds = zip_longest(*lists)
+            records[task] = [record for one in rounds for record in one if record is not None]
     _write(folder, SPLITS[split], records, stored)
+
+
+def _draw_room(split: str, seed: int, index: int, wanted: int) -> tuple[_Records, _Stored]:
+    """The records and contents of a room with `wanted` questions of each task."""
+    records: _Records = {task: [] for task in DATASETS}
+    stored: _Stored = {name: {} for name in _ROLES}
+    rng = room_rng(seed, split, index)
+    room = make_room(rng, draw_size(rng), f"scene{index:04}_{list(SPLITS).index(split):02}")
+    detection = detect(room, rng)
+    _store_scene(stored, room, detection, features(object_codes(room), rng))
+    for task in DATASETS:
+        for question in questions(room, detection, rng, task, wanted):
+            records[task].append(_record(room, detection, question, SPLITS[split]))
+            if task == "scan2cap":
+                stored["corpus"][f"{room.scene_id}|{question.obj_id}"] = list(question.refs)
+    return records, stored
 
 
 def questions(room: Room, detection: Detection, rng: np.random.Generator, task: str, wanted: int) -> list[Question]:
@@ -80,13 +111,12 @@ def _store_scene(stored: _Stored, room: Room, detection: Detection, pair: tuple[
     labels = [KINDS[kind].name for kind in room.kinds]
     scene = room.scene_id
     for name, vectors in zip(("3d", "2d"), pair, strict=True):
-        by_slot = torch.from_numpy(vectors[detection.objects])
-        stored[name] |= {f"{scene}_{slot:02}": by_slot[slot] for slot in range(len(room))}
+        stored[name][scene] = vectors[detection.objects]
     for name, boxes, order in (
         ("detected", detection.boxes, detection.objects),
         ("true", room.boxes, np.arange(len(room))),
     ):
-        locs = torch.from_numpy(boxes.astype(np.float32))
+        locs = boxes.astype(np.float32)
         stored[name][scene] = {"objects": [labels[thing] for thing in order], "locs": locs}
     counts = Counter(labels)
     stored["lookup"][scene] = {str(thing): int(counts[label] > 1) for thing, label in enumerate(labels)}
@@ -107,11 +137,16 @@ def _record(room: Room, detection: Detection, question: Question, split: str) ->
 def _write(folder: Path, split: str, records: dict[str, list[dict[str, Any]]], stored: _Stored) -> None:
     for task, content in records.items():
         write_json(annotation_file(folder, task, split), content)
-    _save(locations_file(folder, split), stored["detected"])
-    _save(folder / f"scannet_{split}_attributes.pt", stored["true"])
+    for path, name in (
+        (locations_file(folder, split), "detected"),
+        (folder / f"scannet_{split}_attributes.pt", "true"),
+    ):
+        _save(path, {scene: {**one, "locs": torch.from_numpy(one["locs"])} for scene, one in stored[name].items()})
     for name, file in (("3d", FEATURES_3D), ("2d", FEATURES_2D)):
         known = load_torch(folder / file, "demo features") if (folder / file).exists() else {}
-        _save(folder / file, known | stored[name])
+        for scene, vectors in stored[name].items():  # views of one tensor, which torch reads much faster
+            known |= {f"{scene}_{slot:02}": row for slot, row in enumerate(torch.from_numpy(vectors))}
+        _save(folder / file, known)
     if split != "train":
         write_json(folder / f"scan2cap_{split}_corpus.json", stored["corpus"])
     lookup = folder / "scanrefer_unique_multiple_lookup.json"
@@ -128,8 +163,8 @@ MEASURES = {task: line.key for task, line in HEADLINES.items()} | {"scanqa": "[s
 """The metric of each task that the demo's goals are set in; ScanQA's headline, BLEU-4, is measured beside it."""
 
 
-def ceiling(folder: Path, seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
-    """What the val files of a world allow: {task: {answerer: {metric: percent}}}.
+def ceiling(folder: Path, limit: int | None = None, seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
+    """What the val files of a world, or the first `limit` samples of each, allow: {task: {answerer: {metric: %}}}.
 
     The answerers: `perfect` knows everything but the true boxes; `chance` names a random slot, or gives the answer to
     another question; `majority` gives the most common answer to every question.
@@ -137,14 +172,14 @@ def ceiling(folder: Path, seed: int = 0) -> dict[str, dict[str, dict[str, float]
     references = References(folder)
     results: dict[str, dict[str, dict[str, float]]] = {}
     for task in DATASETS:
-        samples = load_samples(folder, task)
+        samples = load_samples(folder, task)[:limit]
         perfect = [perfect_answer(sample, references) for sample in samples]
         answers = {"perfect": perfect, "chance": _guesses(task, samples, perfect, references, random.Random(seed))}
         answers["majority"] = [Counter(perfect).most_common(1)[0][0]] * len(samples)
         results[task] = {}
         for name, texts in answers.items():
             records = [sample.record(text) for sample, text in zip(samples, texts, strict=True)]
-            metrics = score(task, records, references, meteor=False).metrics
+            metrics = score(task, records, references, meteor=False, part=limit is not None).metrics
             keys = dict.fromkeys((MEASURES[task], HEADLINES[task].key))
             results[task][name] = {key: 100 * (metrics[key] or 0.0) for key in keys}
     return results

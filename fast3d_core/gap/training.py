@@ -23,16 +23,16 @@ from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_samples, locations_file
 from fast3d_core.data.files import atomic_write
 from fast3d_core.data.settings import differences, digest, fingerprint
-from fast3d_core.devices import is_out_of_memory, own_device
+from fast3d_core.devices import on_cpu, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published, write_tensors
-from fast3d_core.gap.graphs import StepGraphs
 from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss
 from fast3d_core.gap.prediction import predict
 from fast3d_core.gap.quality import MapQuality, map_quality
 from fast3d_core.gap.text import QuestionTokenizer, encoder_fingerprint, load_text_encoder
+from fast3d_core.graphs import Inputs, StepGraphs
 
 BEST_FILE, LAST_FILE, LOG_FILE = "checkpoint_best.safetensors", "checkpoint_last.safetensors", "log.jsonl"
 
@@ -112,7 +112,6 @@ class Trained:
     """
 
     best: Path
-    last: Path
     steps: int
     epochs: int
     best_epoch: int
@@ -155,9 +154,8 @@ def train(
         UsageError: `folder` holds a run, and neither `resume` nor `restart` is set; or it was made with other settings.
         DataError: maps or files are missing or do not fit, the loss became NaN, the disk is full, memory ran out.
     """
-    on_cpu = config.model.device == "cpu" or not torch.cuda.is_available()
     accelerator = Accelerator(
-        cpu=on_cpu,
+        cpu=on_cpu(config.model.device),
         device_placement=False,  # config.model.device decides
         # Not what a launcher's own config says: the options do, and a resumed run depends on nothing else.
         mixed_precision="no",
@@ -165,26 +163,24 @@ def train(
         log_with="tensorboard" if tensorboard else None,
         project_dir=str(folder) if tensorboard else None,
     )
+    too_large = (
+        f"{accelerator.device} is out of memory at --batch-size {options.batch_size}; "
+        "try a smaller one, or --precision bf16"
+    )
     try:
-        run = TrainingRun(config, options, targets, folder, datasets, val_datasets, progress, accelerator)
-        run.prepare(resume=resume, restart=restart)
-        if tensorboard:
-            accelerator.init_trackers("tensorboard")
-        run.train()
+        with out_of_memory_says(too_large):
+            run = TrainingRun(config, options, targets, folder, datasets, val_datasets, progress, accelerator)
+            run.prepare(resume=resume, restart=restart)
+            if tensorboard:
+                accelerator.init_trackers("tensorboard")
+            run.train()
         accelerator.wait_for_everyone()
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DataError(
-            f"{accelerator.device} is out of memory at --batch-size {options.batch_size}; "
-            "try a smaller one, or --precision bf16"
-        ) from None
     finally:
         accelerator.end_training()
     if not accelerator.is_main_process:
         return None
     best_epoch = run.best_step // run.epoch_steps
-    return Trained(folder / BEST_FILE, folder / LAST_FILE, run.steps, options.epochs, best_epoch, run.best, run.quality)
+    return Trained(folder / BEST_FILE, run.steps, options.epochs, best_epoch, run.best, run.quality)
 
 
 def export_best(best: Path, path: Path) -> None:
@@ -239,17 +235,17 @@ class TrainingRun:
         self.steps = options.epochs * self.epoch_steps
         self.step, self.best, self.best_step = 0, -math.inf, 0
         self.quality: dict[str, MapQuality] = {}
+        self._epoch, self._order = -1, torch.empty(0)  # the samples in the order of an epoch
         files = [annotations / FEATURES_3D, annotations / FEATURES_2D]
         files += [annotation_file(annotations, name, split) for split, name in wanted]
         files += [locations_file(annotations, split) for split in ("train", "val")]
-        encoder = config.gap.text_encoder
         self.settings = {
             **{key: value for key, value in asdict(options).items() if key not in ("batch_size", "save_every")},
             "batch_size": self.batch,  # of all processes: a step must be the same step
             "processes": self.processes,  # each draws its own dropout
             "shape": asdict(self.network.shape),
             "targets": {f"{split} {dataset}": digest(value) for (split, dataset), value in maps.items()},
-            "text_encoder": encoder_fingerprint(encoder),
+            "text_encoder": encoder_fingerprint(config.gap.text_encoder),
             "files": {path.name: fingerprint(path) for path in files},
         }
 
@@ -263,28 +259,30 @@ class TrainingRun:
             group["lr"] = torch.tensor(group["peak"], device=self.device)
         optimizer = torch.optim.AdamW(groups, fused=on_gpu, capturable=on_gpu)
         last = self.folder / LAST_FILE
-        left = [self.folder / name for name in (BEST_FILE, LAST_FILE, LOG_FILE) if (self.folder / name).exists()]
+        left = [self.folder / name for name in (BEST_FILE, LAST_FILE) if (self.folder / name).exists()]
         self.accelerator.wait_for_everyone()  # all have looked before the first one writes
         if left and not resume and not restart:
             raise UsageError(
                 f"{self.folder} holds a training run or its weights ({left[0].name}); "
                 "continue with --resume, start over with --restart, or train into another folder with --out"
             )
-        if resume and not restart and left and last not in left and left != [self.folder / LOG_FILE]:
+        if left and last not in left and not restart:
             raise UsageError(
                 f"{self.folder} has {left[0].name}, but no {LAST_FILE} to continue from; "
                 "start over with --restart, or train into another folder with --out"
             )
         if self.accelerator.is_main_process:
             _make_room(self.folder)
-            for path in left if restart or last not in left else ():
-                path.unlink()
-        if last in left and not restart:
+            if not left or restart:  # a log without weights is worth nothing
+                for name in (BEST_FILE, LAST_FILE, LOG_FILE):
+                    (self.folder / name).unlink(missing_ok=True)
+        if left and not restart:
             self._continue(last, optimizer)
         self.network.train()
         self.accelerator.wait_for_everyone()
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-        self._graphs = StepGraphs(self._compute, self.device) if on_gpu and self.processes == 1 else None
+        captured = on_gpu and self.processes == 1
+        self._graphs = StepGraphs(self._compute, self.device) if captured else None
         parameters = sum(p.numel() for p in self.network.parameters())
         self.progress.start(len(self.data), self.steps, self.step, parameters)
 
@@ -310,7 +308,7 @@ class TrainingRun:
     def _rows(self, step: int) -> Tensor:
         """The samples of a step, of all processes."""
         epoch, index = divmod(step, self.epoch_steps)
-        if index == 0 or getattr(self, "_epoch", None) != epoch:
+        if epoch != self._epoch:
             generator = torch.Generator().manual_seed(seed_of(self.options.seed, epoch))
             self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=generator)
         return self._order[index * self.batch : (index + 1) * self.batch]
@@ -328,14 +326,15 @@ class TrainingRun:
             group["lr"].fill_(group["peak"] * self._lr_factor())
         width = self.data.inputs.width(mine)
         if self._graphs and len(mine) == self.options.batch_size:
-            return self._graphs(mine, width)
-        return self._compute(mine.to(self.device, non_blocking=True), width, weight)
+            return self._graphs({"rows": mine}, width)
+        return self._compute({"rows": mine.to(self.device, non_blocking=True)}, width, weight)
 
-    def _compute(self, rows: Tensor, width: int, weight: float | None = None) -> Tensor:
+    def _compute(self, given: Inputs, width: int, weight: float | None = None) -> Tensor:
         """Forward, backward and update on this process's rows, on the device; nothing here waits for the device.
 
         `weight` is each row's in the loss; None is the mean.
         """
+        rows = given["rows"]
         # Without the cache of cast weights, which a captured step cannot share with others.
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16", cache_enabled=False
@@ -494,7 +493,6 @@ class TrainingRun:
 
 def _new_network(config: Config, options: TrainingOptions, scenes: Scenes) -> GapNetwork:
     encoder = load_text_encoder(config.gap.text_encoder, options.dropout)
-    encoder.pooler.requires_grad_(False)  # type: ignore[union-attr]  # nobody reads it
     if options.freeze_text:
         encoder.requires_grad_(False)
     hidden = encoder.config.hidden_size
@@ -514,9 +512,10 @@ def _new_network(config: Config, options: TrainingOptions, scenes: Scenes) -> Ga
     network = GapNetwork(shape, encoder)
     # What shifts all logits of a scene alike changes nothing: the gradient is 0 but for rounding, and AdamW would make
     # steps of full size of that. The norm's bias does so, too, where no dropout stands behind it.
-    head = network.out_head_attn
-    head[4].bias.requires_grad_(False)  # type: ignore[operator]
-    head[2].bias.requires_grad_(shape.head_dropout > 0)  # type: ignore[operator]
+    idle = ["out_head_attn.4.bias", *(["out_head_attn.2.bias"] if shape.head_dropout == 0 else [])]
+    for name, parameter in network.named_parameters():
+        if name in idle or name.startswith("text_encoder.pooler."):  # nobody reads the pooler
+            parameter.requires_grad_(False)
     return network
 
 
