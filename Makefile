@@ -13,13 +13,9 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,meteor,tensorboard]"
 	touch $@
 
-# The embedded miniature (random weights) with the methods and budgets that were recorded from the published code.
-DEMO := --config fast3d_core/demo/data/fast3d.yaml
+# The whole pipeline on the embedded demo; results in ./runs and ./outputs.
 demo: setup
-	$(BIN)/fast3d eval $(DEMO) --method vanilla --method sap --alpha 0.21 --alpha 0.5
-	$(BIN)/fast3d eval $(DEMO) --method random --method fastv --method gap --layer 2 --keep 15
-	$(BIN)/fast3d eval $(DEMO) --method fastv --method gap --layer 2 --keep 60
-	$(BIN)/fast3d report $(DEMO)
+	$(BIN)/fast3d demo
 
 test: lint types unit
 

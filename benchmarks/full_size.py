@@ -24,11 +24,12 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import EMBEDDED, Config, load_config
+from fast3d_core.config import Config, load_config
 from fast3d_core.data.annotations import Scenes, load_samples
 from fast3d_core.devices import pick_device
 from fast3d_core.gap.targets import load_part, record
 
+_MINIATURE = Path(__file__).parents[1] / "tests" / "data" / "miniature"  # whose tokenizers are used
 QUESTIONS_A_SCENE = 67  # as ScanRefer asks
 WORDS = [
     *("the", "chair", "table", "window", "that", "is", "next", "to", "left", "right", "of", "brown", "white"),
@@ -70,7 +71,7 @@ def write_files(folder: Path, shape: dict[str, Any], scenes: int) -> None:
 
 def _write_llm(folder: Path, shape: dict[str, Any], device: torch.device, dtype: torch.dtype) -> None:
     folder.mkdir(parents=True)
-    shipped = EMBEDDED.parent / "llm" / "tokenizer.model"
+    shipped = _MINIATURE / "llm" / "tokenizer.model"
     pieces = [_piece(f"<unused{i}>") for i in range(shape["vocab"] - 560)]
     (folder / "tokenizer.model").write_bytes(shipped.read_bytes() + b"".join(pieces))  # protobufs add up
     config = LlamaConfig(vocab_size=shape["vocab"], max_position_embeddings=4096, **shape["llm"])
@@ -119,7 +120,7 @@ def _write_checkpoint(path: Path, shape: dict[str, Any], device: torch.device) -
 
 
 def _write_roberta(folder: Path, shape: dict[str, Any]) -> None:
-    shipped = EMBEDDED.parent / "gap" / "roberta_tiny"
+    shipped = _MINIATURE / "gap" / "roberta_tiny"
     config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5,
                            pad_token_id=1, bos_token_id=0, eos_token_id=2, **shape["roberta"])  # fmt: skip
     RobertaModel(config).save_pretrained(folder)

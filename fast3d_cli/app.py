@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from fast3d_cli.commands.demo import demo
+from fast3d_cli.commands.download import download
 from fast3d_cli.commands.eval import eval_command
 from fast3d_cli.commands.extract import extract_command
 from fast3d_cli.commands.predict import predict_command
@@ -24,6 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order of use, as --help lists them.
+app.command("demo")(demo)
+app.command("download")(download)
 app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
 app.command("predict")(predict_command)

@@ -1,5 +1,6 @@
 """The one place that prints: data on stdout, everything else on stderr."""
 
+import functools
 import json
 import os
 from typing import Any
@@ -30,6 +31,12 @@ def note(message: str) -> None:
     if not is_first_process():
         return
     err.print(_escape(message), soft_wrap=True, highlight=False, style="dim")
+
+
+@functools.cache
+def note_once(message: str) -> None:
+    """A remark that a command which runs others, as `fast3d demo` does, would repeat."""
+    note(message)
 
 
 def _escape(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fast3d_cli.console import note
+from fast3d_cli.console import note, note_once
 from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def load(path: Path | None, overrides: list[str] | None) -> "Config":
     """The config of a command; says so when it is the embedded demo."""
     from fast3d_core.config import load_config
 
-    config = load_config(path, overrides or ())
+    config = load_config(path, overrides or (), note)
     if config.embedded:
         given = "no config given: " if path is None else ""
-        note(f"{given}using the embedded demo, a tiny Chat-Scene with RANDOM weights (its answers are noise)")
+        note_once(f"{given}using the embedded demo, a small Chat-Scene and generated rooms")
     return config

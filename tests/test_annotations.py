@@ -3,12 +3,13 @@ import json
 import pytest
 import torch
 
-from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.config import load_config
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_samples
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.questions import Questions
+from tests.conftest import MINIATURE
 
-ANNOTATIONS = EMBEDDED.parent / "annotations"
+ANNOTATIONS = MINIATURE.parent / "annotations"
 
 
 def test_samples_carry_the_published_fields():

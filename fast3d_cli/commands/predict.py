@@ -91,7 +91,10 @@ def predict_command(
     except KeyboardInterrupt:
         note("interrupted; the same command continues with the dataset where it stopped")
         raise typer.Exit(130) from None
-    qualities = [_quality(settings, p, targets or settings.maps.targets, map_key, layers) for p in predictions]
+    extracted = targets or settings.maps.targets
+    qualities = [_quality(settings, p, extracted, map_key, layers) for p in predictions]
+    if not any(qualities):
+        note(f"nothing in {extracted} to compare the maps with")
     if json:
         print_json([_plain(*pair) for pair in zip(predictions, qualities, strict=True)])
         return
@@ -102,14 +105,13 @@ def predict_command(
 
 
 def _quality(config: "Config", prediction: "Prediction", folder: Path, key: str, layers: str) -> "MapQuality | None":
-    """None, and a note, where nothing was extracted that it can be compared with."""
+    """None where nothing was extracted that it can be compared with."""
     from fast3d_core.gap.inputs import has_targets, load_targets
     from fast3d_core.gap.quality import map_quality
 
     name, count = f"{prediction.split} {prediction.dataset}", len(prediction.logits)
     try:
         if not has_targets(folder, prediction.split, prediction.dataset):
-            note(f"{name}: no extracted maps in {folder} to compare with")
             return None
         maps = load_targets(config, folder, prediction.split, prediction.dataset, count, key=key, layers=layers)
     except DataError as error:  # of an interrupted extraction, say; the maps are predicted all the same

@@ -83,10 +83,10 @@ def report(
     if chosen in writers:
         out.file.write(writers[chosen](comparison))
     else:
-        _print_tables(comparison)
+        print_report(comparison)
 
 
-def _print_tables(report: "Report") -> None:
+def print_report(report: "Report") -> None:
     """Scores and costs, in one table where it fits, and the differences."""
     from fast3d_core.report import render
 

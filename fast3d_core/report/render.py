@@ -98,6 +98,23 @@ def to_json(report: Report) -> str:
     return json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False) + "\n"
 
 
+def from_json(text: str) -> Report:
+    """The report that `to_json` wrote."""
+    content = json.loads(text)
+    rows = [
+        Row(
+            **{
+                **row,
+                "scores": {name: Score(**score) for name, score in row["scores"].items()},
+                "ratio": Estimate(**row["ratio"]),
+                "differences": {name: Difference(**one) for name, one in row["differences"].items()},
+            }
+        )
+        for row in content["rows"]
+    ]
+    return Report(**{**content, "rows": rows})
+
+
 def to_csv(report: Report) -> str:
     """One header row and a row per run; numbers in full precision, empty where undefined.
 

@@ -7,11 +7,12 @@ import torch
 
 from fast3d_core.chat_scene.checkpoint import load_checkpoint
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.config import load_config
 from fast3d_core.data.files import load_torch
 from fast3d_core.errors import DataError
+from tests.conftest import MINIATURE
 
-RELEASED = EMBEDDED.parent / "ckpt_01_3446.pth"
+RELEASED = MINIATURE.parent / "ckpt_01_3446.pth"
 
 
 def test_pickled_easydict_becomes_plain_data():
@@ -78,7 +79,7 @@ def _saved(path, change):
     loaded = load_torch(RELEASED, "model.checkpoint")
     change(loaded["model"])
     torch.save({"model": loaded["model"]}, path)
-    return load_config(EMBEDDED, [f"model.checkpoint={path}"])
+    return load_config(MINIATURE, [f"model.checkpoint={path}"])
 
 
 LORA_B = "llama_model.base_model.model.model.layers.2.mlp.up_proj.lora_B.default.weight"
@@ -112,7 +113,7 @@ def test_unexpected_tensors(tmp_path):
     config = _saved(tmp_path / "x.pth", lambda state: state.update({"extra.weight": torch.zeros(1)}))
     with pytest.raises(DataError, match=r"unexpected tensor extra\.weight; set model\.allow_unexpected"):
         ChatScene.from_config(config)
-    allowed = load_config(EMBEDDED, [f"model.checkpoint={tmp_path / 'x.pth'}", "model.allow_unexpected=true"])
+    allowed = load_config(MINIATURE, [f"model.checkpoint={tmp_path / 'x.pth'}", "model.allow_unexpected=true"])
     assert "extra.weight" in ChatScene.from_config(allowed).ignored
 
 
@@ -155,7 +156,7 @@ def test_merged_lora_is_the_unmerged_product(fixture):
     """W + (alpha / r) B A, applied to a vector, against the two paths added up."""
     from safetensors.torch import load_file
 
-    base = load_file(EMBEDDED.parent / "llm" / "model.safetensors")["model.layers.3.mlp.down_proj.weight"]
+    base = load_file(MINIATURE.parent / "llm" / "model.safetensors")["model.layers.3.mlp.down_proj.weight"]
     state = load_checkpoint(RELEASED, layers=4).state
     stem = "llama_model.base_model.model.model.layers.3.mlp.down_proj"
     a, b = state[f"{stem}.lora_A.default.weight"], state[f"{stem}.lora_B.default.weight"]

@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file
 
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scene
 from fast3d_core.devices import pick_device
 from fast3d_core.errors import DataError, UsageError
-from tests.conftest import RECORDED
+from tests.conftest import MINIATURE, RECORDED
 
 
 def test_prompts_match_the_recorded_embeddings(fixture):
@@ -60,7 +60,7 @@ def test_absent_cuda():
 
 def test_bfloat16_runs(fixture):
     """A released run is bf16; on random weights only its first token can be compared with fp32."""
-    config = load_config(EMBEDDED, ["model.dtype=bfloat16", "generation.max_new_tokens=2"])
+    config = load_config(MINIATURE, ["model.dtype=bfloat16", "generation.max_new_tokens=2"])
     model = ChatScene.from_config(config)
     assert model.llm.dtype == torch.bfloat16
     from fast3d_core.vicuna import fast

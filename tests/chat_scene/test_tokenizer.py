@@ -6,16 +6,15 @@ import pytest
 
 from fast3d_core.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
-from fast3d_core.config import EMBEDDED
 from fast3d_core.errors import DataError
-from tests.conftest import RECORDED
+from tests.conftest import MINIATURE, RECORDED
 
 TOKENS = json.loads((RECORDED / "tokenization.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> ChatSceneTokenizer:
-    return ChatSceneTokenizer(EMBEDDED.parent / "llm")
+    return ChatSceneTokenizer(MINIATURE.parent / "llm")
 
 
 def test_fixed_text(tokenizer):

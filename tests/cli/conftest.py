@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fast3d_cli.app import main
+from fast3d_cli.console import note_once
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., "Done"]
@@ -28,6 +29,7 @@ def fast3d(tmp_path, monkeypatch, capfd) -> Run:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["fast3d", *map(str, args)])
         monkeypatch.setenv("COLUMNS", "100")
+        note_once.cache_clear()
         capfd.readouterr()
         try:
             main()

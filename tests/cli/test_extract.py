@@ -19,6 +19,7 @@ from fast3d_core.gap import targets
 from fast3d_core.gap.maps import MAP_KEYS, load_maps
 from fast3d_core.gap.store import TargetStore
 from tests.cli.conftest import ROOT
+from tests.conftest import MINIATURE
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 DEFAULT = "outputs/infer_attn_maps"
@@ -120,7 +121,7 @@ def test_a_killed_run_continues(fast3d, tmp_path):
 
 
 def _embedded(dataset):
-    return annotation_file(ROOT / "fast3d_core/demo/data/annotations", dataset)
+    return annotation_file(MINIATURE.parent / "annotations", dataset)
 
 
 def test_two_processes_give_the_maps_of_one(fast3d, tmp_path):

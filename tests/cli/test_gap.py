@@ -10,8 +10,9 @@ from fast3d_core.config import DATASETS, EMBEDDED
 from fast3d_core.evaluation import estimate
 from fast3d_core.gap.maps import load_maps
 from tests.cli.test_eval import comparable, predictions, recorded
+from tests.conftest import MINIATURE
 
-SHIPPED = EMBEDDED.parent
+SHIPPED = MINIATURE.parent
 SMALL = ["--set", "gap.heads=4", "--set", "gap.layers=2"]
 
 

@@ -7,7 +7,12 @@ import subprocess
 import sys
 
 from fast3d_core.config import default_yaml
+from fast3d_core.demo import WEIGHTS
+from fast3d_core.demo.release import GAP, write_demo
 from tests.cli.conftest import ROOT
+from tests.demo.test_release import TINY, weights  # noqa: F401 (a fixture)
+
+# ruff: noqa: F811
 
 README = (ROOT / "README.md").read_text()
 
@@ -23,14 +28,34 @@ def test_schema():
     assert blocks("yaml") == [default_yaml()]
 
 
-def test_fast3d_commands(fast3d, tmp_path, files):
+def fast3d_commands(text):
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in commands if line.startswith("fast3d ")]
+
+
+BEFORE, AFTER = README.split("## Install")
+
+
+def test_the_demo_s_commands(fast3d, weights, tmp_path_factory, monkeypatch):
+    """In order, in an empty folder, where commands have no config; a smaller demo stands in for the demo."""
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copytree(weights, folder / "weights")
+    shutil.copy(WEIGHTS / GAP, folder / "weights")
+    write_demo(folder / "demo", folder / "weights", TINY)
+    monkeypatch.setattr("fast3d_core.config.EMBEDDED", folder / "demo" / "fast3d.yaml")
+    commands = fast3d_commands(BEFORE)
+    assert len(commands) >= 5
+    for command in commands:
+        assert fast3d(*command).stdout, command
+
+
+def test_the_other_commands(fast3d, tmp_path, files):
     """In order, in one folder, where the miniature's files lie under the default names, with four layers."""
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
-    commands = [line for line in COMMANDS if line.startswith("fast3d ")]
+    commands = fast3d_commands(AFTER)
     assert len(commands) >= 8
     for command in commands:
-        done = fast3d(*shlex.split(command)[1:])
-        assert done.stdout, command
+        assert fast3d(*command).stdout, command
 
 
 def test_accelerate_launch(fast3d, tmp_path):

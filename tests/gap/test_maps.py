@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from fast3d_core.config import EMBEDDED
 from fast3d_core.errors import DataError
 from fast3d_core.gap.maps import load_maps, map_file
+from tests.conftest import MINIATURE
 
 
 def write(folder, content, dataset="scanqa"):
@@ -25,7 +25,7 @@ def test_dict_and_list_forms(tmp_path):
 
 
 def test_recorded_files():
-    folder = EMBEDDED.parent / "outputs"
+    folder = MINIATURE.parent / "outputs"
     assert len(load_maps(folder / "pred_attn_maps", "sqa3d", 3)) == 3
     assert load_maps(folder / "infer_attn_maps", "sqa3d", 3, key="a_map_ori")[2].shape == (100,)
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.config import load_config
 from fast3d_core.errors import DataError
 from fast3d_core.gap.checkpoint import load_gap, read_tensors, save_gap, write_published
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss, pairwise_numbers
 from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
-from tests.conftest import ROOT_DATA
+from tests.conftest import MINIATURE, ROOT_DATA
 
 RECORDED = ROOT_DATA / "gap"
-SHIPPED = EMBEDDED.parent / "gap"
+SHIPPED = MINIATURE.parent / "gap"
 CHECKPOINTS = {
     "spatial": SHIPPED / "checkpoint_spatial.pth",
     "nospatial": RECORDED / "checkpoint_nospatial.pth",
@@ -28,7 +28,7 @@ def inputs():
 
 
 def config(checkpoint, *overrides):
-    return load_config(EMBEDDED, [f"gap.checkpoint={checkpoint}", "gap.heads=4", *overrides])
+    return load_config(MINIATURE, [f"gap.checkpoint={checkpoint}", "gap.heads=4", *overrides])
 
 
 def run(network, inputs, rows=slice(None), pad=0):

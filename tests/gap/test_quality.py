@@ -5,16 +5,16 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from fast3d_core.config import DATASETS, EMBEDDED
+from fast3d_core.config import DATASETS
 from fast3d_core.gap.maps import load_maps
 from fast3d_core.gap.quality import map_quality, top_f1
-from tests.conftest import RECORDED
+from tests.conftest import MINIATURE, RECORDED
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_recorded_validation_numbers(dataset):
     """The published network's maps against the extracted ones: KL and F1 as the published code computed them."""
-    outputs = EMBEDDED.parent / "outputs"
+    outputs = MINIATURE.parent / "outputs"
     predicted, targets = (
         torch.stack([load_maps(outputs / folder, dataset, 3)[i] for i in range(3)])
         for folder in ("pred_attn_maps", "infer_attn_maps")

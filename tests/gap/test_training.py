@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.config import load_config
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import training
@@ -20,6 +20,7 @@ from fast3d_core.gap.checkpoint import load_gap, read_tensors, write_tensors
 from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.training import BEST_FILE, LAST_FILE, LOG_FILE, TrainingOptions, train
 from tests.cli.conftest import ROOT
+from tests.conftest import MINIATURE
 
 DATASETS = ["scanqa", "sqa3d"]
 SMALL = ["gap.heads=4", "gap.layers=2", "model.device=cpu"]
@@ -54,7 +55,7 @@ def targets(tmp_path_factory):
 
 
 def config(*overrides):
-    return load_config(EMBEDDED, [*SMALL, *overrides])
+    return load_config(MINIATURE, [*SMALL, *overrides])
 
 
 def run(targets, folder, options, *overrides, progress=None, **arguments):
@@ -241,6 +242,11 @@ def test_a_folder_in_use(targets, tmp_path):
         run(targets, tmp_path / "x", TrainingOptions(epochs=2, batch_size=6), resume=True)
     run(targets, tmp_path / "x", TrainingOptions(epochs=2, batch_size=6), restart=True)
     finished = run(targets, tmp_path / "x", TrainingOptions(epochs=2, batch_size=6), resume=True)
+    # A log alone is no run to protect: a start that failed before the first checkpoint leaves one.
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / LOG_FILE).write_text("half a li")
+    run(targets, tmp_path / "y", TrainingOptions(epochs=1, batch_size=6))
+    assert all(json.loads(line) for line in (tmp_path / "y" / LOG_FILE).read_text().splitlines())
     # Finished weights are never thrown away by --resume.
     (tmp_path / "x" / LAST_FILE).unlink()
     with pytest.raises(UsageError, match="no checkpoint_last.safetensors to continue from"):

@@ -24,7 +24,7 @@ from fast3d_core.metrics.records import Record
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "metrics"
-DEMO_ANNOTATIONS = ROOT.parent / "fast3d_core" / "demo" / "data" / "annotations"
+ANNOTATIONS = ROOT / "data" / "miniature" / "annotations"
 MODES = sorted((ROOT / "data" / "chat_scene_preds").glob("*.json"))
 TOLERANCE = 1e-9
 
@@ -99,7 +99,7 @@ def test_meteor_takes_its_place_in_the_scores(references):
 @pytest.mark.parametrize("path", MODES, ids=lambda path: path.stem)
 def test_scores_of_the_tiny_model(path):
     recorded = json.loads(path.read_text("utf-8"))
-    references = References(DEMO_ANNOTATIONS)
+    references = References(ANNOTATIONS)
     for dataset in DATASETS:
         result = score(dataset, recorded["preds"][dataset], references, meteor=False)
         assert_scores(result, recorded["scores"][dataset])

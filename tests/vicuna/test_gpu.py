@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import EMBEDDED, load_config
+from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes
 from fast3d_core.vicuna import fast
-from tests.conftest import MODES
+from tests.conftest import MINIATURE, MODES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -19,7 +19,7 @@ pytestmark = [
 def on_gpu(fixture):
     """The model and the 15 prompts on the device."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    model = ChatScene.from_config(load_config(EMBEDDED, ["model.device=cuda"]))
+    model = ChatScene.from_config(load_config(MINIATURE, ["model.device=cuda"]))
     scenes = Scenes(fixture.config.data.annotations)
     return model, [model.prompt(scenes[s.scene_id], s.prompt) for s in fixture.samples]
 
