@@ -66,6 +66,12 @@ class Fixture:
         return Sap(float(m[2])), folders[m[1]], "a_map"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Away from the repository, where `make demo` leaves files that the default config would take."""
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
 @pytest.fixture(scope="session")
 def fixture() -> Fixture:
     config = load_config(MINIATURE)

@@ -1,4 +1,4 @@
-"""Attention as the fast engine needs it: over packed prompts, and of decoding beams over a prompt that they share."""
+"""Attention as the fast engine needs it: over packed prompts, and of decoding beams over what they share."""
 
 import math
 
@@ -48,28 +48,17 @@ def row_weights(q: Tensor, k: Tensor, valid: Tensor) -> Tensor:
     return scores.masked_fill(~valid[:, None], -math.inf).softmax(dim=-1, dtype=torch.float32)
 
 
-def beam_attention(
-    q: Tensor, prompt: tuple[Tensor, Tensor], valid: Tensor, suffix: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
-    """Attention of each beam's newest token over the prompt, which a sample's beams share, and over its own suffix.
+def beam_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+    """Attention of each beam's newest token to keys that all beams of its sample share.
 
     Args:
         q: (samples, beams, heads, head_dim).
-        prompt: keys and values, (samples, tokens, kv heads, head_dim).
-        valid: (samples, tokens) bool, False on padding.
-        suffix: keys and values of the generated tokens, (samples, beams, steps, kv heads, head_dim).
+        k, v: (samples, tokens, kv heads, head_dim), finite everywhere.
+        visible: (samples, beams or 1, tokens) bool, which of them each beam sees; at least one.
 
     Returns:
         (samples, beams, heads, head_dim).
     """
-    kv_heads = prompt[0].shape[2]
-    q = q.unflatten(2, (kv_heads, -1)) / math.sqrt(q.shape[-1])  # (samples, beams, kv heads, group, head_dim)
-    scores = torch.einsum("bnkgd,btkd->bnkgt", q, prompt[0]).masked_fill(~valid[:, None, None, None], -math.inf)
-    if suffix is not None:
-        scores = torch.cat([scores, torch.einsum("bnkgd,bnskd->bnkgs", q, suffix[0])], dim=-1)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
-    tokens = valid.shape[1]
-    out = torch.einsum("bnkgt,btkd->bnkgd", weights[..., :tokens], prompt[1])
-    if suffix is not None:
-        out = out + torch.einsum("bnkgs,bnskd->bnkgd", weights[..., tokens:], suffix[1])
-    return out.flatten(2, 3)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    gqa = q.shape[1] != k.shape[1]
+    return functional.scaled_dot_product_attention(q, k, v, visible[:, None], enable_gqa=gqa).transpose(1, 2)

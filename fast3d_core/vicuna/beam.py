@@ -1,5 +1,8 @@
 """Search over next tokens for a whole batch, as tensors on the device.
 
+A step reads and writes the same tensors, in the same shapes, whatever its number, and does not wait for the device; so
+it can be captured as a CUDA graph.
+
 `BeamSearch` follows transformers 4.31 with early_stopping=False, as recorded in the published runs:
 
 - scores are log-probabilities, after the repetition penalty (over BOS and generated tokens; the prompt is not counted);
@@ -16,30 +19,42 @@ from fast3d_core.config import GenerationConfig
 
 
 class _Search:
-    """What both searches keep: the tokens so far, (samples, beams, 1 + max_new_tokens), BOS first."""
+    """What both searches keep.
+
+    Attributes:
+        ids: (samples, beams, 1 + max_new_tokens) the tokens so far, BOS first, and BOS where none is yet.
+        length: () int64, how many tokens there are, BOS included.
+        done: (samples,) bool; steps: (samples,) tokens generated until then.
+    """
 
     def __init__(self, samples: int, settings: GenerationConfig, bos: int, eos: int, device: torch.device):
         self.settings = settings
         self.eos = eos
-        self.length = 1
+        self.length = torch.ones((), dtype=torch.long, device=device)
         self.ids = torch.full((samples, settings.beams, 1 + settings.max_new_tokens), bos, device=device)
         self.done = torch.zeros(samples, dtype=torch.bool, device=device)
-        self.steps = torch.zeros(samples, dtype=torch.long, device=device)  # tokens generated until done
+        self.steps = torch.zeros(samples, dtype=torch.long, device=device)
+        self._places = torch.arange(1 + settings.max_new_tokens, device=device)
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to decode. Waits for the device."""
-        return self.length == self.ids.shape[2] or bool(self.done.all())
+        return bool(self.done.all() | (self.length == self.ids.shape[2]))
 
     def _process(self, scores: Tensor) -> Tensor:
         """Repetition penalty and minimum length on (samples, beams, vocab) scores."""
-        seen = self.ids[:, : scores.shape[1], : self.length]
+        seen = self.ids[:, : scores.shape[1]]  # where there is no token yet, BOS stands, which always was there
         values = scores.gather(2, seen)
         penalty = self.settings.repetition_penalty
         scores = scores.scatter(2, seen, torch.where(values < 0, values * penalty, values / penalty))
-        if self.length < self.settings.min_length:
-            scores[..., self.eos] = -torch.inf
+        too_short = self.length < self.settings.min_length
+        scores[..., self.eos] = scores[..., self.eos].masked_fill(too_short, -torch.inf)
         return scores
+
+    def _append(self, tokens: Tensor) -> None:
+        """The new tokens (samples, beams) of all beams."""
+        self.ids.copy_(torch.where(self._places == self.length, tokens[..., None], self.ids))
+        self.length += 1
 
 
 class GreedySearch(_Search):
@@ -48,8 +63,7 @@ class GreedySearch(_Search):
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Takes (samples, 1, vocab) float32 logits; returns the new tokens (samples, 1) and no reordering."""
         tokens = self._process(logits).argmax(dim=-1)
-        self.ids[:, :, self.length] = tokens
-        self.length += 1
+        self._append(tokens)
         self.steps += ~self.done
         self.done |= tokens[:, 0] == self.eos
         return tokens, None
@@ -73,6 +87,9 @@ class BeamSearch(_Search):
         self.closed_ids = self.ids.clone()
         self.closed_lengths = torch.zeros(samples, beams, dtype=torch.long, device=device)
         self.closed_by_eos = torch.zeros(samples, beams, dtype=torch.bool, device=device)
+        # What the score of a hypothesis of 1, 2, ... tokens is divided by; of 0 there is none.
+        norms = [1.0, *(length**settings.length_penalty for length in range(1, 2 + settings.max_new_tokens))]
+        self._norms = torch.tensor(norms, device=device)
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """One step for every sample.
@@ -91,15 +108,15 @@ class BeamSearch(_Search):
         is_eos = tokens == self.eos
         self._close(candidates[:, :beams], sources[:, :beams], is_eos[:, :beams] & ~self.done[:, None], by_eos=True)
         full = self.closed_scores.isfinite().all(dim=1)
-        attainable = candidates[:, 0] / (self.length + 1) ** self.settings.length_penalty
+        attainable = candidates[:, 0] / self._norms[self.length + 1]
         self.steps += ~self.done
         self.done |= full & (self.closed_scores.amin(dim=1) >= attainable)
         # The best `beams` candidates that go on; at most `beams` of the 2 x beams are EOS.
         going_on = is_eos.to(torch.int8).sort(dim=1, stable=True).indices[:, :beams]
-        self.scores, sources, tokens = (x.gather(1, going_on) for x in (candidates, sources, tokens))
-        self.ids = self.ids.gather(1, sources[..., None].expand_as(self.ids))
-        self.ids[:, :, self.length] = tokens
-        self.length += 1
+        scores, sources, tokens = (x.gather(1, going_on) for x in (candidates, sources, tokens))
+        self.scores.copy_(scores)
+        self.ids.copy_(self.ids.gather(1, sources[..., None].expand_as(self.ids)))
+        self._append(tokens)
         return tokens, sources
 
     def best(self) -> list[tuple[list[int], float]]:
@@ -117,15 +134,15 @@ class BeamSearch(_Search):
 
     def _close(self, sums: Tensor, sources: Tensor, which: Tensor, *, by_eos: bool) -> None:
         """Adds the beams `sources` (samples, n), where `which`, to the hypotheses and keeps the best of them."""
-        scores = (sums / self.length**self.settings.length_penalty).masked_fill(~which, -torch.inf)
+        scores = (sums / self._norms[self.length]).masked_fill(~which, -torch.inf)
         # Stable: among equals the earlier hypothesis stays.
         merged, order = torch.cat([self.closed_scores, scores], dim=1).sort(dim=1, descending=True, stable=True)
         order = order[:, : self.settings.beams]
-        self.closed_scores = merged[:, : self.settings.beams]
+        self.closed_scores.copy_(merged[:, : self.settings.beams])
         new_ids = self.ids.gather(1, sources[..., None].expand(-1, -1, self.ids.shape[2]))
         both = torch.cat([self.closed_ids, new_ids], dim=1)
-        self.closed_ids = both.gather(1, order[..., None].expand(-1, -1, both.shape[2]))
-        lengths = torch.cat([self.closed_lengths, torch.full_like(sources, self.length)], dim=1)
-        self.closed_lengths = lengths.gather(1, order)
+        self.closed_ids.copy_(both.gather(1, order[..., None].expand(-1, -1, both.shape[2])))
+        lengths = torch.cat([self.closed_lengths, self.length.expand_as(sources)], dim=1)
+        self.closed_lengths.copy_(lengths.gather(1, order))
         flags = torch.cat([self.closed_by_eos, torch.full_like(which, by_eos)], dim=1)
-        self.closed_by_eos = flags.gather(1, order)
+        self.closed_by_eos.copy_(flags.gather(1, order))

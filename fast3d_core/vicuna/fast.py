@@ -1,8 +1,9 @@
 """The fast engine: pruned tokens are really dropped, and nothing is computed or stored for them from layer K on.
 
 Prefill reads each prompt once, packed, whatever the number of beams. Every layer keeps keys and values of just the
-tokens that it saw; a sample's beams share them, and only the generated suffix belongs to a beam. Kept tokens keep their
-original positions, and the first new token stands behind the unpruned prompt, so dropping equals masking.
+tokens that it saw; a sample's beams share them. Generated tokens stand behind them, those of all beams, and a beam sees
+its own; so nothing is ever copied or reordered. Kept tokens keep their original positions, and the first new token
+stands behind the unpruned prompt, so dropping equals masking.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
@@ -23,17 +25,27 @@ from fast3d_core.vicuna.packing import Packing
 
 @dataclass
 class LayerCache:
-    """Keys and values of one layer.
+    """Keys and values of one layer, one set a sample, whatever the number of beams.
 
     Attributes:
-        prompt: each (samples, tokens, kv heads, head_dim), the tokens this layer saw, right-padded; never reordered.
+        keys, values: (samples, tokens + room, kv heads, head_dim): the prompt tokens that this layer saw, right-padded,
+            then room for generated ones: every beam's of the first step, every beam's of the second, ...
         valid: (samples, tokens) bool, False on padding.
-        suffix: each (samples, beams, max_new_tokens - 1, kv heads, head_dim), filled from the left.
     """
 
-    prompt: tuple[Tensor, Tensor]
+    keys: Tensor
+    values: Tensor
     valid: Tensor
-    suffix: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def of_prompts(cls, keys: Tensor, values: Tensor, packing: Packing, room: int) -> "LayerCache":
+        """Of packed keys and values, (total, kv heads, head_dim)."""
+        kept = []
+        for packed in (keys, values):
+            padded = packing.pad(packed)
+            # Zeros: what attention does not see must be finite all the same.
+            kept.append(functional.pad(padded, (0, 0, 0, 0, 0, room)) if room else padded)
+        return cls(kept[0], kept[1], packing.valid)
 
 
 @dataclass
@@ -54,8 +66,12 @@ class Prefilled:
 
 
 @torch.inference_mode()
-def prefill(llm: LlamaForCausalLM, prompts: Sequence[Prompt], plans: Sequence[Plan]) -> Prefilled:
-    """Reads the prompts. All plans must have the same K; kept counts and prompt lengths may differ."""
+def prefill(llm: LlamaForCausalLM, prompts: Sequence[Prompt], plans: Sequence[Plan], room: int = 0) -> Prefilled:
+    """Reads the prompts. All plans must have the same K; kept counts and prompt lengths may differ.
+
+    Args:
+        room: places for generated tokens that caches get behind each prompt.
+    """
     device = prompts[0].embeds.device
     layers = llm.model.layers
     drop_at = plans[0].layer
@@ -75,15 +91,17 @@ def prefill(llm: LlamaForCausalLM, prompts: Sequence[Prompt], plans: Sequence[Pl
                 packing = Packing([len(p) - p.visual + len(k) for p, k in zip(prompts, kept, strict=True)], device)  # type: ignore[arg-type]
                 x, cos, sin = x[rows], cos[rows], sin[rows]
         q, k, v = project(layer, x, cos, sin)
-        cache = LayerCache((packing.pad(k), packing.pad(v)), packing.valid)
+        cache = LayerCache.of_prompts(k, v, packing, room)
         caches.append(cache)
         if i == drop_at - 1 and any(plan.choose is not None for plan in plans):
-            weights = row_weights(q[packing.last], cache.prompt[0], packing.valid).mean(dim=1).cpu()
+            keys = cache.keys[:, : packing.longest]
+            weights = row_weights(q[packing.last], keys, packing.valid).mean(dim=1).cpu()
             kept = [_choose(plan, prompt, row) for plan, prompt, row in zip(plans, prompts, weights, strict=True)]
         if i < len(layers) - 1:
             x = finish_layer(layer, x, prefill_attention(q, k, v, packing))
         else:  # nobody reads the other rows of the last layer
-            attended = beam_attention(q[packing.last][:, None], cache.prompt, packing.valid)[:, 0]
+            seen_k, seen_v = (part[:, : packing.longest] for part in (cache.keys, cache.values))
+            attended = beam_attention(q[packing.last][:, None], seen_k, seen_v, packing.valid[:, None])[:, 0]
             x = finish_layer(layer, x[packing.last], attended)
     logits = llm.lm_head(llm.model.norm(x)).float()
     return Prefilled(logits, caches, kept, lengths)  # type: ignore[arg-type]
@@ -113,49 +131,71 @@ def generate(
     eos: int,
 ) -> list[Generation]:
     """Answers to a batch of prompts, by beam search, or by greedy search where `settings.beams` is 1."""
-    state = prefill(llm, prompts, plans)
+    beams = settings.beams
+    state = prefill(llm, prompts, plans, room=beams * (settings.max_new_tokens - 1))
     samples, device = len(prompts), state.logits.device
-    kind = GreedySearch if settings.beams == 1 else BeamSearch
+    kind = GreedySearch if beams == 1 else BeamSearch
     search = kind(samples, settings, bos, eos, device)
     tokens, _ = search.advance(state.logits[:, None])
-    for cache in state.caches:
-        shape = (samples, settings.beams, settings.max_new_tokens - 1, *cache.prompt[0].shape[2:])
-        cache.suffix = (cache.prompt[0].new_empty(shape), cache.prompt[0].new_empty(shape))
-    step = 0
+    ancestry = Ancestry(samples, beams, settings.max_new_tokens, device)
     while not search.finished:
-        logits = _decode_step(llm, state, tokens, step)
-        tokens, sources = search.advance(logits)
-        step += 1
+        ancestry.grow()
+        tokens, sources = search.advance(_decode_step(llm, state, tokens, ancestry))
         if sources is not None:
-            _reorder(state.caches, sources, step)
+            ancestry.follow(sources)
     steps = search.steps.tolist()
     return [
         Generation(ids, score, n, kept) for (ids, score), n, kept in zip(search.best(), steps, state.kept, strict=True)
     ]
 
 
-def _decode_step(llm: LlamaForCausalLM, state: Prefilled, tokens: Tensor, step: int) -> Tensor:
-    """Logits (samples, beams, vocab) float32 after the new tokens (samples, beams); `step` counts from 0."""
+class Ancestry:
+    """Which beam each generated token of a beam was written by: so beams are followed without moving a key or value.
+
+    Attributes:
+        steps: tokens that each beam has.
+        slots: (samples, beams, max_new_tokens), the beam under which the token of a step stands in the caches.
+    """
+
+    def __init__(self, samples: int, beams: int, max_new_tokens: int, device: torch.device):
+        self.steps = 0
+        self._beams = torch.arange(beams, device=device)
+        self.slots = torch.zeros(samples, beams, max_new_tokens, dtype=torch.long, device=device)
+
+    def grow(self) -> None:
+        """Every beam writes a token of its own."""
+        self.slots[:, :, self.steps] = self._beams
+        self.steps += 1
+
+    def follow(self, sources: Tensor) -> None:
+        """Every beam goes on from the beam `sources` (samples, beams)."""
+        self.slots = self.slots.gather(1, sources[..., None].expand_as(self.slots))
+
+    def visible(self) -> Tensor:
+        """(samples, beams, steps x beams) bool, which of the generated tokens in the caches are a beam's own."""
+        return (self.slots[:, :, : self.steps, None] == self._beams).flatten(2)
+
+
+def _decode_step(llm: LlamaForCausalLM, state: Prefilled, tokens: Tensor, ancestry: Ancestry) -> Tensor:
+    """Logits (samples, beams, vocab) float32 after the new tokens (samples, beams)."""
     x = llm.model.embed_tokens(tokens)
-    positions = (state.lengths + step)[:, None].expand_as(tokens)
+    positions = (state.lengths + ancestry.steps - 1)[:, None].expand_as(tokens)
     cos, sin = llm.model.rotary_emb(x, positions)
+    own, masks = ancestry.visible(), dict[int, Tensor]()  # layers that saw the same tokens share a mask
     for layer, cache in zip(llm.model.layers, state.caches, strict=True):
-        x = _decode_layer(layer, x, cos, sin, cache, step)
+        tokens_seen = cache.valid.shape[1]
+        if id(cache.valid) not in masks:
+            prompt = cache.valid[:, None].expand(-1, tokens.shape[1], -1)
+            masks[id(cache.valid)] = torch.cat([prompt, own], dim=-1)
+        end = tokens_seen + own.shape[-1]
+        x = _decode_layer(layer, x, cos, sin, cache, slice(end - tokens.shape[1], end), masks[id(cache.valid)])
     return llm.lm_head(llm.model.norm(x)).float()
 
 
-def _decode_layer(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, step: int) -> Tensor:
+def _decode_layer(
+    layer: Any, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, places: slice, visible: Tensor
+) -> Tensor:
     q, k, v = project(layer, x, cos, sin)
-    assert cache.suffix is not None
-    cache.suffix[0][:, :, step], cache.suffix[1][:, :, step] = k, v
-    suffix = (cache.suffix[0][:, :, : step + 1], cache.suffix[1][:, :, : step + 1])
-    return finish_layer(layer, x, beam_attention(q, cache.prompt, cache.valid, suffix))
-
-
-def _reorder(caches: list[LayerCache], sources: Tensor, steps: int) -> None:
-    """Lets each beam continue the suffix of the beam it came from; prompts are shared and stay."""
-    sample = torch.arange(len(sources), device=sources.device)[:, None]
-    for cache in caches:
-        assert cache.suffix is not None
-        for suffix in cache.suffix:
-            suffix[:, :, :steps] = suffix[sample, sources, :steps]
+    cache.keys[:, places], cache.values[:, places] = k, v
+    seen_k, seen_v = (part[:, : places.stop] for part in (cache.keys, cache.values))
+    return finish_layer(layer, x, beam_attention(q, seen_k, seen_v, visible))

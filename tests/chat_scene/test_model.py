@@ -71,4 +71,4 @@ def test_bfloat16_runs(fixture):
     plans = fixture.plans(Vanilla())[:4]
     half = fast.prefill(model.llm, prompts, plans).logits
     full = fast.prefill(fixture.model.llm, fixture.prompts[:4], plans).logits
-    torch.testing.assert_close(half, full, rtol=0, atol=0.25)
+    torch.testing.assert_close(half, full, rtol=0, atol=0.3)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fast3d_core.vicuna import attention, flash
 from fast3d_core.vicuna.attention import beam_attention, prefill_attention, row_weights
+from fast3d_core.vicuna.fast import Ancestry
 from fast3d_core.vicuna.packing import Packing
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ def test_last_rows_alone_equal_the_last_rows_of_all(lengths, kv_heads):
     q, k, v = packed(lengths, 4, kv_heads)
     packing = Packing(lengths, CPU)
     whole = prefill_attention(q, k, v, packing)[packing.last]
-    rows = beam_attention(q[packing.last][:, None], (packing.pad(k), packing.pad(v)), packing.valid)[:, 0]
+    rows = beam_attention(q[packing.last][:, None], packing.pad(k), packing.pad(v), packing.valid[:, None])[:, 0]
     torch.testing.assert_close(rows, whole)
     weights = row_weights(q[packing.last], packing.pad(k), packing.valid)
     torch.testing.assert_close(weights.sum(-1), torch.ones(len(lengths), 4))
@@ -66,8 +67,23 @@ def test_beams_attend_to_the_shared_prompt_and_their_own_suffix(lengths, beams, 
     packing = Packing(lengths, CPU)
     _, k, v = packed(lengths, heads, kv_heads)
     q = torch.randn(samples, beams, heads, d, generator=generator)
-    suffix = [torch.randn(samples, beams, steps, kv_heads, d, generator=generator) for _ in range(2)]
-    got = beam_attention(q, (packing.pad(k), packing.pad(v)), packing.valid, (suffix[0], suffix[1]))
+    written = [torch.randn(samples, steps, beams, kv_heads, d, generator=generator) for _ in range(2)]
+    ancestry = Ancestry(samples, beams, steps, CPU)
+    owners = [[[] for _ in range(beams)] for _ in range(samples)]  # (step, beam) of each beam's tokens
+    for step in range(steps):
+        ancestry.grow()
+        owners = [[[*own, (step, b)] for b, own in enumerate(sample)] for sample in owners]
+        sources = torch.randint(beams, (samples, beams), generator=generator)
+        ancestry.follow(sources)
+        owners = [[sample[b] for b in row] for sample, row in zip(owners, sources.tolist(), strict=True)]
+    prompt = packing.valid[:, None].expand(-1, beams, -1)
+    keys, values = (torch.cat([packing.pad(x), w.flatten(1, 2)], dim=1) for x, w in zip((k, v), written, strict=True))
+    got = beam_attention(q, keys, values, torch.cat([prompt, ancestry.visible()], dim=-1))
+    suffix = [
+        torch.stack([torch.stack([torch.stack([w[s, i, m] for i, m in own]) for own in sample])
+                     for s, sample in enumerate(owners)])
+        for w in written
+    ]  # fmt: skip
     for s, (own_k, own_v) in enumerate(zip(k.split(lengths), v.split(lengths), strict=True)):
         for b in range(beams):
             keys, values = torch.cat([own_k, suffix[0][s, b]]), torch.cat([own_v, suffix[1][s, b]])

@@ -93,14 +93,15 @@ def test_nothing_of_unpruned_length_from_layer_k_on(fixture, pruner):
         lengths = short if i >= plans[0].layer else full
         assert seen[i]
         assert set(seen[i]) <= {sum(lengths), len(lengths)}  # all rows, or the last row of each sample
-        assert state.caches[i].prompt[0].shape[1] == max(lengths)
+        assert state.caches[i].keys.shape[1] == max(lengths)
         assert state.caches[i].valid.sum(dim=1).tolist() == lengths
 
 
 def test_beams_share_the_prompt_cache(fixture):
     """The cache of the prompt is stored once per sample, whatever the number of beams."""
-    state = fast.prefill(fixture.model.llm, fixture.prompts[:3], fixture.plans(Vanilla())[:3])
-    assert state.caches[0].prompt[0].shape[0] == 3
+    state = fast.prefill(fixture.model.llm, fixture.prompts[:3], fixture.plans(Vanilla())[:3], room=20)
+    longest = max(len(prompt) for prompt in fixture.prompts[:3])
+    assert all(cache.keys.shape[:2] == cache.values.shape[:2] == (3, longest + 20) for cache in state.caches)
 
 
 @pytest.mark.parametrize("pruner", [Vanilla(), Gap(layer=2, keep=15), Sap(alpha=0.21)], ids=repr)
