@@ -133,69 +133,84 @@ def generate(
     """Answers to a batch of prompts, by beam search, or by greedy search where `settings.beams` is 1."""
     beams = settings.beams
     state = prefill(llm, prompts, plans, room=beams * (settings.max_new_tokens - 1))
-    samples, device = len(prompts), state.logits.device
     kind = GreedySearch if beams == 1 else BeamSearch
-    search = kind(samples, settings, bos, eos, device)
-    tokens, _ = search.advance(state.logits[:, None])
-    ancestry = Ancestry(samples, beams, settings.max_new_tokens, device)
-    while not search.finished:
-        ancestry.grow()
-        tokens, sources = search.advance(_decode_step(llm, state, tokens, ancestry))
-        if sources is not None:
-            ancestry.follow(sources)
+    search = kind(len(prompts), settings, bos, eos, state.logits.device)
+    decoding = Decoding(llm, state, search)
+    for step in range(1, settings.max_new_tokens):
+        if search.finished:
+            break
+        decoding.step(step)
     steps = search.steps.tolist()
     return [
         Generation(ids, score, n, kept) for (ids, score), n, kept in zip(search.best(), steps, state.kept, strict=True)
     ]
 
 
+class Decoding:
+    """A batch behind its prompts. A step reads and writes the same tensors, whatever its number.
+
+    Args:
+        state: whose caches have room for all tokens to come.
+        search: that has seen nothing yet.
+    """
+
+    def __init__(self, llm: LlamaForCausalLM, state: Prefilled, search: BeamSearch | GreedySearch):
+        self._llm, self._caches, self._lengths, self._search = llm, state.caches, state.lengths, search
+        self._tokens = search.advance(state.logits[:, None])[0].clone()
+        self.ancestry = Ancestry(search.ids)
+
+    def step(self, upto: int) -> None:
+        """One more token for every beam; `upto` is at least how many tokens a beam has, and bounds what is read."""
+        number = self._search.length - 1  # of tokens that a beam has; the last of them is read now
+        x = self._llm.model.embed_tokens(self._tokens)
+        cos, sin = self._llm.model.rotary_emb(x, (self._lengths + number - 1)[:, None].expand_as(self._tokens))
+        self.ancestry.grow(number)
+        beams = self._tokens.shape[1]
+        places = (number - 1) * beams + self.ancestry.beams  # behind the prompts
+        own, masks = self.ancestry.visible(number, upto), dict[int, Tensor]()  # layers that saw the same share a mask
+        for layer, cache in zip(self._llm.model.layers, self._caches, strict=True):
+            if id(cache.valid) not in masks:
+                prompt = cache.valid[:, None].expand(-1, beams, -1)
+                masks[id(cache.valid)] = torch.cat([prompt, own], dim=-1)
+            x = _decode_layer(layer, x, cos, sin, cache, cache.valid.shape[1] + places, masks[id(cache.valid)])
+        tokens, sources = self._search.advance(self._llm.lm_head(self._llm.model.norm(x)).float())
+        self._tokens.copy_(tokens)
+        if sources is not None:
+            self.ancestry.follow(sources)
+
+
 class Ancestry:
     """Which beam each generated token of a beam was written by: so beams are followed without moving a key or value.
 
     Attributes:
-        steps: tokens that each beam has.
-        slots: (samples, beams, max_new_tokens), the beam under which the token of a step stands in the caches.
+        slots: (samples, beams, tokens), the beam under which a token stands in the caches.
+        beams: (beams,) their numbers.
     """
 
-    def __init__(self, samples: int, beams: int, max_new_tokens: int, device: torch.device):
-        self.steps = 0
-        self._beams = torch.arange(beams, device=device)
-        self.slots = torch.zeros(samples, beams, max_new_tokens, dtype=torch.long, device=device)
+    def __init__(self, ids: Tensor):
+        """For as many samples, beams and tokens as `ids` has."""
+        self.beams, self._places = (torch.arange(count, device=ids.device) for count in ids.shape[1:])
+        self.slots = torch.zeros_like(ids)
 
-    def grow(self) -> None:
-        """Every beam writes a token of its own."""
-        self.slots[:, :, self.steps] = self._beams
-        self.steps += 1
+    def grow(self, number: Tensor) -> None:
+        """Every beam writes its token of that number, () int64 from 1."""
+        self.slots.copy_(torch.where(self._places == number - 1, self.beams[:, None], self.slots))
 
     def follow(self, sources: Tensor) -> None:
         """Every beam goes on from the beam `sources` (samples, beams)."""
-        self.slots = self.slots.gather(1, sources[..., None].expand_as(self.slots))
+        self.slots.copy_(self.slots.gather(1, sources[..., None].expand_as(self.slots)))
 
-    def visible(self) -> Tensor:
-        """(samples, beams, steps x beams) bool, which of the generated tokens in the caches are a beam's own."""
-        return (self.slots[:, :, : self.steps, None] == self._beams).flatten(2)
-
-
-def _decode_step(llm: LlamaForCausalLM, state: Prefilled, tokens: Tensor, ancestry: Ancestry) -> Tensor:
-    """Logits (samples, beams, vocab) float32 after the new tokens (samples, beams)."""
-    x = llm.model.embed_tokens(tokens)
-    positions = (state.lengths + ancestry.steps - 1)[:, None].expand_as(tokens)
-    cos, sin = llm.model.rotary_emb(x, positions)
-    own, masks = ancestry.visible(), dict[int, Tensor]()  # layers that saw the same tokens share a mask
-    for layer, cache in zip(llm.model.layers, state.caches, strict=True):
-        tokens_seen = cache.valid.shape[1]
-        if id(cache.valid) not in masks:
-            prompt = cache.valid[:, None].expand(-1, tokens.shape[1], -1)
-            masks[id(cache.valid)] = torch.cat([prompt, own], dim=-1)
-        end = tokens_seen + own.shape[-1]
-        x = _decode_layer(layer, x, cos, sin, cache, slice(end - tokens.shape[1], end), masks[id(cache.valid)])
-    return llm.lm_head(llm.model.norm(x)).float()
+    def visible(self, number: Tensor, upto: int) -> Tensor:
+        """(samples, beams, upto x beams) bool, which of the generated tokens in the caches are a beam's own."""
+        own = self.slots[:, :, :upto, None] == self.beams
+        return (own & (self._places[:upto, None] < number)).flatten(2)
 
 
 def _decode_layer(
-    layer: Any, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, places: slice, visible: Tensor
+    layer: Any, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, places: Tensor, visible: Tensor
 ) -> Tensor:
     q, k, v = project(layer, x, cos, sin)
-    cache.keys[:, places], cache.values[:, places] = k, v
-    seen_k, seen_v = (part[:, : places.stop] for part in (cache.keys, cache.values))
-    return finish_layer(layer, x, beam_attention(q, seen_k, seen_v, visible))
+    cache.keys.index_copy_(1, places, k)
+    cache.values.index_copy_(1, places, v)
+    read = visible.shape[-1]
+    return finish_layer(layer, x, beam_attention(q, cache.keys[:, :read], cache.values[:, :read], visible))

@@ -68,17 +68,17 @@ def test_beams_attend_to_the_shared_prompt_and_their_own_suffix(lengths, beams, 
     _, k, v = packed(lengths, heads, kv_heads)
     q = torch.randn(samples, beams, heads, d, generator=generator)
     written = [torch.randn(samples, steps, beams, kv_heads, d, generator=generator) for _ in range(2)]
-    ancestry = Ancestry(samples, beams, steps, CPU)
+    ancestry = Ancestry(torch.zeros(samples, beams, steps, dtype=torch.long))
     owners = [[[] for _ in range(beams)] for _ in range(samples)]  # (step, beam) of each beam's tokens
     for step in range(steps):
-        ancestry.grow()
+        ancestry.grow(torch.tensor(step + 1))
         owners = [[[*own, (step, b)] for b, own in enumerate(sample)] for sample in owners]
         sources = torch.randint(beams, (samples, beams), generator=generator)
         ancestry.follow(sources)
         owners = [[sample[b] for b in row] for sample, row in zip(owners, sources.tolist(), strict=True)]
     prompt = packing.valid[:, None].expand(-1, beams, -1)
     keys, values = (torch.cat([packing.pad(x), w.flatten(1, 2)], dim=1) for x, w in zip((k, v), written, strict=True))
-    got = beam_attention(q, keys, values, torch.cat([prompt, ancestry.visible()], dim=-1))
+    got = beam_attention(q, keys, values, torch.cat([prompt, ancestry.visible(torch.tensor(steps), steps)], dim=-1))
     suffix = [
         torch.stack([torch.stack([torch.stack([w[s, i, m] for i, m in own]) for own in sample])
                      for s, sample in enumerate(owners)])

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fast3d_core.plan import cost
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 from fast3d_core.vicuna import fast
+from fast3d_core.vicuna.beam import BeamSearch, GreedySearch
 from fast3d_core.vicuna.llm import Prompt
 
 BOS, EOS = 1, 2
@@ -127,3 +128,20 @@ def test_flops_are_those_that_torch_counts(fixture, pruner):
     attention = sum(4 * shape.heads * shape.head_dim * n * (n + 1) // 2 for n in tokens)
     skipped = 2 * (last - 1) * (shape.layer_macs - 3 * shape.hidden * shape.heads * shape.head_dim)
     assert whole.prefill_flops - attention - skipped == counted
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+def test_a_step_may_read_further_than_there_are_tokens(fixture, beams):
+    """As one captured as a CUDA graph does, whose shapes are those of a later step."""
+    settings = replace(fixture.config.generation, beams=beams, max_new_tokens=7)
+    plans = fixture.plans(Gap(layer=1, keep=30), fixture.config.maps.predicted)[:5]
+    llm, prompts = fixture.model.llm, fixture.prompts[:5]
+    want = fast.generate(llm, prompts, plans, settings, 1, 2)
+    with torch.inference_mode():
+        state = fast.prefill(llm, prompts, plans, room=beams * 6)
+        kind = GreedySearch if beams == 1 else BeamSearch
+        search = kind(5, settings, 1, 2, state.logits.device)
+        decoding = fast.Decoding(llm, state, search)
+        while not search.finished:
+            decoding.step(6)
+        assert [ids for ids, _ in search.best()] == [one.ids for one in want]
