@@ -11,6 +11,7 @@ from fast3d_cli.commands.download import download
 from fast3d_cli.commands.eval import eval_command
 from fast3d_cli.commands.extract import extract_command
 from fast3d_cli.commands.predict import predict_command
+from fast3d_cli.commands.prepare import prepare
 from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
@@ -28,6 +29,7 @@ app = typer.Typer(
 # In the order of use, as --help lists them.
 app.command("demo")(demo)
 app.command("download")(download)
+app.command("prepare")(prepare)
 app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
 app.command("predict")(predict_command)

@@ -1,0 +1,66 @@
+"""What a raw release becomes, and what of it is left out."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fast3d_core.draws import seed_of
+
+if TYPE_CHECKING:
+    from fast3d_core.prepare.boxes import Boxes
+    from fast3d_core.prepare.raw import RawRecord
+
+
+EMPTY = "empty description"
+
+
+class DroppedError(Exception):
+    """A raw record that gives no record; the message is the reason, the same for all such records."""
+
+
+@dataclass
+class Draft:
+    """The records that a split of a dataset gives.
+
+    Attributes:
+        records: in the published format and order.
+        read: raw records; used: those of them that went into `records`; dropped: how many did not, by reason.
+        notes: what else was left out.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    read: int = 0
+    used: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, raw: "Sequence[RawRecord]", convert: Callable[..., list[dict[str, Any]]], *args: Any) -> None:
+        """Adds `convert(*args)`, which becomes of raw records that are used, or dropped, together."""
+        self.read += len(raw)
+        try:
+            self.records += convert(*args)
+        except DroppedError as reason:
+            self.dropped.update({str(reason): len(raw)} if raw else {})
+        else:
+            self.used += len(raw)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One split of one dataset, to be converted.
+
+    Attributes:
+        files: the raw records of each of the dataset's files.
+        boxes: those of the split.
+    """
+
+    dataset: str
+    split: str
+    seed: int
+    files: "tuple[list[RawRecord], ...]"
+    boxes: "Boxes"
+
+    def choose(self, among: Sequence[str], *what: object) -> str:
+        """One of several texts, drawn by the seed for `what`, independently of all other draws."""
+        return among[seed_of("prepare", self.seed, self.dataset, self.split, *what) % len(among)]
