@@ -13,7 +13,7 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,meteor,tensorboard]"
 	touch $@
 
-# The whole pipeline on the embedded demo; results in ./runs and ./outputs.
+# The whole pipeline on the embedded demo; results in ./fast3d-demo.
 demo: setup
 	$(BIN)/fast3d demo
 
@@ -30,4 +30,4 @@ unit: setup
 	$(BIN)/python -m pytest --numprocesses 2
 
 clean:
-	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv fast3d-demo runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,9 +5,9 @@ The dataclasses below are the schema. A key is a field: its type, default, meani
 nowhere else, so adding a key is adding a field, and adding a section is adding a dataclass and a field of `Config`.
 
 A relative path is relative to the folder of the file that holds it, or, in a `--set` override, to the current folder,
-where the user types. A default path counts as written in the file. One exception: in the config that ships with the
-package (`Config.embedded`), what commands write is relative to the current folder, because a cache is no place for
-results (`output_path`); what ships with the package is read until the current folder has its own. `~` is
+where the user types. A default path counts as written in the file. One exception: in the config of the embedded demo
+(`Config.embedded`), what commands write is relative to the current folder, because a cache is no place for
+results (`output_path`); what the demo has is read until the current folder has its own. `~` is
 expanded. Whether a path exists is checked only when it is used (`need_path`), so that a config may name files which a
 later step makes.
 """
@@ -33,11 +33,11 @@ import yaml
 from fast3d_core.data.files import need
 from fast3d_core.errors import DataError, UsageError
 
-CACHE = Path(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d").expanduser().absolute()
+CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)
 """Where what is made or downloaded once is kept: $FAST3D_CACHE, else ~/.cache/fast3d."""
 
 EMBEDDED = CACHE / "demo" / "fast3d.yaml"
-"""The config that is used when none is given and the current folder has none. `load_config` sees that it is there."""
+"""The config that is used when none is given and the current folder has none: the embedded demo's."""
 
 MAX_BYTES, MAX_VALUES = 1_000_000, 10_000
 """A file with more is not a config; PyYAML would take half a minute over a crowded megabyte."""
@@ -133,7 +133,7 @@ class EvalConfig:
 class Config:
     """All settings of a command. Two configs are equal when their settings are, wherever these came from.
 
-    `source` is the absolute path of the file, `embedded` whether it is the one that ships with the package, and
+    `source` is the absolute path of the file, `embedded` whether it is that of the embedded demo, and
     `origins` names the file or `--set` for each key that was set.
     """
 

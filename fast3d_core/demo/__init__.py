@@ -2,9 +2,12 @@
 such rooms. `README.md` beside this file tells how."""
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from fast3d_core.errors import DataError
 
 WEIGHTS = Path(__file__).parent / "weights"
 MEASURED = Path(__file__).parent / "measured.json"
@@ -14,36 +17,57 @@ _WRITTEN_BY = ".demo"  # what the folder was written from
 
 
 def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> None:
-    """Writes the demo to `folder` unless it is there; one that an older fast3d wrote is replaced.
+    """Writes the demo to `folder` unless it is there; one that another release wrote is replaced.
 
     Args:
         said: told when there is something to wait for.
+
+    Raises:
+        DataError: it cannot be written, or something else is there.
     """
-    stamp, written_by = _stamp(), folder / _WRITTEN_BY
-    if (folder / "fast3d.yaml").exists() and (not written_by.exists() or written_by.read_text() == stamp):
+    if _is_current(folder):
         return
-    said(f"writing the embedded demo to {folder}, once")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / folder.name
-        from fast3d_core.demo.release import write_demo
+    from filelock import FileLock  # one of the processes that a launcher starts writes, the others wait
 
-        write_demo(made)
-        (made / _WRITTEN_BY).write_text(stamp)
-        if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        try:
-            made.rename(folder)
-        except OSError:  # another process was faster
-            if not (folder / "fast3d.yaml").exists():
-                raise
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not _is_current(folder):
+                said(f"writing the embedded demo to {folder}, once; it takes some 20 seconds")
+                _replace(folder)
+    except OSError as error:
+        raise DataError(
+            f"the demo cannot be written to {folder} ({error.strerror or error}); set FAST3D_CACHE to a folder that "
+            "can be written, or name files of your own with --config"
+        ) from None
 
 
-def _stamp() -> str:
+def stamp() -> str:
     """Of the sources and weights that the demo is made from."""
     digest = hashlib.sha256()
-    for path in sorted([*WEIGHTS.parent.glob("*.py"), *WEIGHTS.iterdir()]):
-        large = path.suffix == ".safetensors"
-        digest.update(path.name.encode() + (str(path.stat().st_size).encode() if large else path.read_bytes()))
-    digest.update((WEIGHTS / "training.json").read_bytes())
+    for path in sorted(path for path in [*WEIGHTS.parent.glob("*.py"), *WEIGHTS.iterdir()] if path.is_file()):
+        about = path.stat()
+        large = path.suffix == ".safetensors"  # reading them would take longer than most commands
+        digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns if large else ''}".encode())
+        digest.update(b"" if large else path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _is_current(folder: Path) -> bool:
+    """Whether there is a demo, of this release or of the user's own making."""
+    written_by = folder / _WRITTEN_BY
+    return (folder / "fast3d.yaml").exists() and (not written_by.exists() or written_by.read_text() == stamp())
+
+
+def _replace(folder: Path) -> None:
+    from fast3d_core.demo.release import write_demo
+
+    if folder.exists() and not (folder / _WRITTEN_BY).exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} holds something else than the demo; move it away, or set FAST3D_CACHE")
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / folder.name
+        write_demo(made)
+        (made / _WRITTEN_BY).write_text(stamp())
+        if folder.exists():
+            shutil.move(folder, Path(temporary) / "old")
+        made.rename(folder)

@@ -12,7 +12,9 @@ that `fast3d train-gap` made on one into FOLDER/gap.safetensors, in bf16.
 """
 
 import argparse
+import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from transformers import RobertaConfig, RobertaModel
 
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.data.annotations import load_samples
-from fast3d_core.data.files import load_json
+from fast3d_core.data.files import atomic_path, load_json
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.small_llm import SmallShape
 from fast3d_core.demo.world import write_world
@@ -35,14 +37,14 @@ from fast3d_core.gap.prediction import predict_maps
 from fast3d_core.progress import Silent
 
 GAP = "gap.safetensors"
-CONFIG = """\
+_CONFIG = """\
 # fast3d's demo, written by fast3d: a small Chat-Scene that was trained on generated rooms.
-model: {llm: llm, checkpoint: ckpt.pth, lora_alpha: 1, dtype: float32}
-data: {annotations: annotations}
-maps: {predicted: outputs/pred_attn_maps, targets: outputs/infer_attn_maps}
-gap: {text_encoder: gap/text_encoder, checkpoint: outputs/gap/checkpoint_best.safetensors, heads: 8, layers: 4}
-generation: {max_new_tokens: 40, repetition_penalty: 1.0}
-eval: {batch_size: 16}
+model: {{llm: "{files}/llm", checkpoint: "{files}/ckpt.pth", lora_alpha: 1, dtype: float32}}
+data: {{annotations: "{files}/annotations"}}
+maps: {{predicted: outputs/pred_attn_maps, targets: outputs/infer_attn_maps}}
+gap: {{text_encoder: "{files}/gap/text_encoder", checkpoint: "{gap}/checkpoint_best.safetensors", heads: 8, layers: 4}}
+generation: {{max_new_tokens: 40, repetition_penalty: 1.0}}
+eval: {{batch_size: 16}}
 """
 _TEXT: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 512}
 _TEXT_WORDS = 1024
@@ -69,6 +71,16 @@ class DemoSize:
     processes: int | None = None
 
 
+def config_text(files: Path, own_gap: bool = False) -> str:
+    """A fast3d.yaml for the demo's files in `files`; its outputs lie beside the fast3d.yaml.
+
+    Args:
+        own_gap: a GAP network among the outputs, not the demo's.
+    """
+    where = {"files": str(files), "gap": "outputs/gap" if own_gap else f"{files}/outputs/gap"}
+    return _CONFIG.format_map({name: json.dumps(path, ensure_ascii=False)[1:-1] for name, path in where.items()})
+
+
 def write_demo(folder: Path, weights: Path = WEIGHTS, size: DemoSize = DemoSize()) -> None:
     """Writes all files of the demo to `folder`; without GAP weights in `weights`, no GAP network and no maps."""
     folder.mkdir(parents=True)
@@ -78,13 +90,15 @@ def write_demo(folder: Path, weights: Path = WEIGHTS, size: DemoSize = DemoSize(
         write_world(annotations, "train", size.train_rooms, size.train_questions, size.seed, size.processes)
     write_world(annotations, size.val, size.rooms, size.questions, size.seed, size.processes)
     write_text_encoder(folder / "gap" / "text_encoder", weights)
-    (folder / "fast3d.yaml").write_text(CONFIG)
+    (folder / "fast3d.yaml").write_text(config_text(Path(), own_gap=True))
     if (weights / GAP).exists():
         tensors, metadata = read_tensors(weights / GAP)
         floats = {name: tensor.float() for name, tensor in tensors.items()}
         write_tensors(folder / "outputs" / "gap" / "checkpoint_best.safetensors", floats, metadata)
         config = load_config(folder / "fast3d.yaml")
-        predict_maps(config, "val", DATASETS, config.maps.predicted, pick_device(config.model.device), Silent())
+        # Named, not config.maps.predicted: where this is the place of the embedded demo, that is in the current folder.
+        maps = folder / "outputs" / "pred_attn_maps"
+        predict_maps(config, "val", DATASETS, maps, pick_device(config.model.device), Silent())
 
 
 def write_model(folder: Path, weights: Path) -> None:
@@ -112,7 +126,7 @@ def write_model(folder: Path, weights: Path) -> None:
             released[f"{stem}.lora_A.default.weight"] = torch.zeros(1, columns)
             released[f"{stem}.lora_B.default.weight"] = torch.zeros(rows, 1)
     (folder / "llm").mkdir()
-    save_file(llm, folder / "llm" / "model.safetensors", {"format": "pt"})
+    _save_safetensors(folder / "llm" / "model.safetensors", llm)
     shape.llama(len(llm["lm_head.weight"])).save_pretrained(folder / "llm")
     shutil.copy(weights / "tokenizer.model", folder / "llm")
     torch.save({"model": released, "config": {}, "epoch": 0, "global_step": 0}, folder / "ckpt.pth")
@@ -127,15 +141,22 @@ def write_text_encoder(folder: Path, weights: Path) -> None:
     generator = torch.random.get_rng_state()
     torch.manual_seed(0)
     config.save_pretrained(folder)
-    save_file(RobertaModel(config).state_dict(), folder / "model.safetensors", {"format": "pt"})
+    _save_safetensors(folder / "model.safetensors", RobertaModel(config).state_dict())
     torch.random.set_rng_state(generator)
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(weights / name, folder)
 
 
-def train_text_tokenizer(annotations: Path, folder: Path) -> None:
-    """Writes vocab.json and merges.txt: RoBERTa's kind of tokenizer, of the training questions."""
-    prompts = [sample.prompt for dataset in DATASETS for sample in load_samples(annotations, dataset, "train")]
+def _save_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    with atomic_path(path) as temporary:  # which leaves it as readable as other files; safetensors does not
+        save_file(tensors, temporary, {"format": "pt"})
+
+
+def train_text_tokenizer(folder: Path, rooms: int = 200, questions: int = 1000, seed: int = 7) -> None:
+    """Writes vocab.json and merges.txt: RoBERTa's kind of tokenizer, made from generated questions."""
+    with tempfile.TemporaryDirectory() as temporary:
+        write_world(Path(temporary), "train", rooms, questions, seed)
+        prompts = [sample.prompt for name in DATASETS for sample in load_samples(Path(temporary), name, "train")]
     tokenizer = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer.train_from_iterator(prompts, _TEXT_WORDS, special_tokens=special, show_progress=False)

@@ -27,7 +27,7 @@ from fast3d_core.config import DATASETS
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.muon import Muon
-from fast3d_core.demo.release import GAP, write_text_encoder
+from fast3d_core.demo.release import GAP, train_text_tokenizer, write_text_encoder
 from fast3d_core.demo.small_llm import SmallShape
 from fast3d_core.demo.train_llm import Recipe, Stream, Trainer, draw_questions
 from fast3d_core.draws import seed_of
@@ -58,9 +58,10 @@ class GapRecipe:
     question_tokens: int = 48
     seed: int = 3
 
-    def lr_at(self, step: int) -> float:
+    def lr_at(self, step: int, began: int = 0) -> float:
+        """Of a step, where moments began to be gathered at step `began`."""
         done = (step - self.decay_from) / max(self.steps - self.decay_from, 1)
-        return self.lr * min((step + 1) / self.warmup, 1 - 0.99 * min(max(done, 0.0), 1.0))
+        return self.lr * min((step - began + 1) / self.warmup, 1 - 0.99 * min(max(done, 0.0), 1.0))
 
 
 SHAPE = GapShape(features=128, hidden=192, heads=8, layers=4, feedforward=768, dropout=0.0, head_dropout=0.0)
@@ -70,7 +71,7 @@ class GapTrainer:
     """The LLM, the network and its optimizers on a device."""
 
     def __init__(self, weights: Path, text_encoder: Path, recipe: GapRecipe, shape: GapShape, device: torch.device):
-        self.recipe, self.device, self.step = recipe, device, 0
+        self.recipe, self.device, self.step, self.began = recipe, device, 0, 0
         self.words, self.text = ChatSceneTokenizer(weights), QuestionTokenizer(text_encoder)
         # Texts as they are extracted from: the answer follows without a space token of its own.
         self.rooms = Recipe(rooms=recipe.rooms, questions=recipe.questions, as_extracted=1.0, seed=recipe.seed)
@@ -126,7 +127,7 @@ class GapTrainer:
 
     def train_step(self, drawn: Inputs) -> Tensor:
         torch.manual_seed(seed_of(self.recipe.seed, self.step))  # of the features' noise
-        self.lr.fill_(self.recipe.lr_at(self.step))
+        self.lr.fill_(self.recipe.lr_at(self.step, self.began))
         self.step += 1
         return self.graphs(drawn) if self.graphs else self._compute(drawn)
 
@@ -155,9 +156,9 @@ class GapTrainer:
         write_json(folder / "gap.json", {"step": self.step, "recipe": asdict(self.recipe)})
 
     def load(self, folder: Path) -> None:
-        """Continues with the weights that `save` left; moments gather anew."""
+        """Continues with the weights that `save` left; moments gather anew, while the learning rate warms up."""
         self.network.load_state_dict({name: t.float() for name, t in read_tensors(folder / GAP)[0].items()})
-        self.step = load_json(folder / "gap.json", "the demo's GAP network")["step"]
+        self.step = self.began = load_json(folder / "gap.json", "the demo's GAP network")["step"]
 
 
 def run(trainer: GapTrainer, out: Path, minutes: float, workers: int, check_every: int) -> None:
@@ -204,6 +205,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = ("steps", "decay_from", "rooms", "questions", "lr")
     recipe = GapRecipe(**{name: getattr(given, name) for name in names})
+    if not (given.weights / "vocab.json").exists():
+        train_text_tokenizer(given.weights)
     text_encoder = given.out / "text_encoder"
     if not text_encoder.exists():
         write_text_encoder(text_encoder, given.weights)

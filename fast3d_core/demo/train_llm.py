@@ -199,7 +199,7 @@ class Readers(nn.Module):
 
 
 class Trainer:
-    """Model, readers and AdamW on a device."""
+    """Model, readers and optimizers on a device."""
 
     def __init__(self, shape: SmallShape, recipe: Recipe, tokenizer: ChatSceneTokenizer, device: torch.device):
         self.recipe, self.device = recipe, device

@@ -1,6 +1,7 @@
 """The demo in released form."""
 
 import shutil
+import threading
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes, load_samples
 from fast3d_core.demo import WEIGHTS, ensure_demo
-from fast3d_core.demo.release import DemoSize, write_demo
+from fast3d_core.demo.release import DemoSize, train_text_tokenizer, write_demo
 from fast3d_core.demo.small_llm import Packed, SmallShape
 from fast3d_core.demo.train_llm import Recipe, Trainer, run, train_tokenizer
+from fast3d_core.errors import DataError
 
 SHAPE = SmallShape(layers=12, width=32, heads=2, intermediate=48)
 RECIPE = Recipe(rooms=2, questions=2, steps=3, warmup=1, decay_from=2)
@@ -56,23 +58,75 @@ def test_the_released_form_is_the_trained_model(weights, written):
         assert torch.allclose(released.llm(inputs_embeds=prompt.embeds[None]).logits, wanted, atol=1e-4)
 
 
-def test_a_demo_is_written_once_and_replaced_when_it_is_old(tmp_path, monkeypatch):
+@pytest.fixture
+def writing(tmp_path, monkeypatch):
+    """(where the demo belongs, the folders that were written so far), without writing much."""
+    made = []
+
     def write(folder):
         folder.mkdir()
         (folder / "fast3d.yaml").write_text(f"{len(made)}")
         made.append(folder)
 
-    made, said = [], []
     monkeypatch.setattr("fast3d_core.demo.release.write_demo", write)
-    folder = tmp_path / "cache" / "demo"
+    return tmp_path / "cache" / "demo", made
+
+
+def test_a_demo_is_written_once_and_replaced_when_it_is_old(writing, monkeypatch):
+    folder, made = writing
+    said = []
     for _ in range(2):
         ensure_demo(folder, said.append)
     assert len(made) == len(said) == 1 and str(folder) in said[0]
-    monkeypatch.setattr(demo, "_stamp", lambda: "of another release")
+    monkeypatch.setattr(demo, "stamp", lambda: "of another release")
     ensure_demo(folder)
     assert (folder / "fast3d.yaml").read_text() == "1"
     (folder / ".demo").unlink()  # somebody's own
-    monkeypatch.setattr(demo, "_stamp", lambda: "of a third")
+    monkeypatch.setattr(demo, "stamp", lambda: "of a third")
     ensure_demo(folder)
     assert len(made) == 2
-    assert [path.name for path in folder.parent.iterdir()] == ["demo"]
+    assert {path.name for path in folder.parent.iterdir()} == {"demo", "demo.lock"}
+
+
+def test_of_several_processes_one_writes(writing):
+    folder, made = writing
+    threads = [threading.Thread(target=ensure_demo, args=(folder,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+
+
+def test_what_is_no_demo_is_left_alone(writing, tmp_path):
+    folder, made = writing
+    folder.mkdir(parents=True)
+    (folder / "precious").touch()
+    with pytest.raises(DataError, match="holds something else than the demo; move it away"):
+        ensure_demo(folder)
+    assert (folder / "precious").exists() and not made
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="set FAST3D_CACHE to a folder that can be written"):
+        ensure_demo(tmp_path / "file" / "demo")
+
+
+def test_the_stamp_sees_new_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "WEIGHTS", tmp_path)
+    (tmp_path / "gap.safetensors").write_bytes(b"1234")
+    (tmp_path / "text_encoder").mkdir()  # as train_gap leaves one
+    before = demo.stamp()
+    assert demo.stamp() == before
+    (tmp_path / "gap.safetensors").write_bytes(b"4321")
+    assert demo.stamp() != before
+
+
+def test_files_are_as_readable_as_others(written, tmp_path):
+    (tmp_path / "other").touch()
+    modes = {path.stat().st_mode for path in written.rglob("*") if path.is_file()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
+def test_the_shipped_text_tokenizer_is_made_anew(tmp_path):
+    train_text_tokenizer(tmp_path)
+    for name in ("vocab.json", "merges.txt"):
+        assert (tmp_path / name).read_bytes() == (WEIGHTS / name).read_bytes()

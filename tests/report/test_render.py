@@ -9,7 +9,7 @@ import pytest
 
 from fast3d_core.metrics import DATASETS
 from fast3d_core.report import Difference, Score, build_report, list_runs, load_runs, to_csv, to_json, to_markdown
-from fast3d_core.report.render import _estimate_lines, _human
+from fast3d_core.report.render import _estimate_lines, _human, from_json
 from tests.report.fabricate import bernoulli, make_run
 
 
@@ -20,6 +20,10 @@ def report(tmp_path):
     make_run(tmp_path, "a|b *<i>*", "gap", {"scanrefer": bernoulli(0.4, 50, 7), "sqa3d": []}, ratio=89.0625, flops=5e11)
     make_run(tmp_path, "theirs", None, {d: bernoulli(0.3, 40, i) for i, d in enumerate(DATASETS)})
     return build_report(load_runs(list_runs(tmp_path)[0]), published=True, resamples=200)
+
+
+def test_json_is_read_back(report):
+    assert from_json(to_json(report)) == report
 
 
 def test_json_and_csv_hold_the_same_numbers(report):
