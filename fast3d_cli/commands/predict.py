@@ -92,9 +92,10 @@ def predict_command(
         note("interrupted; the same command continues with the dataset where it stopped")
         raise typer.Exit(130) from None
     extracted = targets or settings.maps.targets
-    qualities = [_quality(settings, p, extracted, map_key, layers) for p in predictions]
-    if not any(qualities):
-        note(f"nothing in {extracted} to compare the maps with")
+    missing: list[str] = []
+    qualities = [_quality(settings, p, extracted, map_key, layers, missing) for p in predictions]
+    if missing:
+        note(f"not compared: {extracted} has no extracted maps of {', '.join(missing)}")
     if json:
         print_json([_plain(*pair) for pair in zip(predictions, qualities, strict=True)])
         return
@@ -104,14 +105,17 @@ def predict_command(
     note(f"written to {folder}; prune with `fast3d eval --method gap|sap`, choose alpha with `fast3d search-alpha`")
 
 
-def _quality(config: "Config", prediction: "Prediction", folder: Path, key: str, layers: str) -> "MapQuality | None":
-    """None where nothing was extracted that it can be compared with."""
+def _quality(
+    config: "Config", prediction: "Prediction", folder: Path, key: str, layers: str, missing: list[str]
+) -> "MapQuality | None":
+    """None where nothing was extracted that it can be compared with; then `missing` gets its name."""
     from fast3d_core.gap.inputs import has_targets, load_targets
     from fast3d_core.gap.quality import map_quality
 
     name, count = f"{prediction.split} {prediction.dataset}", len(prediction.logits)
     try:
         if not has_targets(folder, prediction.split, prediction.dataset):
+            missing.append(name)
             return None
         maps = load_targets(config, folder, prediction.split, prediction.dataset, count, key=key, layers=layers)
     except DataError as error:  # of an interrupted extraction, say; the maps are predicted all the same

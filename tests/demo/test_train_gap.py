@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import torch
+from safetensors.torch import load_file
 
 from fast3d_core.chat_scene.model import QUESTION, ChatScene
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
@@ -75,7 +76,14 @@ def test_a_run_learns_continues_and_is_a_checkpoint(weights, tmp_path):
     first = train(tmp_path / "first", "--steps", "4")
     second = train(tmp_path / "second", "--steps", "6", "--from", tmp_path / "first")
     assert [line["step"] for line in first + second] == [4, 6]
-    assert sum(second[-1]["val"].values()) != sum(first[-1]["val"].values())
+    write_text_encoder(tmp_path / "text", weights)
+    trainers = [GapTrainer(weights, tmp_path / "text", GapRecipe(), SHAPE, torch.device("cpu")) for _ in range(2)]
+    trainers[0].load(tmp_path / "first")
+    saved = load_file(tmp_path / "first" / GAP)
+    loaded, fresh = (trainer.network.state_dict() for trainer in trainers)
+    assert all(torch.equal(loaded[name], saved[name].float()) for name in loaded)
+    assert not all(torch.equal(loaded[name], fresh[name]) for name in loaded)
+    assert (trainers[0].step, trainers[0].began) == (4, 4)
     # Beside the LLM's weights, it is the demo's network.
     for path in weights.iterdir():
         if path.is_file():
