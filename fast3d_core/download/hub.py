@@ -1,0 +1,191 @@
+"""Hugging Face, through huggingface_hub: its cache, token, offline mode, mirrors and proxies are what its environment
+variables say (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT, ...)."""
+
+import fnmatch
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from fast3d_core.download.source import (
+    BusyError,
+    RemoteFile,
+    Said,
+    UnavailableError,
+    check_file,
+    patiently,
+    safe_name,
+)
+from fast3d_core.errors import DataError, UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """Files of a repository.
+
+    Attributes:
+        repo, kind: its id, and "model" or "dataset".
+        folder: the folder in it whose files these are; "" for all of it.
+        keep: globs of the names under `folder` that are needed. Where weights are there as safetensors, their PyTorch
+            twins are left out.
+    """
+
+    repo: str
+    kind: str
+    folder: str = ""
+    keep: tuple[str, ...] = ("*",)
+
+    @property
+    def place(self) -> str:
+        return f"Hugging Face {self.repo}" + (f" ({self.folder}/)" if self.folder else "")
+
+    @property
+    def link(self) -> str:
+        """At Hugging Face itself, or at the mirror that HF_ENDPOINT names."""
+        from huggingface_hub import constants
+
+        tree = f"/tree/main/{self.folder}" if self.folder else ""
+        return f"{constants.ENDPOINT}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}{tree}"
+
+    def listing(self, revision: str | None, said: Said) -> list[RemoteFile]:
+        from huggingface_hub import HfApi, constants
+
+        if constants.HF_HUB_OFFLINE:
+            return self._cached(revision)
+        ask = HfApi().model_info if self.kind == "model" else HfApi().dataset_info
+        info = patiently(
+            lambda: self._asked(lambda: ask(self.repo, revision=revision, files_metadata=True, timeout=30)), said
+        )
+        files = []
+        for entry in info.siblings or ():
+            digest = f"sha256:{entry.lfs.sha256}" if entry.lfs else f"git:{entry.blob_id}" if entry.blob_id else None
+            files.append(RemoteFile(entry.rfilename, f"{info.sha}:{entry.rfilename}", entry.size, digest))
+        return self._needed(files)
+
+    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, said: Said, bars: bool) -> Path:
+        from huggingface_hub import constants
+        from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+        (enable_progress_bars if bars else disable_progress_bars)()
+        folder = stage / "files"
+        for file in files or ():
+            path = folder / file.name
+            if constants.HF_HUB_OFFLINE:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file.origin, path)
+            else:
+                part = stage / "parts" / (file.digest or file.name).replace("/", "_").replace(":", "-")
+                patiently(partial(self._fetch, file, path, part), said)
+            problem = check_file(path, file)
+            if problem:
+                path.unlink()
+                raise DataError(f"{self.place}: {file.name} was fetched, but {problem}; it was deleted, run again")
+        return folder
+
+    def _fetch(self, file: RemoteFile, path: Path, part: Path) -> None:
+        """One file to `path`, from the cache or from `part`, what an interrupted run left, on.
+
+        `hf_hub_download` would throw a part away when it is interrupted (as of huggingface_hub 2), and the parts here
+        have up to 10 GB; so this takes the function below it, which goes on.
+        """
+        from huggingface_hub import hf_hub_url, try_to_load_from_cache
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+
+        if path.exists():
+            return
+        commit, _, name = file.origin.partition(":")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        cached = try_to_load_from_cache(self.repo, name, revision=commit, repo_type=self.kind)
+        if isinstance(cached, str):
+            shutil.copyfile(cached, part)
+        else:
+            url = hf_hub_url(self.repo, name, repo_type=self.kind, revision=commit)
+            with part.open("ab") as target:
+                start, headers = target.tell(), build_hf_headers()
+                if start != file.size:
+                    self._asked(lambda: http_get(url, target, resume_size=start, headers=headers))
+        part.replace(path)
+
+    def _cached(self, revision: str | None) -> list[RemoteFile]:
+        """Without a network: what huggingface_hub's cache holds of it."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            patterns = [f"{self.folder}/{pattern}" if self.folder else pattern for pattern in self.keep]
+            folder = snapshot_download(
+                self.repo, repo_type=self.kind, revision=revision, local_files_only=True, allow_patterns=patterns
+            )
+        except LocalEntryNotFoundError:
+            raise UnavailableError(
+                f"{self.place}: offline mode is on (HF_HUB_OFFLINE) and the Hugging Face cache does not hold it"
+            ) from None
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        names = [(path, path.relative_to(folder).as_posix()) for path in sorted(files)]
+        return self._needed([RemoteFile(name, str(path), path.stat().st_size) for path, name in names])
+
+    def _needed(self, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+        prefix = f"{self.folder}/" if self.folder else ""
+        found = [
+            RemoteFile(safe_name(file.name.removeprefix(prefix)), file.origin, file.size, file.digest)
+            for file in files
+            if file.name.startswith(prefix)
+            and any(fnmatch.fnmatchcase(file.name.removeprefix(prefix), pattern) for pattern in self.keep)
+        ]
+        if any(file.name.endswith(".safetensors") for file in found):
+            found = [file for file in found if not file.name.startswith("pytorch_model")]
+        weights = any(file.name.endswith((".safetensors", ".bin")) for file in found)
+        if not found or (self.kind == "model" and not weights):  # a cache may hold a part of a repository
+            raise UnavailableError(f"{self.place}: what is wanted is not there")
+        return found
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        """What `call` to huggingface_hub returns, its errors in our words.
+
+        Raises `UnavailableError` for what is not there or not allowed, `BusyError` for what may go better later.
+        """
+        from huggingface_hub import errors
+
+        try:
+            return call()
+        except errors.RevisionNotFoundError:
+            raise UsageError(f"{self.place}: there is no such revision") from None
+        except (errors.HfHubHTTPError, errors.EntryNotFoundError) as error:
+            cause = error if isinstance(error, errors.HfHubHTTPError) else error.__cause__
+            if not isinstance(cause, errors.HfHubHTTPError):
+                raise DataError(f"{self.place}: cannot be reached; is there a network?") from None
+            raise self._refusal(cause) from None
+        except errors.HFValidationError as error:
+            raise UsageError(f"{self.place}: {error}") from None
+        except OSError as error:
+            if error.errno is not None and not isinstance(error, ConnectionError):
+                raise  # the disk
+            raise DataError(f"{self.place}: cut off ({_first_line(error)}); run again, it goes on from there") from None
+        except errors.HTTPError as error:  # no connection, a timeout
+            raise DataError(f"{self.place}: cannot be reached ({_first_line(error)}); run again later") from None
+
+    def _refusal(self, error: "OSError") -> Exception:
+        from huggingface_hub import errors
+
+        assert isinstance(error, errors.HfHubHTTPError)
+        code = error.response.status_code
+        if code == 429 or code >= 500:
+            after = error.response.headers.get("Retry-After", "")
+            return BusyError(f"{self.place}: busy (HTTP {code})", float(after) if after.isdigit() else None)
+        if code in (401, 403) or isinstance(error, errors.GatedRepoError):
+            return UnavailableError(
+                f"{self.place}: access refused (HTTP {code}); log in with `hf auth login` or set HF_TOKEN, and accept"
+                f" its terms at {self.link}"
+            )
+        return UnavailableError(f"{self.place}: not found (HTTP {code}); is HF_ENDPOINT right?")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:160] if text else type(error).__name__

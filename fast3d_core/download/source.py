@@ -1,0 +1,156 @@
+"""What a source of released files has to do, and what all sources share: safe names, checks, waiting, free disk."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
+
+from fast3d_core.errors import DataError
+
+Said = Callable[[str], None]
+T = TypeVar("T")
+
+_RESERVE = 100 * 10**6
+"""Bytes of disk that stay free: whoever fills a disk to the last byte breaks what else runs on the machine."""
+
+_WAITS = (1.0, 3.0, 9.0)
+"""Seconds before a source that is busy is asked again, where it does not say how long."""
+
+_LONGEST_WAIT = 120.0
+
+
+class UnavailableError(DataError):
+    """The source does not have it or does not give it to us, so another source may be tried."""
+
+
+class FullDiskError(DataError):
+    """The disk lacks the room."""
+
+
+class BusyError(Exception):
+    """The source asks to come back later.
+
+    Attributes:
+        seconds: when, if it says so.
+    """
+
+    def __init__(self, problem: str, seconds: float | None = None) -> None:
+        super().__init__(problem)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as its source lists it.
+
+    Attributes:
+        name: where it goes, relative to the item's folder; checked by `safe_name`.
+        origin: how the source calls it.
+        size: in bytes, if the source tells.
+        digest: "sha256:<hex>" or "git:<hex>" (git's name of a blob), if the source tells.
+    """
+
+    name: str
+    origin: str
+    size: int | None = None
+    digest: str | None = None
+
+
+class Source(Protocol):
+    """Where an item may come from."""
+
+    @property
+    def place(self) -> str:
+        """Its name for people, such as "Hugging Face lmsys/vicuna-7b-v1.5"."""
+
+    @property
+    def link(self) -> str:
+        """A page where a person gets the same by hand."""
+
+    def listing(self, revision: str | None, said: Said) -> list[RemoteFile] | None:
+        """Its files, or None where that is not known before they are there (an archive).
+
+        Raises `UnavailableError` where the source does not give them, `DataError` where it cannot be reached.
+        """
+
+    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, said: Said, bars: bool) -> Path:
+        """Fetches `files` of a listing, whole and checked, and returns the folder under `stage` that holds them.
+
+        What was fetched before an interruption is still in `stage`, which is this source's alone, and is not fetched
+        again. `bars` shows progress on
+        stderr. Raises as `listing` does.
+        """
+
+
+def safe_name(name: str) -> str:
+    """`name` if it is a plain relative path that stays in its folder on every system; `DataError` otherwise."""
+    path = PurePosixPath(name)
+    bad = not path.parts or path.is_absolute() or ".." in path.parts or any(c in name for c in "\\\0:\n\r")
+    if bad or any(len(part.encode(errors="replace")) > 200 for part in path.parts) or len(name) > 1000:
+        raise DataError(
+            f"a file is named {name[:80]!r}, which leaves its folder or is no name; nothing was taken from there"
+        )
+    return str(path)
+
+
+def check_file(path: Path, file: RemoteFile) -> str | None:
+    """What is wrong with a fetched file, in a few words; None when its size and digest are those of the listing."""
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        return f"it has {size} bytes, not {file.size}"
+    if file.digest is not None and digest(path, file.digest) != file.digest:
+        return f"its checksum is not {file.digest[:20]}..."
+    return None
+
+
+def digest(path: Path, like: str) -> str:
+    """The digest of a file, of the kind of `like` (see `RemoteFile`)."""
+    kind = like.partition(":")[0]
+    state = hashlib.sha256() if kind == "sha256" else hashlib.sha1(usedforsecurity=False)
+    if kind == "git":
+        state.update(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return f"{kind}:{state.hexdigest()}"
+
+
+def need_room(folder: Path, size: int) -> None:
+    """Raises `FullDiskError` when the disk under `folder`, which need not exist, lacks `size` bytes and a reserve."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if size > 0 and free < size + _RESERVE:
+        raise FullDiskError(
+            f"{folder}: {in_units(size)} are needed and {in_units(free)} of the disk are free; make room"
+        )
+
+
+def in_units(size: int) -> str:
+    """A size for people: 13.5 GB."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if size >= 1000**power:
+            return f"{size / 1000**power:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def patiently(call: Callable[[], T], said: Said) -> T:
+    """What `call` returns, asked again a few times while it raises `BusyError`; then a `DataError`."""
+    for wait in _WAITS:
+        try:
+            return call()
+        except BusyError as busy:
+            wait = min(wait if busy.seconds is None else busy.seconds, _LONGEST_WAIT)
+            said(f"{busy}; trying again in {wait:.0f} s")
+            time.sleep(wait)
+    try:
+        return call()
+    except BusyError as busy:
+        raise DataError(f"{busy}; run the same command later, it goes on where it stopped") from None
+
+
+def staged_bytes(stage: Path) -> int:
+    """What an interrupted download has left in `stage`."""
+    return sum(path.stat().st_size for path in stage.rglob("*") if path.is_file() and not path.is_symlink())
