@@ -40,13 +40,22 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 def _write(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
     """One file: at most `entry.file_size` bytes, and zipfile checks their CRC."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with opened.open(entry) as source, path.open("xb") as target:
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = path.open("xb")
+    with opened.open(entry) as source, target:
         while block := source.read(1 << 20):
-            try:
+            with _writing(path):
                 target.write(block)
-            except OSError as error:  # not to be taken for a damaged archive
-                raise FullDiskError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What goes wrong with our disk is not to be taken for a damaged archive."""
+    try:
+        yield
+    except OSError as error:
+        raise FullDiskError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 @contextlib.contextmanager

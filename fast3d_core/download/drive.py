@@ -182,9 +182,13 @@ def _asked(place: str, call: Callable[[], T]) -> T:
     except DownloadError as error:
         if found := re.search(r"status code (\d{3})", str(error)):  # of a folder's page
             raise _refusal(place, int(found[1])) from None
+        if "Failed to parse" in str(error):
+            raise UnavailableError(f"{place}: gdown does not understand Google Drive's page of the folder") from None
         raise DataError(f"{place}: cut off ({_words(error)}); run again, it goes on from there") from None
     except requests.RequestException as error:
         raise DataError(f"{place}: cannot be reached ({_words(error)}); run again later") from None
+    except (LookupError, AssertionError, AttributeError, TypeError, ValueError, RecursionError):  # in reading a page
+        raise UnavailableError(f"{place}: gdown does not understand Google Drive's answer") from None
 
 
 def _refusal(place: str, status: int) -> Exception:

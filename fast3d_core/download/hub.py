@@ -170,6 +170,9 @@ class HubFolder:
         except errors.HTTPError as error:  # no connection, a timeout
             raise DataError(f"{self.place}: cannot be reached ({_first_line(error)}); run again later") from None
 
+        except (LookupError, AttributeError, TypeError, ValueError):  # in reading a listing
+            raise UnavailableError(f"{self.place}: its answer is none of Hugging Face; is HF_ENDPOINT right?") from None
+
     def _refusal(self, error: "OSError") -> Exception:
         from huggingface_hub import errors
 

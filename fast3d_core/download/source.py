@@ -27,7 +27,7 @@ class UnavailableError(DataError):
 
 
 class FullDiskError(DataError):
-    """The disk lacks the room."""
+    """The disk lacks the room, or does not take what is written: no other source would help."""
 
 
 class BusyError(Exception):

@@ -36,6 +36,7 @@ class Server:
         drive: id -> (file name, content), or for a folder a list of (name, id).
         answers: path prefix -> statuses that the next requests get instead of an answer; a status repeats if negative.
         cut: path prefix -> bytes after which the next answer ends.
+        instead: path prefix -> what is answered there, as a page.
         lies: what listings say instead, (path) -> {"size"} or {"sha256"}.
     """
 
@@ -44,6 +45,7 @@ class Server:
     drive: dict = field(default_factory=dict)
     answers: dict = field(default_factory=dict)
     cut: dict = field(default_factory=dict)
+    instead: dict = field(default_factory=dict)
     lies: dict = field(default_factory=dict)
     asked: list = field(default_factory=list)
 
@@ -76,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         for prefix, statuses in state.answers.items():
             if statuses and self.path.startswith(prefix):
                 return self._send(abs(statuses[0]) if statuses[0] < 0 else statuses.pop(0), b"no", {"Retry-After": "0"})
+        for prefix, content in state.instead.items():
+            if self.path.startswith(prefix):
+                return self._send(200, content, {"Content-Type": "text/html"})
         if found := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+?)(?:/revision/(.+))?", path):
             return self._list(found[1], found[2])
         if found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fast3d_core.download import archives
 from fast3d_core.download.archives import unpack
+from fast3d_core.download.source import FullDiskError
 from fast3d_core.errors import DataError
 from tests.download.conftest import zipped
 
@@ -100,6 +101,12 @@ def test_no_archives(tmp_path):
         with pytest.raises(DataError):
             unpack(archive(tmp_path, content), tmp_path / "to")
     assert written(tmp_path) == ["a.zip"]
+
+
+def test_our_own_disk_is_not_the_archive_s_fault(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FullDiskError, match="cannot be written"):
+        unpack(archive(tmp_path, zipped(a=b"a")), tmp_path / "file" / "to")
 
 
 def test_a_password(tmp_path):

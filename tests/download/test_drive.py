@@ -91,6 +91,14 @@ def test_refused(drive, tmp_path):
     assert "refuses" in outcome.problem and str(tmp_path / "outputs/gap/checkpoint_best.pth") in outcome.problem
 
 
+@pytest.mark.parametrize("page", [b"", b"<html><title>all</title></html>", b"<title></title><a href='https://x'>"])
+def test_a_page_that_is_not_drive_s(drive, tmp_path, page):
+    for path in ("/uc", "/embeddedfolderview"):
+        drive.instead[path] = page
+    for outcome in get(tmp_path, "chat-scene", "gap"):
+        assert "By hand" in outcome.problem and "\n" not in outcome.problem
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_busy(fast3d_folder, tmp_path, status):
     fast3d_folder.answers[f"/embeddedfolderview?id={FAST3D}"] = [status]

@@ -153,6 +153,13 @@ def test_not_there(vicuna, tmp_path):
     assert "what is wanted is not there" in get(tmp_path, "roberta")[0].problem
 
 
+@pytest.mark.parametrize("answer", [b"<html>Log in to the hotel's network</html>", b"[]", b"{}", b'{"siblings": [1]}'])
+def test_no_answer_of_hugging_face(vicuna, tmp_path, answer):
+    vicuna.instead["/api/models/lmsys"] = answer
+    (outcome,) = get(tmp_path, "vicuna")
+    assert outcome.state == "failed" and "\n" not in outcome.problem
+
+
 def test_vanished_between_listing_and_fetching(vicuna, tmp_path):
     vicuna.answers[RESOLVE] = [-404]
     assert "HTTP 404" in get(tmp_path, "vicuna")[0].problem
