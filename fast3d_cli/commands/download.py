@@ -1,5 +1,6 @@
 """`fast3d download`: files that other commands read."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,12 +69,17 @@ def _check_demo_alone(names: Sequence[str], dry_run: bool, revision: str | None)
 
 def _demo(to: Path | None, json: bool) -> None:
     from fast3d_core.config import EMBEDDED
-    from fast3d_core.demo import ensure_demo
+    from fast3d_core.demo import ensure_demo, place_demo
 
     folder = (to or EMBEDDED.parent).absolute()
-    if to and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if to and os.path.lexists(folder):
         raise UsageError(f"--to {to} is there already; name a new folder")
-    ensure_demo(folder, note)
+    if to:
+        note(f"writing the demo to {folder}; it takes some 20 seconds")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        place_demo(folder)
+    else:
+        ensure_demo(folder, note)
     if json:
         print_json({"demo": str(folder)})
     else:

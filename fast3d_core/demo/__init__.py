@@ -34,7 +34,7 @@ def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> N
         with FileLock(folder.with_name(f"{folder.name}.lock")):
             if not _is_current(folder):
                 said(f"writing the embedded demo to {folder}, once; it takes some 20 seconds")
-                _replace(folder)
+                place_demo(folder)
     except OSError as error:
         raise DataError(
             f"the demo cannot be written to {folder} ({error.strerror or error}); set FAST3D_CACHE to a folder that "
@@ -59,7 +59,8 @@ def _is_current(folder: Path) -> bool:
     return (folder / "fast3d.yaml").exists() and (not written_by.exists() or written_by.read_text() == stamp())
 
 
-def _replace(folder: Path) -> None:
+def place_demo(folder: Path) -> None:
+    """Writes the demo to `folder`, all or nothing, in place of one that is there; `DataError` for anything else."""
     from fast3d_core.demo.release import write_demo
 
     if folder.exists() and not (folder / _WRITTEN_BY).exists() and any(folder.iterdir()):

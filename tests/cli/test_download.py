@@ -31,8 +31,17 @@ def test_the_demo(fast3d, tmp_path):
     assert json.loads(fast3d("download", "demo", "--json").stdout) == {"demo": str(EMBEDDED.parent)}
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
-    done = fast3d("download", "demo", "--to", "there", check=False)
-    assert done.returncode == 2 and "name a new folder" in done.stderr
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    for place in ("there", "empty", "link", "."):
+        done = fast3d("download", "demo", "--to", place, check=False)
+        assert done.returncode == 2 and "name a new folder" in done.stderr
+
+
+def test_the_demo_in_a_new_folder(fast3d, tmp_path, monkeypatch):
+    monkeypatch.setattr("fast3d_core.demo.release.write_demo", lambda folder: folder.mkdir())
+    assert fast3d("download", "demo", "--to", "a/new").stdout.strip() == str(tmp_path / "a" / "new")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
     for more in (["vicuna"], ["--dry-run"], ["--revision", "main"]):
         done = fast3d("download", "demo", *more, check=False)
         assert done.returncode == 2 and "the demo is" in done.stderr
