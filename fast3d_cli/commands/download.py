@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from fast3d_cli.console import err, error, note, out, print_json
@@ -126,7 +127,9 @@ def _print_plan(planned: "Sequence[Planned]", json: bool) -> None:
         return
     from fast3d_core.download.source import in_units
 
-    table = Table(*(Column(name, overflow="fold") for name in ("what", "source", "size", "licence", "where", "there")))
+    # The name stays whole however narrow the terminal is.
+    rest = (Column(name, overflow="fold") for name in ("source", "size", "licence", "where", "there"))
+    table = Table(Column("what", no_wrap=True), *rest, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     root = planned[0].to
     for one in planned:
         item = one.item
