@@ -26,7 +26,7 @@ PREFIX = (
 AFTER_OBJECTS = "]. USER: "
 QUESTION = " {prompt} ASSISTANT: "
 
-_SCENES_KEPT = 64  # embedded scenes kept on the device, 3 MB each for Vicuna-7B in bf16
+_SCENES_BYTES = 1 << 30  # of embedded scenes, kept on the device; one is 3 MB for Vicuna-7B in bf16
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ChatScene:
         if known is not scene or embeds is None:
             embeds = torch.cat([self._prefix, self.object_embeds(scene), self._after_objects])
             self._prefixes.pop(scene.scene_id, None)
-            if len(self._prefixes) == _SCENES_KEPT:
+            if (1 + len(self._prefixes)) * embeds.nbytes > _SCENES_BYTES:
                 del self._prefixes[next(iter(self._prefixes))]
             self._prefixes[scene.scene_id] = (scene, embeds)
         return Prompt(embeds, len(self._prefix), TOKENS_PER_OBJECT * self.objects, prefix=embeds)
@@ -152,11 +152,20 @@ class ChatScene:
         ids = self.tokenizer.encode(QUESTION.format(prompt=question) + answer)
         return self.llm.model.embed_tokens(torch.tensor(ids, device=self.device))
 
-    @torch.inference_mode()
     def prompt(self, scene: Scene, question: str) -> Prompt:
         """System prefix | visual tokens | `]. USER: ` | question `ASSISTANT: `, embedded."""
-        prefix = self.prefix(scene)
-        return replace(prefix, embeds=torch.cat([prefix.embeds, self.text(question)]))
+        return self.prompts([scene], [question])[0]
+
+    @torch.inference_mode()
+    def prompts(self, scenes: Sequence[Scene], questions: Sequence[str]) -> list[Prompt]:
+        """The prompt of each question about its scene; the questions of a batch are embedded at once."""
+        ids = [self.tokenizer.encode(QUESTION.format(prompt=question)) for question in questions]
+        embeds = self.llm.model.embed_tokens(torch.tensor([i for one in ids for i in one], device=self.device))
+        texts = embeds.split([len(one) for one in ids])
+        return [
+            replace(prefix, embeds=torch.cat([prefix.embeds, text]))
+            for prefix, text in zip(map(self.prefix, scenes), texts, strict=True)
+        ]
 
     def question_rows(self, question: str) -> int:
         """How many rows of `text` the published extraction takes for the question: one more than it has tokens.
