@@ -19,7 +19,7 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device):
-        self._cuda = device.type == "cuda"
+        self._device, self._cuda = device, device.type == "cuda"
         if self._cuda:
             torch.cuda.synchronize(device)
         self._marks: list[tuple[str, Any]] = []
@@ -29,7 +29,7 @@ class Stopwatch:
         """Ends the part `name`, which began with the mark before."""
         if self._cuda:
             event = torch.cuda.Event(enable_timing=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))
             self._marks.append((name, event))
         else:
             self._marks.append((name, time.perf_counter()))

@@ -37,7 +37,7 @@ class Times:
 @dataclass(frozen=True)
 class Floor:
     """What the work takes at the least, at the rates measured in the same run: the larger of FLOPs / matmul rate and
-    bytes / copy bandwidth.
+    bytes / copy bandwidth. A small model that a CPU's caches hold, or other work on the machine, may go below.
 
     Attributes:
         seconds: mean over the timed batches.
@@ -107,7 +107,7 @@ class Row:
         text_seconds: ids to text.
         end_to_end_seconds: all of these, from questions as text to answers as text.
         samples_per_second, ms_per_sample: by the median of that.
-        peak_memory_bytes: allocated at most while batches were timed, weights included; null on a CPU.
+        peak_memory_bytes: allocated at most, weights and warm-up included; null on a CPU.
         kept: see `Kept`.
         flops, roofline: null for baselines.
     """

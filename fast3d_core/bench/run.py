@@ -45,7 +45,7 @@ class BenchOptions:
     seed: int = 0
 
 
-def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float | None = 1) -> list[Pruner]:
+def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float = 1) -> list[Pruner]:
     """The methods, at the ratio, for an LLM of `layers` layers and prompts of `objects` slots.
 
     Args:
@@ -59,7 +59,7 @@ def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float
         taken = settings_taken([method])
         given = MethodOptions(
             ratio=options.ratio if "keep" in taken else None,
-            alphas=() if alpha is None or "alpha" not in taken else (alpha,),
+            alphas=(alpha,) if "alpha" in taken else (),
             seed=options.seed if "seed" in taken else None,
         )
         pruners += build_pruners([method], given, layers, objects)
@@ -89,7 +89,7 @@ class Bench:
         # With more tokens asked for than may be, EOS is forbidden in each of them.
         self._settings = replace(settings, min_length=settings.max_new_tokens + 1)
         self._device = subject.model.device
-        self._methods(alpha=1)
+        self._methods()  # what cannot be meant stops here
         self._machine = Machine(self._device, subject.model.llm.dtype)
         self._result = self._without_rows()
         saved(self._result)
@@ -101,7 +101,7 @@ class Bench:
         """
         options, pruners = self._options, dict[int, list[Pruner]]()
         for size in options.batches:
-            alpha = self._alpha(size) if "alpha" in settings_taken(options.methods) else None
+            alpha = self._alpha(size) if "alpha" in settings_taken(options.methods) else 1
             pruners[size] = self._methods(alpha)
             for pruner in pruners[size]:
                 self._measure(pruner.name, size, pruner, self._fast)
@@ -130,7 +130,7 @@ class Bench:
             rates=MeasuredRates(rates.llm.flops, rates.gap.flops, rates.llm.bytes),
         )
 
-    def _methods(self, alpha: float | None) -> list[Pruner]:
+    def _methods(self, alpha: float = 1) -> list[Pruner]:
         model = self._subject.model
         return build_methods(self._options, model.shape.layers, model.objects, alpha)
 
@@ -189,11 +189,11 @@ class Bench:
             torch.cuda.empty_cache()
         try:
             with out_of_memory_says(f"{name}, batch {size}: left out, {self._device} is out of memory"):
+                memory = PeakMemory(self._device)
                 start = time.perf_counter()
                 for number in range(self._options.warmup)[: 1 if baseline else None]:
                     answer(pruner, self._subject.batch(size, number))
                 warmup = time.perf_counter() - start
-                memory = PeakMemory(self._device)
                 passes = [answer(pruner, self._subject.batch(size, number)) for number in self._timed()]
         except DataError as problem:
             self._said(str(problem))
