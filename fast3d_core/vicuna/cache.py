@@ -6,8 +6,8 @@ from batch to batch, so that a decoding step, once captured as a CUDA graph, ser
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,27 +25,23 @@ class Layout:
     Attributes:
         prompts: the rows that each sample's prompt has; room: rows for generated tokens, a sample.
         rows: of the cache, in all.
+        bounds: (3, samples) int32: a sample's first prompt row, the row behind its last, its first row for new tokens.
     """
 
     def __init__(self, prompts: Packing, room: int, *, padded: bool):
         self.prompts, self.room, self.padded = prompts, room, padded
         self._stride = prompts.longest + room
-        lengths, numbers = torch.tensor(prompts.lengths), torch.arange(len(prompts.lengths))
-        begin = numbers * self._stride if padded else lengths.cumsum(0) - lengths
-        new = begin + prompts.longest if padded else prompts.total + numbers * room
-        self._bounds = torch.stack([begin, begin + lengths, new])
+        lengths, numbers = np.array(prompts.lengths), np.arange(len(prompts.lengths))
+        self._begin = numbers * self._stride if padded else lengths.cumsum() - lengths
+        new = self._begin + prompts.longest if padded else prompts.total + numbers * room
         self.rows = len(numbers) * self._stride if padded else prompts.total + len(numbers) * room
-
-    @cached_property
-    def bounds(self) -> Tensor:
-        """(3, samples) int32: a sample's first prompt row, the row behind its last, its first row for new tokens."""
-        return self._bounds.to(self.prompts.device, torch.int32)
+        bounds = np.stack([self._begin, self._begin + lengths, new]).astype(np.int32)
+        self.bounds = torch.from_numpy(bounds).to(prompts.device)
 
     def places(self, first: Sequence[int], behind: Sequence[int]) -> Tensor:
         """(sum of counts,) int64: rows of the prompt tokens `first` to before `behind` of each sample."""
-        begin = self._bounds[0].tolist()
-        spans = [torch.arange(b + i, b + j) for b, i, j in zip(begin, first, behind, strict=True)]
-        return torch.cat(spans).to(self.prompts.device)
+        spans = [np.arange(b + i, b + j) for b, i, j in zip(self._begin.tolist(), first, behind, strict=True)]
+        return torch.from_numpy(np.concatenate(spans)).to(self.prompts.device)
 
     def view(self, rows: Tensor, new: int = 0) -> Tensor:
         """(samples, longest + new, ...): prompts, right-padded, and the first `new` rows of the room.

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
 from fast3d_core.vicuna.attention import beam_attention
 from fast3d_core.vicuna.beam import BeamSearch, GreedySearch
 from fast3d_core.vicuna.cache import Caches, Layout
-from fast3d_core.vicuna.layers import Layer
+from fast3d_core.vicuna.layers import Head, Layer
 from fast3d_core.vicuna.operations import uses_kernels
 
 _AHEAD = 2  # steps that are launched before the end of an earlier one is known: the GPU never waits for the host
@@ -33,6 +32,7 @@ class Decoder:
         self,
         llm: LlamaForCausalLM,
         layers: Sequence[Layer],
+        head: Head,
         caches: Caches,
         samples: int,
         settings: GenerationConfig,
@@ -40,8 +40,8 @@ class Decoder:
         eos: int,
     ):
         device = llm.device
-        self._embed, self._norm, self._head = llm.model.embed_tokens, llm.model.norm, llm.lm_head
-        self._layers, self._caches = layers, caches
+        self._embed = llm.model.embed_tokens
+        self._layers, self._head, self._caches = layers, head, caches
         self._settings = settings
         kind = GreedySearch if settings.beams == 1 else BeamSearch
         self.search = kind(samples, settings, bos, eos, device)
@@ -51,17 +51,18 @@ class Decoder:
         self._bounds = torch.zeros(len(layers), 3, samples, dtype=torch.int32, device=device)
         self._finished = torch.zeros((), dtype=torch.bool, device=device)
         self._kernels = uses_kernels(device)
+        self._known = torch.zeros(_AHEAD, dtype=torch.bool, pin_memory=self._kernels)
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def run(
-        self, logits: Tensor, layouts: Sequence[Layout], lengths: Sequence[int], tables: tuple[Tensor, Tensor]
+        self, logits: Tensor, layouts: Sequence[Layout], lengths: Tensor, tables: tuple[Tensor, Tensor]
     ) -> list[tuple[list[int], float | None, int]]:
         """Token ids, score and number of steps of each sample.
 
         Args:
             logits: (samples, vocab) float32 for the first new token.
-            layouts: of each layer's cache; lengths: of the unpruned prompts.
+            layouts: of each layer's cache; lengths: (samples,) of the unpruned prompts.
             tables: cos and sin of all positions, (positions, head_dim); always the same tensors.
         """
         self._begin(logits, layouts, lengths, tables)
@@ -75,13 +76,10 @@ class Decoder:
         steps = self.search.steps.tolist()
         return [(ids, score, count) for (ids, score), count in zip(self.search.best(), steps, strict=True)]
 
-    def _begin(
-        self, logits: Tensor, layouts: Sequence[Layout], lengths: Sequence[int], tables: tuple[Tensor, Tensor]
-    ) -> None:
+    def _begin(self, logits: Tensor, layouts: Sequence[Layout], lengths: Tensor, tables: tuple[Tensor, Tensor]) -> None:
         self._layouts, self._tables = layouts, tables
-        distinct = {id(layout): layout.bounds for layout in layouts}
-        self._bounds.copy_(torch.stack([distinct[id(layout)] for layout in layouts]))
-        self._lengths.copy_(torch.tensor(lengths))
+        self._bounds.copy_(torch.stack([layout.bounds for layout in layouts]))
+        self._lengths.copy_(lengths)
         self.search.reset()
         self.ancestry.slots.zero_()
         self._finished.fill_(False)
@@ -89,16 +87,15 @@ class Decoder:
 
     def _run_ahead(self) -> None:
         """All steps on the GPU, until one that is known to have finished everything."""
-        known = torch.zeros(_AHEAD, dtype=torch.bool, pin_memory=True)
         events = [torch.cuda.Event() for _ in range(_AHEAD)]
         for number in range(1, self._settings.max_new_tokens):
             turn = number % _AHEAD
             if number > _AHEAD:
                 events[turn].synchronize()
-                if known[turn]:
+                if self._known[turn]:
                     break
             self._launch()
-            known[turn].copy_(self._finished, non_blocking=True)
+            self._known[turn].copy_(self._finished, non_blocking=True)
             events[turn].record()
 
     def _launch(self) -> None:
@@ -141,8 +138,7 @@ class Decoder:
                 k, v = (layout.view(buffer, new=upto * beams) for buffer in (keys, values))
                 attended = beam_attention(q, k, v, masks[id(layout)])
             x = layer.finish(x, attended.flatten(0, 1))
-        x = functional.rms_norm(x, x.shape[1:], self._norm.weight, self._norm.variance_epsilon)
-        tokens, sources = search.advance(self._head(x).float().unflatten(0, (samples, beams)))
+        tokens, sources = search.advance(self._head.logits(x).unflatten(0, (samples, beams)))
         self._tokens.copy_(tokens)
         if sources is not None:
             self.ancestry.follow(sources)

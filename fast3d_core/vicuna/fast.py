@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
@@ -25,7 +25,7 @@ from fast3d_core.plan import Plan
 from fast3d_core.vicuna.attention import backend, prefill_attention, prefill_backend, row_weights
 from fast3d_core.vicuna.cache import Caches, Layout
 from fast3d_core.vicuna.decoding import Decoder
-from fast3d_core.vicuna.layers import Layer, fuse
+from fast3d_core.vicuna.layers import fuse
 from fast3d_core.vicuna.llm import Generation, Prompt, shape_of
 from fast3d_core.vicuna.packing import Packing
 
@@ -41,30 +41,33 @@ class Prefilled:
         logits: (samples, vocab) float32 for the first new token.
         layouts: where each layer's cache has what.
         kept: offsets of the visual tokens that layers >= K saw, per sample.
-        lengths: unpruned prompt lengths, the position of the first new token.
+        lengths: (samples,) int64, of the unpruned prompts: the position of the first new token.
         settings: what room was made for.
     """
 
     logits: Tensor
     layouts: list[Layout]
     kept: list[Tensor]
-    lengths: list[int]
+    lengths: Tensor
     settings: GenerationConfig
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a run of layers computes and where that stands in their caches.
+    """What a run of layers computes and where that stands in their caches. All of it is on the device before the first
+    layer runs: what comes later waits for those before.
 
     Attributes:
         layout: of their caches; queries: how many rows of each sample they compute, always its last ones.
         places: (rows,) int64, where in the cache the computed rows go.
+        stay: of the rows of whole prompts those that are computed; None for all.
         given: scene, its rows, and where in the cache these go: what is not computed but known.
     """
 
     layout: Layout
     queries: Packing
     places: Tensor
+    stay: Tensor | None
     given: "list[tuple[_SceneRows, Tensor, Tensor]]"
 
 
@@ -88,7 +91,7 @@ class FastEngine:
 
     def __init__(self, llm: LlamaForCausalLM):
         self._llm = llm
-        self.layers: list[Layer] = fuse(llm)
+        self.layers, self._head = fuse(llm)
         shape, dtype, device = shape_of(llm.config), llm.dtype, llm.device
         self.attention = backend(device, dtype)
         self._padded = prefill_backend(device, dtype) == "sdpa"
@@ -124,7 +127,7 @@ class FastEngine:
         if decoder is None:
             if len(self._decoders) == _DECODERS_KEPT:
                 del self._decoders[next(iter(self._decoders))]
-            decoder = Decoder(self._llm, self.layers, self._caches, *key)
+            decoder = Decoder(self._llm, self.layers, self._head, self._caches, *key)
         self._decoders[key] = decoder
         answers = decoder.run(state.logits, state.layouts, state.lengths, (self._cos, self._sin))
         return [
@@ -144,19 +147,21 @@ class FastEngine:
         assert all(plan.layer == drop_at for plan in plans)
         self._fit(prompts, plans, settings)
         scenes = self._scene_rows(prompts) if reuse_scene else None
-        skipped = [prompt.shared if reuse_scene else 0 for prompt in prompts]
-        lengths = [len(prompt) for prompt in prompts]
-        room = settings.beams * (settings.max_new_tokens - 1)
-        x = torch.cat([prompt.embeds[skip:] for prompt, skip in zip(prompts, skipped, strict=True)])
-        cos, sin = self._positions([torch.arange(s, n) for s, n in zip(skipped, lengths, strict=True)])
+        known = [prompt.shared if reuse_scene else 0 for prompt in prompts]
         kept = [plan.kept for plan in plans]
+        runs = {0: self._rows(prompts, [None] * len(prompts), scenes, settings)} if drop_at else {}
+        if all(offsets is not None for offsets in kept):
+            runs[drop_at] = self._rows(prompts, kept, scenes, settings)
+        lengths = torch.tensor([len(prompt) for prompt in prompts]).to(self._llm.device)
+        last = Packing([1] * len(prompts), self._llm.device)
+        cos, sin = self._positions([np.arange(n, len(prompt)) for prompt, n in zip(prompts, known, strict=True)])
+        x = torch.cat([prompt.embeds[n:] for prompt, n in zip(prompts, known, strict=True)])
         layouts = []
         for i, layer in enumerate(self.layers):
             if i in (0, drop_at):
-                rows = self._rows(prompts, kept if i == drop_at else [None] * len(prompts), scenes, room)
-                if rows.queries.total < len(x):
-                    stay = _kept_rows(prompts, kept).to(x.device)
-                    x, cos, sin = x[stay], cos[stay], sin[stay]
+                rows = runs[i] if i in runs else self._rows(prompts, kept, scenes, settings)
+                if rows.stay is not None:
+                    x, cos, sin = x[rows.stay], cos[rows.stay], sin[rows.stay]
             keys, values = self._caches.keys[i], self._caches.values[i]
             for scene, source, target in rows.given:
                 keys.index_copy_(0, target, scene.keys[i].index_select(0, source))
@@ -169,43 +174,49 @@ class FastEngine:
                 kept = [_choose(plan, prompt, row) for plan, prompt, row in zip(plans, prompts, weights, strict=True)]
             queries = rows.queries
             if i == len(self.layers) - 1:  # nobody reads the other rows of the last layer
-                x, q, queries = x[queries.last], q[queries.last], Packing([1] * len(prompts), x.device)
+                x, q, queries = x[queries.last], q[queries.last], last
             x = layer.finish(x, prefill_attention(q, keys, values, queries, rows.layout))
-        norm = self._llm.model.norm
-        logits = self._llm.lm_head(functional.rms_norm(x, x.shape[1:], norm.weight, norm.variance_epsilon)).float()
-        return Prefilled(logits, layouts, kept, lengths, settings)  # type: ignore[arg-type]
+        return Prefilled(self._head.logits(x), layouts, kept, lengths, settings)  # type: ignore[arg-type]
 
     def _rows(
         self,
         prompts: Sequence[Prompt],
         kept: Sequence[Tensor | None],
         scenes: "list[_SceneRows] | None",
-        room: int,
+        settings: GenerationConfig,
     ) -> _Rows:
         """For layers that see these visual tokens of each prompt; all of them where None."""
-        device = prompts[0].embeds.device
-        dropped = [0 if k is None else p.visual - len(k) for p, k in zip(prompts, kept, strict=True)]
-        counts = [len(p) - n for p, n in zip(prompts, dropped, strict=True)]
-        given = [p.shared - n if scenes else 0 for p, n in zip(prompts, dropped, strict=True)]
-        layout = Layout(Packing(counts, device), room, padded=self._padded)
-        queries = Packing([n - g for n, g in zip(counts, given, strict=True)], device)
+        device = self._llm.device
+        tokens = [_tokens(prompt, offsets) for prompt, offsets in zip(prompts, kept, strict=True)]
+        counts = [len(one) for one in tokens]
+        layout = Layout(Packing(counts, device), _room(settings), padded=self._padded)
+        nothing = [0] * len(prompts)
         if scenes is None:
-            return _Rows(layout, queries, layout.places(given, counts), [])
+            begin = accumulate((len(prompt) for prompt in prompts), initial=0)
+            stay = np.concatenate([first + one for first, one in zip(begin, tokens, strict=False)])
+            return _Rows(
+                layout,
+                layout.prompts,
+                layout.places(nothing, counts),
+                torch.from_numpy(stay).to(device) if len(stay) < sum(len(prompt) for prompt in prompts) else None,
+                [],
+            )
+        given = [len(one) - (len(prompt) - prompt.shared) for prompt, one in zip(prompts, tokens, strict=True)]
         parts = []
         for scene in {id(scene): scene for scene in scenes}.values():
             of = [i for i, one in enumerate(scenes) if one is scene]
-            source = torch.cat([_tokens(prompts[i], kept[i], prompts[i].shared) for i in of]).to(device)
-            count = [given[i] if i in of else 0 for i in range(len(prompts))]
-            parts.append((scene, source, layout.places([0] * len(prompts), count)))
-        return _Rows(layout, queries, layout.places(given, counts), parts)
+            source = torch.from_numpy(np.concatenate([tokens[i][: given[i]] for i in of])).to(device)
+            parts.append((scene, source, layout.places(nothing, [n if i in of else 0 for i, n in enumerate(given)])))
+        queries = Packing([n - g for n, g in zip(counts, given, strict=True)], device)
+        return _Rows(layout, queries, layout.places(given, counts), None, parts)
 
     def _fit(self, prompts: Sequence[Prompt], plans: Sequence[Plan], settings: GenerationConfig) -> None:
         """Makes room in the caches for a batch, and in the tables of positions."""
-        room = settings.beams * (settings.max_new_tokens - 1)
-        full = Packing([len(prompt) for prompt in prompts], self._llm.device)
-        short = Packing([len(p) - p.visual + q.count for p, q in zip(prompts, plans, strict=True)], self._llm.device)
-        before, behind = (Layout(packing, room, padded=self._padded).rows for packing in (full, short))
-        longest = full.longest + settings.max_new_tokens
+        full = [len(prompt) for prompt in prompts]
+        short = [len(prompt) - prompt.visual + plan.count for prompt, plan in zip(prompts, plans, strict=True)]
+        layouts = (Layout(Packing(n, self._llm.device), _room(settings), padded=self._padded) for n in (full, short))
+        before, behind = (layout.rows for layout in layouts)
+        longest = max(full) + settings.max_new_tokens
         if self._caches.fit([before if i < plans[0].layer else behind for i in range(len(self.layers))]):
             self._decoders.clear()  # they know where the buffers were
         if longest > len(self._cos):
@@ -213,9 +224,9 @@ class FastEngine:
             self._cos, self._sin = (t[0].to(self._cos) for t in self._llm.model.rotary_emb(self._cos, places))
             self._decoders.clear()
 
-    def _positions(self, places: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _positions(self, places: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Rotary tables (rows, head_dim) of these positions."""
-        rows = torch.cat(list(places)).to(self._cos.device)
+        rows = torch.from_numpy(np.concatenate(places)).to(self._cos.device)
         return self._cos[rows], self._sin[rows]
 
     def _scene_rows(self, prompts: Sequence[Prompt]) -> list[_SceneRows]:
@@ -235,7 +246,7 @@ class FastEngine:
         layout = Layout(Packing([len(prefix) for prefix in prefixes], x.device), 0, padded=False)
         lengths = layout.prompts.lengths
         places = torch.arange(len(x), device=x.device)
-        cos, sin = self._positions([torch.arange(length) for length in lengths])
+        cos, sin = self._positions([np.arange(length) for length in lengths])
         rows = [_SceneRows([], []) for _ in prefixes]
         for i, layer in enumerate(self.layers):
             keys, values = (buffers[i].new_empty(len(x), *buffers[i].shape[1:]) for buffers in self._caches.both)
@@ -249,20 +260,18 @@ class FastEngine:
             self._scenes[id(prefix)] = (prefix, one)  # the prefix is kept, so that its id stays its own
 
 
+def _room(settings: GenerationConfig) -> int:
+    """Rows of a sample's generated tokens; the last token of an answer is never read."""
+    return settings.beams * (settings.max_new_tokens - 1)
+
+
 def _choose(plan: Plan, prompt: Prompt, row: Tensor) -> Tensor | None:
     return plan.resolve(row[prompt.visual_start : prompt.visual_start + prompt.visual]) if plan.choose else plan.kept
 
 
-def _kept_rows(prompts: Sequence[Prompt], kept: Sequence[Tensor | None]) -> Tensor:
-    """Of the packed rows of whole prompts those that stay: the text, and the kept visual tokens."""
-    begin = accumulate((len(prompt) for prompt in prompts), initial=0)
-    parts = zip(prompts, kept, begin, strict=False)
-    return torch.cat([first + _tokens(prompt, offsets, len(prompt)) for prompt, offsets, first in parts])
-
-
-def _tokens(prompt: Prompt, kept: Tensor | None, behind: int) -> Tensor:
-    """The prompt's tokens before `behind`, without the visual ones that are not kept."""
+def _tokens(prompt: Prompt, kept: Tensor | None) -> np.ndarray:
+    """The prompt's tokens without the visual ones that are not kept."""
     if kept is None:
-        return torch.arange(behind)
+        return np.arange(len(prompt))
     start, end = prompt.visual_start, prompt.visual_start + prompt.visual
-    return torch.cat([torch.arange(start), start + kept.cpu(), torch.arange(end, behind)])
+    return np.concatenate([np.arange(start), start + kept.cpu().numpy(), np.arange(end, len(prompt))])

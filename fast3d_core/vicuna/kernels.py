@@ -1,8 +1,9 @@
-"""The three Triton kernels of the fast engine on a GPU; their slow twins in plain torch are in `operations.py`.
+"""The Triton kernels of the fast engine on a GPU; their slow twins in plain torch are in `operations.py`.
 
 Between two matrix products of a layer there is one of them, so that a decoding step reads weights, reads the caches
 once, and does little else:
 
+- `rms_norm`: torch's own takes three times as long on few rows;
 - `rotate_into`: rotary positions on fresh queries and keys; keys and values go straight to their place in the cache;
 - `attend_beams`: the newest token of all beams of a sample against the sample's prompt, read once for all of them, and
   against what the beams wrote, each following its own line of ancestors;
@@ -19,6 +20,24 @@ import triton.language as tl
 from torch import Tensor
 
 _HEADS_A_PROGRAM = 8
+
+
+@triton.jit
+def _rms_norm(x, weight, out, epsilon, width: tl.constexpr, padded: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, padded)
+    there = column < width
+    value = tl.load(x + row * width + column, mask=there, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value, 0) / width + epsilon)
+    factor = tl.load(weight + column, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + row * width + column, value * scale * factor, mask=there)
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """See `operations.rms_norm`."""
+    out, width = torch.empty_like(x), x.shape[1]
+    _rms_norm[(len(x),)](x, weight, out, epsilon, width, triton.next_power_of_2(width), num_warps=8)
+    return out
 
 
 @triton.jit

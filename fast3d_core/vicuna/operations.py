@@ -19,6 +19,15 @@ def uses_kernels(device: torch.device) -> bool:
     return device.type == "cuda" and has_triton()
 
 
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """x (rows, hidden) over its root mean square, times weight (hidden,)."""
+    if uses_kernels(x.device):
+        from fast3d_core.vicuna import kernels
+
+        return kernels.rms_norm(x, weight, epsilon)
+    return functional.rms_norm(x, x.shape[1:], weight, epsilon)
+
+
 def rotate_into(qkv: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
     """Rotates positions into fresh queries and keys, and puts keys and values into their cache.
 

@@ -12,7 +12,8 @@ class Packing:
     """How many rows each sample has in a packed tensor, and where they are.
 
     Attributes:
-        lengths: rows of each sample.
+        lengths: rows of each sample; total: of all; longest: of the one that has most.
+        offsets: (samples + 1,) int32, each sample's first row, and the number of all rows.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device):
@@ -20,11 +21,7 @@ class Packing:
         self.device = device
         self.longest = max(self.lengths)
         self.total = sum(self.lengths)
-
-    @cached_property
-    def offsets(self) -> Tensor:
-        """(samples + 1,) int32: each sample's first row, and the number of all rows."""
-        return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(self.device)
+        self.offsets = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(device)
 
     @cached_property
     def last(self) -> Tensor:
