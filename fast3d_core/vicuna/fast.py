@@ -12,6 +12,7 @@ pruned ones; here it has.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -94,10 +95,17 @@ class FastEngine:
         shape, dtype, device = shape_of(llm.config), llm.dtype, llm.device
         self.attention = backend(device, dtype)
         self._padded = prefill_backend(device, dtype) == "sdpa"
-        self._caches = Caches(shape.layers, shape.kv_heads, shape.head_dim, dtype, device)
+        self._make_caches = partial(Caches, shape.layers, shape.kv_heads, shape.head_dim, dtype, device)
+        self._caches = self._make_caches()
         self._decoders: dict[tuple[int, GenerationConfig, int, int], Decoder] = {}  # oldest first
         self._scenes: dict[int, tuple[Tensor, _SceneRows]] = {}  # by id of the prefix, oldest first
         self._cos = self._sin = torch.empty(0, shape.head_dim, dtype=dtype, device=device)
+
+    def release(self) -> None:
+        """Gives back buffers, captured steps and scenes; they are made anew where they are needed."""
+        self._decoders.clear()
+        self._scenes.clear()
+        self._caches = self._make_caches()
 
     def generate(
         self,

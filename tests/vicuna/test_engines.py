@@ -166,6 +166,25 @@ def test_steps_beyond_the_end_change_nothing(fixture, monkeypatch):
     assert [(one.ids, one.score, one.steps) for one in got] == [(one.ids, one.score, one.steps) for one in want]
 
 
+@pytest.mark.parametrize("reuse_scene", [False, True])
+def test_an_engine_that_was_released_starts_anew(fixture, reuse_scene):
+    plans, settings = fixture.plans(Vanilla())[:2], replace(fixture.config.generation, max_new_tokens=4)
+    engine = FastEngine(fixture.model.llm)
+
+    def answers():
+        generated = engine.generate(fixture.prompts[:2], plans, settings, BOS, EOS, reuse_scene)
+        return [(one.ids, one.score) for one in generated]
+
+    def held():
+        return sum(buffer.numel() for buffers in engine._caches.both for buffer in buffers)
+
+    first = answers()
+    assert held() > 0
+    engine.release()
+    assert held() == 0 and not engine._scenes and not engine._decoders
+    assert answers() == first
+
+
 def test_batches_do_not_depend_on_what_was_before(fixture):
     """Buffers are kept from batch to batch; what another batch left in them must not matter."""
     settings = replace(fixture.config.generation, max_new_tokens=6)
