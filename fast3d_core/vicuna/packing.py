@@ -23,7 +23,7 @@ class Packing:
         self.total = sum(self.lengths)
         self.offsets = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(device)
 
-    @cached_property
+    @property
     def last(self) -> Tensor:
         """(samples,) the last row of each sample."""
         return self.offsets[1:] - 1

@@ -72,7 +72,7 @@ def test_generation_settings(fixture, change, beams):
 
 
 @pytest.mark.parametrize("pruner", [*PRUNERS, FastV(layer=1, keep=6), FastV(layer=3, keep=30)], ids=repr)
-def test_nothing_of_unpruned_length_from_layer_k_on(fixture, monkeypatch, pruner):
+def test_nothing_of_unpruned_length_from_layer_k_on(fixture, pruner):
     """Every activation and every cached key of layers >= K has exactly the kept tokens' and the text's length."""
     plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
     seen: list[list[int]] = []
@@ -86,8 +86,9 @@ def test_nothing_of_unpruned_length_from_layer_k_on(fixture, monkeypatch, pruner
             seen[-1] += [len(x), len(attended)]
             return super().finish(x, attended)
 
-    engine = fixture.model.engine
-    monkeypatch.setattr(engine, "layers", [Watched(**vars(layer)) for layer in engine.layers])
+    engine = FastEngine(fixture.model.llm)
+    engine.layers = [Watched(**vars(layer)) for layer in engine.layers]
+    engine.release()
     state = engine.prefill(fixture.prompts, plans, fixture.config.generation)
     full = [len(p) for p in fixture.prompts]
     short = [len(p) - p.visual + plan.count for p, plan in zip(fixture.prompts, plans, strict=True)]
