@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the demo's methods on its held-out test split, 2,000 samples a task: once a release, logged in
-# fast3d_core/demo/README.md. Leaves measured.json (fast3d_core/demo/measured.json), measured.md and bounds.json in OUT,
-# first for 90%, then for all budgets.
+# fast3d_core/demo/README.md. Leaves measured.json (fast3d_core/demo/measured.json), measured.md, exact.txt (ScanQA's
+# exact match) and bounds.json in OUT, first for 90%, then for all budgets.
 #     bash benchmarks/demo.sh OUT [WORK]
 set -euo pipefail
 out=$1 work=${2:-$(mktemp -d)}
@@ -24,6 +24,11 @@ run() { fast3d eval --config "$work/test/fast3d.yaml" --no-meteor --set eval.bat
 compare() {
     fast3d report --config "$work/test/fast3d.yaml" --json > "$out/measured.json"
     fast3d report --config "$work/test/fast3d.yaml" --format markdown > "$out/measured.md"
+    "$python" -c "
+import json, pathlib, sys
+for result in sorted(pathlib.Path(sys.argv[1]).glob('*/result.json')):
+    print(result.parent.name, 'ScanQA EM', 100 * json.loads(result.read_text())['metrics']['[scanqa] EM1'])
+" "$work/test/runs" > "$out/exact.txt"
 }
 run --method vanilla
 run --method sap --alpha "$(alpha 90)"
