@@ -41,7 +41,7 @@ def conclude(
     # A finished run is scored anew: METEOR, or a lookup, may have been missing the first time.
     finished = load_result(journal.folder) if (journal.folder / RESULT_FILE).exists() else None
     done = journal.batches()
-    if missing := len(questions.batches(config.eval.batch_size)) - len(done):
+    if missing := len(questions.batches(journal.settings["batch_size"])) - len(done):
         raise DataError(f"{journal.folder} lacks {missing} batches; run the same command again")
     entries = [entry for _, batch in sorted(done.items()) for entry in batch]
     predictions: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in questions.samples}

@@ -77,7 +77,10 @@ class Timing:
     """Wall-clock time of answering, without loading the model; with several processes, that of the slowest.
 
     Attributes:
-        gap_seconds: the part of `seconds` in which GAP predicted maps; null where they were read from files.
+        seconds: from the start, or the end of the batch before, to the end of each batch, added up over batches.
+        gap_seconds: time in which GAP predicted maps; null where they were read from files. On a CPU it is part of
+            `seconds`. On a GPU the maps of the next batch are predicted while this one is decoded, so it is hidden
+            in `seconds`, but for the first batch.
     """
 
     seconds: float
