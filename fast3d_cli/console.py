@@ -30,7 +30,7 @@ def is_first_process() -> bool:
 
 def may_tell(problem: Fast3DError) -> bool:
     """Whether this process is the one to tell about an error: of several, most fail alike or because one has failed."""
-    if "RANK" not in os.environ:
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return True
     from fast3d_core.devices import speaks
 

@@ -40,11 +40,13 @@ def evaluate(
 ) -> list[Result]:
     """Runs the jobs one after another on one loaded model; each leaves a folder `config.runs / job.name`.
 
-    Under `accelerate launch` the batches are shared out, the first process merges, and the others return no results.
+    Several processes, as `accelerate launch` starts them, share the batches; the first one merges what they answered,
+    and the others return no results.
     Jobs that are complete are read back without loading the model; those that were interrupted continue.
 
     Raises:
-        UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`.
+        UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`, `join_processes`.
+        StoppedError: another process has stopped.
     """
     state = join_processes(config.model.device)
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
@@ -59,7 +61,7 @@ def evaluate(
         if state.is_main_process:
             journal.open(restart=restart)
         wait_for_everyone(state)
-        _answer(job, questions, questions.batches(size), plan, journal, model, state, progress)
+        _answer(job, plan, journal, model, state, progress)
         if state.is_main_process:
             processes = state.num_processes
             results.append(conclude(config, job, questions, journal, model.device, processes, meteor=meteor))
@@ -105,19 +107,19 @@ class _Model:
     """The model, loaded when the first batch needs it, so that a finished run is read back without."""
 
     def __init__(self, config: Config, questions: Questions, state: PartialState, progress: Progress):
-        self.config, self._questions, self._progress = config, questions, progress
+        self.config, self.questions, self._progress = config, questions, progress
         self.device = own_device(config.model.device, state)
         self._model: ChatScene | None = None
 
     def load(self) -> ChatScene:
         """The model, loaded if it is not."""
         if self._model is None:
-            self._model = load_model(self.config, self._questions.scenes, self.device, self._progress)
+            self._model = load_model(self.config, self.questions.scenes, self.device, self._progress)
         return self._model
 
     def prepare(self, number: int, samples: list[Sample], plans: Plans, live: LiveMaps | None) -> Ready:
         """A batch with all that decoding it takes."""
-        model, scenes = self.load(), self._questions.scenes
+        model, scenes = self.load(), self.questions.scenes
         with out_of_memory_says(_out_of_memory(self.device, len(samples))):
             start = time.perf_counter()
             planned = plans(samples)  # live maps come back to the CPU, so the GPU's part of this time is over
@@ -155,25 +157,17 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
     )
 
 
-def _answer(
-    job: Job,
-    questions: Questions,
-    batches: list[list[Sample]],
-    plans: Plans,
-    journal: Journal,
-    model: _Model,
-    state: PartialState,
-    progress: Progress,
-) -> None:
+def _answer(job: Job, plans: Plans, journal: Journal, model: _Model, state: PartialState, progress: Progress) -> None:
     """This process's part of the batches that are not done yet; all of them are done when this returns."""
-    live = questions.live_maps if job.live else None
+    batches = model.questions.batches(journal.settings["batch_size"])
+    live = model.questions.live_maps if job.live else None
     done = journal.batches()
     session = journal.next_session()
     wait_for_everyone(state)  # every process has looked before the first one appends
     pending = [number for number in range(len(batches)) if number not in done]
     if state.num_processes > 1:
         sized = {number: batches[number] for number in pending}
-        pending = largest_first(sized, Needs.of_config(model.config), questions.plans_beforehand(job))
+        pending = largest_first(sized, Needs.of_config(model.config), model.questions.plans_beforehand(job))
     if state.process_index < len(pending):
         model.load()  # here, so that no batch's time holds it
         if live:
