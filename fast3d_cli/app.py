@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fast3d_cli.commands.bench import bench
 from fast3d_cli.commands.demo import demo
 from fast3d_cli.commands.download import download
 from fast3d_cli.commands.eval import eval_command
@@ -37,6 +38,7 @@ app.command("search-alpha")(search_alpha)
 app.command("eval")(eval_command)
 app.command("score")(score)
 app.command("report")(report)
+app.command("bench")(bench)
 
 
 def _version(wanted: bool) -> None:

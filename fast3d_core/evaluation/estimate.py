@@ -83,10 +83,10 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Es
 
 
 def measure(device: torch.device, dtype: torch.dtype) -> Rates:
-    """The device's rates, in about a second."""
-    size = 4096 if device.type == "cuda" else 1024
+    """The device's rates, in about a second; large enough on a GPU that launching and waiting do not count."""
+    size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device).to(dtype)
-    block = torch.randn(1 << (27 if device.type == "cuda" else 24), device=device)
+    block = torch.randn(1 << (28 if device.type == "cuda" else 24), device=device)
     return Rates(
         device=device,
         flops=2 * size**3 / _best(lambda: a @ a, device),
@@ -96,7 +96,7 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
 
 def _best(function: Callable[[], object], device: torch.device) -> float:
     times = []
-    for _ in range(4):
+    for _ in range(10 if device.type == "cuda" else 4):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         start = time.perf_counter()

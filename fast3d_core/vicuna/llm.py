@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from fast3d_core.data.files import load_json, need
 from fast3d_core.errors import DataError
 from fast3d_core.plan import LlmShape
+from fast3d_core.vicuna.operations import rotate
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,22 @@ class Prompt:
     Attributes:
         embeds: (tokens, hidden).
         visual_start: index of the first visual token; visual: how many there are, in one run.
+        prefix: what stands before the question, (fewer tokens, hidden): the very same tensor for all prompts about a
+            scene, by which its keys and values are found again where scenes are reused.
     """
 
     embeds: Tensor
     visual_start: int
     visual: int
+    prefix: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.embeds)
+
+    @property
+    def shared(self) -> int:
+        """How many of the tokens, from the first, are the same for all prompts about the scene."""
+        return 0 if self.prefix is None else len(self.prefix)
 
 
 @dataclass(frozen=True)
@@ -122,8 +131,7 @@ def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Te
         projection(normed).unflatten(-1, (-1, attention.head_dim))
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    return q * cos + _rotate_half(q) * sin, k * cos + _rotate_half(k) * sin, v
+    return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
 def finish_layer(layer: Any, x: Tensor, attended: Tensor) -> Tensor:
@@ -134,8 +142,3 @@ def finish_layer(layer: Any, x: Tensor, attended: Tensor) -> Tensor:
     """
     x = x + layer.self_attn.o_proj(attended.flatten(-2))
     return x + layer.mlp(layer.post_attention_layernorm(x))
-
-
-def _rotate_half(x: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)

@@ -75,7 +75,7 @@ def test_several_processes(tmp_path, start):
 
 def test_make_targets_exist():
     targets = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
-    assert targets == ["demo", "test"]
+    assert targets == ["demo", "test", "bench"]
     assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
 
 

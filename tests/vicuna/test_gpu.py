@@ -6,7 +6,6 @@ import torch
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes
-from fast3d_core.vicuna import fast
 from tests.conftest import MINIATURE, MODES
 
 pytestmark = [
@@ -29,5 +28,5 @@ def test_fast_on_a_gpu(fixture, recorded, on_gpu, mode):
     model, prompts = on_gpu
     plans = fixture.plans(*fixture.mode(mode))
     column = "fixed_beam_ids" if mode.startswith("fastv") else "beam_ids"
-    got = fast.generate(model.llm, prompts, plans, fixture.config.generation, 1, 2)
+    got = model.engine.generate(prompts, plans, fixture.config.generation, 1, 2)
     assert [generation.ids for generation in got] == [want[column] for want in recorded[mode]]
