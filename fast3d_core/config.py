@@ -127,7 +127,7 @@ class EvalConfig:
 
     batch_size: int | Literal["auto"] = _key(32, "samples per batch, or auto: as many as the memory holds", at_least=1)
     engine: Literal["fast", "reference"] = _key("fast", "fast drops tokens, reference masks them as published")
-    reuse_scene: bool = _key(False, "fast engine: read a scene once for all its questions in a batch; not as published")
+    reuse_scene: bool = _key(False, "fast engine: read a scene once for all questions about it; not as published")
 
 
 @dataclass(frozen=True)

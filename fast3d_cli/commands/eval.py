@@ -94,7 +94,7 @@ def eval_command(
         bool,
         typer.Option(
             "--reuse-scene",
-            help="Read a scene once for all its questions in a batch. Not the published computation.",
+            help="Read a scene once for all questions about it. Not the published computation.",
             rich_help_panel=_RUN,
         ),
     ] = False,

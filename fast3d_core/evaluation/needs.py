@@ -12,6 +12,8 @@ from fast3d_core.data.annotations import Sample
 from fast3d_core.plan import Cost, LlmShape, Plan, cost
 from fast3d_core.vicuna.llm import read_shape
 
+_ROOM = 1.125  # the engine's caches are that much larger than what has to be in them, so that they seldom grow
+
 
 @dataclass(frozen=True)
 class Need:
@@ -89,4 +91,4 @@ class Needs:
         # Alive at the widest moment: a layer's MLP over all packed rows, or the scores over the vocabulary.
         layer = rows * (4 * self.shape.hidden + 3 * self.shape.intermediate) * self.element_bytes
         scores = 4 * samples * self.generation.beams * self.shape.vocab * 4
-        return self.weights + cached + max(layer, scores)
+        return self.weights + _ROOM * cached + max(layer, scores)

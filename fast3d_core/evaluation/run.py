@@ -124,15 +124,14 @@ class _Model:
             start = time.perf_counter()
             planned = plans(samples)  # live maps come back to the CPU, so the GPU's part of this time is over
             planning = time.perf_counter() - start
-            prompts = [model.prompt(scenes[sample.scene_id], sample.prompt) for sample in samples]
+            prompts = model.prompts([scenes[s.scene_id] for s in samples], [s.prompt for s in samples])
         return Ready(number, samples, planned, prompts, planning if live else 0.0)
 
     def answer(self, ready: Ready, live: LiveMaps | None) -> list[dict[str, Any]]:
         """A journal entry for each sample of a batch."""
-        config = self.config
-        reuse = {"reuse_scene": True} if config.eval.reuse_scene else {}
+        config, reuse = self.config, self.config.eval.reuse_scene
         with out_of_memory_says(_out_of_memory(self.device, len(ready.samples))):
-            answers = self.load().generate(ready.prompts, ready.plans, config.generation, config.eval.engine, **reuse)
+            answers = self.load().generate(ready.prompts, ready.plans, config.generation, config.eval.engine, reuse)
         return [
             {
                 "dataset": sample.dataset,
@@ -142,6 +141,7 @@ class _Model:
                 "steps": answer.generation.steps,
                 "layer": plan.layer,
                 "kept": answer.generation.kept.tolist() if len(answer.generation.kept) < plan.visual else None,
+                **({"known": prompt.shared} if reuse else {}),
                 **({"gap_flops": live.flops(sample)} if live else {}),
             }
             for sample, prompt, plan, answer in zip(ready.samples, ready.prompts, ready.plans, answers, strict=True)

@@ -280,24 +280,24 @@ def test_an_error_in_the_next_batch_loses_nothing(fast3d, tmp_path, monkeypatch)
     monkeypatch.setattr(run_module, "prepared", lambda numbers, prepare, device: one_ahead(numbers, prepare))
     arguments = ["eval", "-m", "sap", "--alpha", "0.5", "--gap", "live", "--batch", "1", "--no-meteor"]
     fast3d(*arguments, "--name", "whole")
-    prompt, calls, failed = ChatScene.prompt, [], threading.Event()
+    prompts, calls, failed = ChatScene.prompts, [], threading.Event()
 
     def third_fails(*given):
         calls.append(threading.current_thread())
         if len(calls) == 3:
             failed.set()
             raise RuntimeError("CUDA out of memory")
-        return prompt(*given)
+        return prompts(*given)
 
     generate = ChatScene.generate
 
-    def slowly(*given, **more):
+    def slowly(*given):
         if len(calls) > 1:
             assert failed.wait(20)  # the third batch fails while the second is being answered
-        return generate(*given, **more)
+        return generate(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ChatScene, "prompt", third_fails)
+        patch.setattr(ChatScene, "prompts", third_fails)
         patch.setattr(ChatScene, "generate", slowly)
         done = fast3d(*arguments, "--name", "broken", check=False)
     assert done.returncode == 1 and "out of memory at batch size 1" in done.stderr
@@ -309,24 +309,32 @@ def test_an_error_in_the_next_batch_loses_nothing(fast3d, tmp_path, monkeypatch)
     assert predictions(tmp_path / "runs" / "files") == predictions(tmp_path / "runs" / "whole")
 
 
-def test_reuse_scene_reaches_the_model(fast3d, tmp_path, monkeypatch):
-    asked, generate = [], ChatScene.generate
-
-    def watched(self, prompts, plans, settings, engine, **more):
-        asked.append(more)
-        return generate(self, prompts, plans, settings, engine)
-
-    monkeypatch.setattr(ChatScene, "generate", watched)
-    fast3d("eval", "-m", "vanilla", *LIMITED)
-    fast3d("eval", "-m", "vanilla", *LIMITED, "--reuse-scene")
-    fast3d("eval", "-m", "vanilla", *LIMITED, "--set", "eval.reuse_scene=true", "--name", "x")
-    assert asked == [{}, {"reuse_scene": True}, {"reuse_scene": True}]
-    for name, reused in (("vanilla", False), ("vanilla-reuse", True), ("x", True)):
-        result = json.loads((tmp_path / "runs" / name / "result.json").read_text())
-        assert result["settings"]["reuse_scene"] is reused
-    done = fast3d("eval", "-m", "vanilla", *LIMITED, "--name", "x", check=False)
+def test_reuse_of_scenes(fast3d, files):
+    """Where nothing is pruned the answers are the published ones; three questions about one scene cost less."""
+    path = files / "annotations" / "scanqa_val.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([record | {"scene_id": records[0]["scene_id"]} for record in records]))
+    arguments = ["eval", "-c", files / "fast3d.yaml", "--dataset", "scanqa", "--no-meteor"]
+    fast3d(*arguments, "-m", "vanilla")
+    fast3d(*arguments, "-m", "vanilla", "--reuse-scene")
+    fast3d(*arguments, "-m", "vanilla", "--set", "eval.reuse_scene=true", "--name", "x")
+    fast3d(*arguments, "-m", "vanilla", "--reuse-scene", "--batch", "1", "--name", "alone")
+    plain, reused, other, alone_ = (
+        json.loads((files / "runs" / name / "result.json").read_text())
+        for name in ("vanilla", "vanilla-reuse", "x", "alone")
+    )
+    assert [result["settings"]["reuse_scene"] for result in (plain, reused, other)] == [False, True, True]
+    answers = [
+        json.loads((files / "runs" / name / "predictions" / "scanqa.json").read_text())
+        for name in ("vanilla", "vanilla-reuse")
+    ]
+    assert answers[0] == answers[1]
+    assert reused["cost"]["prefill_flops"] < 0.5 * plain["cost"]["prefill_flops"]
+    assert alone_["cost"]["prefill_flops"] == pytest.approx(plain["cost"]["prefill_flops"])
+    done = fast3d(*arguments, "-m", "vanilla", "--name", "x", check=False)
     assert done.returncode == 2 and "reuse_scene: true -> false" in done.stderr
-    assert "--reuse-scene" in fast3d("eval", "-m", "vanilla", "--reuse-scene", "--dry-run").stderr
+    dry = fast3d(*arguments, "-m", "vanilla", "--reuse-scene", "--dry-run")
+    assert "what --reuse-scene saves is not taken off" in dry.stderr
 
 
 def test_changed_settings_are_refused(fast3d, tmp_path):
