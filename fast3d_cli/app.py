@@ -17,7 +17,7 @@ from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
-from fast3d_cli.console import error
+from fast3d_cli.console import error, may_tell
 from fast3d_core.errors import Fast3DError
 
 app = typer.Typer(
@@ -65,7 +65,8 @@ def main() -> None:
     except Fast3DError as problem:
         if os.environ.get("FAST3D_DEBUG"):
             raise
-        error(str(problem))
+        if may_tell(problem):
+            error(str(problem))
         sys.exit(problem.exit_code)
     except OSError as problem:  # a full disk, no permission, a folder where a file should be
         if os.environ.get("FAST3D_DEBUG"):

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from fast3d_core.errors import Fast3DError, StoppedError
+
 out = Console(soft_wrap=True)
 err = Console(stderr=True)
 
@@ -24,6 +26,15 @@ def error(message: str) -> None:
 def is_first_process() -> bool:
     """Whether this is the process that speaks, of those that a launcher such as accelerate started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def may_tell(problem: Fast3DError) -> bool:
+    """Whether this process is the one to tell about an error: of several, most fail alike or because one has failed."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return True
+    from fast3d_core.devices import speaks
+
+    return not isinstance(problem, StoppedError) and speaks()
 
 
 def note(message: str) -> None:

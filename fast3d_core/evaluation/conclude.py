@@ -22,7 +22,7 @@ from fast3d_core.evaluation.result import (
     save_result,
 )
 from fast3d_core.evaluation.scoring import score_predictions
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio
+from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio, scene_flops
 from fast3d_core.vicuna.attention import backend
 from fast3d_core.vicuna.llm import read_shape
 
@@ -41,7 +41,7 @@ def conclude(
     # A finished run is scored anew: METEOR, or a lookup, may have been missing the first time.
     finished = load_result(journal.folder) if (journal.folder / RESULT_FILE).exists() else None
     done = journal.batches()
-    if missing := len(questions.batches(config.eval.batch_size)) - len(done):
+    if missing := len(questions.batches(journal.settings["batch_size"])) - len(done):
         raise DataError(f"{journal.folder} lacks {missing} batches; run the same command again")
     entries = [entry for _, batch in sorted(done.items()) for entry in batch]
     predictions: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in questions.samples}
@@ -65,7 +65,7 @@ def conclude(
         headline=headline,
         metrics=metrics,
         pruning=_pruning(entries, questions, shape.layers),
-        cost=_cost(entries, questions, shape, config),
+        cost=_cost(list(done.values()), questions, shape, config),
         timing=Timing(seconds, len(entries) / seconds if seconds else 0.0, gap_seconds if job.live else None),
         environment=finished.environment if finished else describe_environment(device, processes, attention),
         notes=notes,
@@ -93,7 +93,10 @@ def _pruning(entries: list[dict[str, Any]], questions: Questions, layers: int) -
     return Pruning(_mean(ratios), _mean(ratios_present), Spread.of(objects), _mean(tokens))
 
 
-def _cost(entries: list[dict[str, Any]], questions: Questions, shape: LlmShape, config: Config) -> SampleCost | None:
+def _cost(
+    batches: list[list[dict[str, Any]]], questions: Questions, shape: LlmShape, config: Config
+) -> SampleCost | None:
+    entries = [entry for batch in batches for entry in batch]
     if not entries:
         return None
     visual = questions.objects * TOKENS_PER_OBJECT
@@ -107,11 +110,21 @@ def _cost(entries: list[dict[str, Any]], questions: Questions, shape: LlmShape, 
             beams=config.generation.beams,
             steps=entry["steps"],
             element_bytes=getattr(torch, config.model.dtype).itemsize,
+            known=entry.get("known", 0),
         )
         for entry in entries
     ]
+    scenes = sum(
+        scene_flops(shape, known)
+        for batch in batches
+        for known in {
+            questions.samples[entry["dataset"]][entry["index"]].scene_id: entry["known"]
+            for entry in batch
+            if "known" in entry
+        }.values()
+    )
     return SampleCost(
-        prefill_flops=_mean([c.prefill_flops for c in costs]),
+        prefill_flops=_mean([c.prefill_flops for c in costs]) + scenes / len(entries),
         decode_flops=_mean([c.decode_flops for c in costs]),
         gap_flops=_mean([entry["gap_flops"] for entry in entries]) if "gap_flops" in entries[0] else None,
         kv_bytes=_mean([c.kv_bytes for c in costs]),

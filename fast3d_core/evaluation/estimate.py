@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from fast3d_core.chat_scene.model import prompt_tokens
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import Config
+from fast3d_core.evaluation.batch_size import batch_size
+from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.result import Spread
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio
-from fast3d_core.vicuna.llm import read_shape
+from fast3d_core.plan import TOKENS_PER_OBJECT, pruning_ratio
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,18 @@ class Estimate:
     """A run that was not made.
 
     Attributes:
-        samples: dataset -> number of samples.
+        samples: dataset -> number of samples; batch_size: in a batch.
         layer: K; kept_tokens: visual tokens kept from there on; ratio: layer-averaged percentage pruned, mean.
         memory_bytes: weights, caches and activations of a full batch.
         seconds: prefill and `max_new_tokens` decode steps of every batch at the measured rates, and GAP where it
-            predicts during the run; most answers are shorter, and launching from Python is not counted.
+            predicts during the run; most answers are shorter, and launching from Python is not counted. What
+            `eval.reuse_scene` and several processes save is not taken off.
     """
 
     run: str
     method: str
     samples: dict[str, int]
+    batch_size: int
     layer: int
     kept_tokens: Spread
     ratio: float
@@ -48,56 +49,37 @@ class Estimate:
 
 def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Estimate:
     """Plans every sample of `job` (FastV's by its count) and adds up what carrying it out costs."""
-    tokenizer = ChatSceneTokenizer(config.model.llm, config.data.max_objects)
-    shape = read_shape(config.model.llm, extra_tokens=questions.objects)
-    element_bytes = getattr(torch, config.model.dtype).itemsize
-    plans = questions.plans(job)
+    needs, plans = Needs.of_config(config), questions.plans(job)
     if job.live:
         questions.live_maps.load(rates.device)
-    visual = questions.objects * TOKENS_PER_OBJECT
-    generation = config.generation
-    weights = shape.parameters * element_bytes
+    size = batch_size(config, job, questions, rates.device)
+    steps = config.generation.max_new_tokens - 1
     counts, seconds, memory = [], 0.0, 0.0
-    for batch in questions.batches(config.eval.batch_size):
-        prefill = decode = cached = rows = 0
-        for sample, plan in zip(batch, plans(batch), strict=True):
-            counts.append(plan.count)
-            text = prompt_tokens(tokenizer, sample.prompt)
-            rows += text + (plan.count if plan.layer == 0 else visual)
-            spent = cost(
-                shape,
-                layer=plan.layer,
-                text=text,
-                visual=visual,
-                count=plan.count,
-                beams=generation.beams,
-                steps=generation.max_new_tokens,
-                element_bytes=element_bytes,
-            )
-            if job.live:
-                seconds += questions.live_maps.flops(sample) / rates.flops
-            prefill, decode = prefill + spent.prefill_flops, decode + spent.decode_flops
-            cached += spent.kv_bytes
-        steps = generation.max_new_tokens - 1
-        seconds += prefill / rates.flops + max(decode / rates.flops, steps * (weights + cached) / rates.bytes)
-        memory = max(memory, weights + cached + _activations(shape, rows, len(batch) * generation.beams, element_bytes))
+    for batch in questions.batches(size):
+        planned = plans(batch)
+        counts += [plan.count for plan in planned]
+        wanted = needs.of_batch(batch, planned)
+        prefill, decode, cached = (
+            sum(getattr(need.cost, name) for need in wanted) for name in ("prefill_flops", "decode_flops", "kv_bytes")
+        )
+        if job.live:
+            seconds += sum(questions.live_maps.flops(sample) for sample in batch) / rates.flops
+        seconds += prefill / rates.flops
+        seconds += max(decode / rates.flops, steps * (needs.weights + cached) / rates.bytes)
+        memory = max(memory, needs.memory(wanted))
+    layers, visual = needs.shape.layers, questions.objects * TOKENS_PER_OBJECT
     layer = getattr(job.pruner, "layer", 0)
     return Estimate(
         run=job.name,
         method=job.pruner.name,
         samples={dataset: len(samples) for dataset, samples in questions.samples.items()},
+        batch_size=size,
         layer=layer,
         kept_tokens=Spread.of(counts or [0]),
-        ratio=100 * pruning_ratio(shape.layers, layer, visual, sum(counts) / max(len(counts), 1)),  # type: ignore[arg-type]
+        ratio=100 * pruning_ratio(layers, layer, visual, sum(counts) / max(len(counts), 1)),  # type: ignore[arg-type]
         memory_bytes=memory,
         seconds=seconds,
     )
-
-
-def _activations(shape: LlmShape, rows: int, beams: int, element_bytes: int) -> float:
-    """Bytes alive at the widest moment: a layer's MLP over all packed rows, or the scores over the vocabulary."""
-    layer = rows * (4 * shape.hidden + 3 * shape.intermediate) * element_bytes
-    return max(layer, 4 * beams * shape.vocab * 4)
 
 
 def measure(device: torch.device, dtype: torch.dtype) -> Rates:

@@ -18,6 +18,13 @@ from fast3d_core.errors import DataError, UsageError
 SETTINGS_FILE = "settings.json"
 
 
+def begun_with(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run in a folder; None where there is none, or none that has answered anything."""
+    path = folder / SETTINGS_FILE
+    found = load_json(path, "run") if path.exists() and Journal(folder, {}).batches() else None
+    return found if isinstance(found, dict) else None
+
+
 class Journal:
     """The parts in one run folder.
 
@@ -60,8 +67,8 @@ class Journal:
         return {line["batch"]: line["samples"] for lines in self._parts().values() for line in lines}
 
     def seconds(self) -> tuple[float, float]:
-        """Time spent answering, and the part of it in which GAP predicted maps: for each session that of its slowest
-        process, added up."""
+        """Time spent answering, and time in which GAP predicted maps: for each session those of its slowest process,
+        added up."""
         sessions: dict[int, list[tuple[float, float]]] = {}
         for (session, _), lines in self._parts().items():
             times = [(line["seconds"], line.get("gap_seconds", 0.0)) for line in lines]
@@ -82,7 +89,7 @@ class Journal:
         samples: list[dict[str, Any]],
         gap_seconds: float = 0.0,
     ) -> None:
-        """Adds one batch, on disk when this returns; `gap_seconds` is the part of `seconds` that live maps took."""
+        """Adds one batch, on disk when this returns: `seconds` since the one before, `gap_seconds` of predicting."""
         path = self.folder / f"part-{session:03}-{process:02}.jsonl"
         times = {"seconds": round(seconds, 6), "gap_seconds": round(gap_seconds, 6)}
         line = json.dumps({"batch": batch, **times, "samples": samples}, ensure_ascii=False)
