@@ -283,8 +283,8 @@ def _print(result: "BenchResult") -> None:
 
 def _times(result: "BenchResult") -> Table:
     table = _table(
-        "", "batch", "pruned", "objects\nkept", "GAP\nms", "prefill\nms", "a token\nms", "end to\nend ms",
-        "ms a\nsample", "samples\nper s",
+        "", "batch", "pruned", "objects\nkept", "GAP\nms", "prefill\nms", "a token\nms", "alone\nms",
+        "in a\nrow ms", "samples\nper s",
     )  # fmt: skip
     for row in result.rows:
         objects = row.kept.objects
@@ -294,7 +294,7 @@ def _times(result: "BenchResult") -> Table:
             f"{row.kept.ratio:.1f}%",
             f"{objects.mean:.1f} ({objects.p5:.0f}-{objects.p95:.0f})",
             *map(_ms, (row.gap_seconds, row.prefill_seconds, row.step_seconds, row.end_to_end_seconds)),
-            _number(row.ms_per_sample),
+            _ms(row.in_a_row_seconds),
             _number(row.samples_per_second),
         )
     return table
@@ -302,11 +302,11 @@ def _times(result: "BenchResult") -> Table:
 
 def _costs(result: "BenchResult") -> Table:
     table = _table(
-        "", "batch", "end to end\nms, range", "peak\nGiB", "GFLOP a\nsample", "GAP\n/ floor", "prefill\n/ floor",
+        "", "batch", "in a row\nms, range", "peak\nGiB", "GFLOP a\nsample", "GAP\n/ floor", "prefill\n/ floor",
         "token\n/ floor", "all\n/ floor", "warm-up\ns",
     )  # fmt: skip
     for row in result.rows:
-        floors, flops, total = row.roofline, row.flops, row.end_to_end_seconds
+        floors, flops, total = row.roofline, row.flops, row.in_a_row_seconds or row.end_to_end_seconds
         table.add_row(
             row.name,
             str(row.batch),

@@ -57,7 +57,7 @@ class Roofline:
         prefill: the prompts once each, the weights read once.
         step: a decode step, mean over the steps; weights, prompt caches and generated caches read once; null where
             the prompt gives the only token.
-        end_to_end: the sum of all these, against the end-to-end time.
+        end_to_end: the sum of all these, against a batch's time in a row.
     """
 
     gap: Floor | None
@@ -105,8 +105,11 @@ class Row:
         prefill_seconds: up to the scores of the first new token.
         step_seconds: decoding / its steps, one less than the new tokens; null where there is none.
         text_seconds: ids to text.
-        end_to_end_seconds: all of these, from questions as text to answers as text.
-        samples_per_second, ms_per_sample: by the median of that.
+        end_to_end_seconds: all of these one after another, from questions as text to answers as text: what one batch
+            alone takes.
+        in_a_row_seconds: from batch to batch as `fast3d eval` answers them, the next one prepared and the last one's
+            texts made while a GPU decodes; null for baselines.
+        samples_per_second, ms_per_sample: by the median of that, of baselines by end_to_end_seconds.
         peak_memory_bytes: allocated at most, weights and warm-up included; null on a CPU.
         kept: see `Kept`.
         flops, roofline: null for baselines.
@@ -125,6 +128,7 @@ class Row:
     step_seconds: Times | None
     text_seconds: Times
     end_to_end_seconds: Times
+    in_a_row_seconds: Times | None
     samples_per_second: float
     ms_per_sample: float
     peak_memory_bytes: int | None

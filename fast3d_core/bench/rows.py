@@ -18,6 +18,7 @@ def build_row(
     name: str,
     pruner: Pruner,
     passes: Sequence[Pass],
+    row_seconds: Sequence[float],
     subject: Subject,
     settings: GenerationConfig,
     machine: Machine,
@@ -27,10 +28,11 @@ def build_row(
     warmup: float,
     memory: int | None,
 ) -> Row:
-    """The row of these batches, all of one size."""
+    """The row of these batches, all of one size, and of others that were answered in a row (none for baselines)."""
     size, steps = len(passes[0].kept), settings.max_new_tokens - 1
     parts = {part: Times.of([one.seconds[part] for one in passes]) for part in passes[0].seconds}
-    total = parts["end_to_end"].median
+    in_a_row = Times.of(row_seconds) if row_seconds else None
+    total = (in_a_row or parts["end_to_end"]).median
     works = [] if baseline else [_work(one, pruner, subject, settings, reuse_scene) for one in passes]
     return Row(
         name=name,
@@ -46,12 +48,13 @@ def build_row(
         step_seconds=Times.of([one.seconds["decode"] / steps for one in passes]) if steps else None,
         text_seconds=parts["text"],
         end_to_end_seconds=parts["end_to_end"],
+        in_a_row_seconds=in_a_row,
         samples_per_second=size / total,
         ms_per_sample=1000 * total / size,
         peak_memory_bytes=memory,
         kept=_kept(passes, subject),
         flops=_flops(works, size) if works else None,
-        roofline=_roofline(passes, works, machine, steps) if works else None,
+        roofline=_roofline(passes, works, total, machine, steps) if works else None,
     )
 
 
@@ -102,7 +105,7 @@ def _flops(works: Sequence[Work], size: int) -> SampleFlops:
     )
 
 
-def _roofline(passes: Sequence[Pass], works: Sequence[Work], machine: Machine, steps: int) -> Roofline:
+def _roofline(passes: Sequence[Pass], works: Sequence[Work], total: float, machine: Machine, steps: int) -> Roofline:
     gap, prefill, decode = (
         [floor(work) for work in works] for floor in (machine.gap_floor, machine.prefill_floor, machine.decode_floor)
     )
@@ -111,9 +114,10 @@ def _roofline(passes: Sequence[Pass], works: Sequence[Work], machine: Machine, s
         times = median(one.seconds[part] / floor for one, floor in zip(passes, floors, strict=True))
         return Floor(fmean(floors) / share, times)
 
+    everything = fmean(sum(parts) for parts in zip(gap, prefill, decode, strict=True))
     return Roofline(
         gap=of("gap", gap) if "gap" in passes[0].seconds else None,
         prefill=of("prefill", prefill),
         step=of("decode", decode, steps) if steps else None,
-        end_to_end=of("end_to_end", [sum(parts) for parts in zip(gap, prefill, decode, strict=True)]),
+        end_to_end=Floor(everything, total / everything),
     )

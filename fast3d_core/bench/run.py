@@ -9,7 +9,7 @@ import torch
 
 from fast3d_core.bench.baselines import attention_of
 from fast3d_core.bench.measure import Machine, PeakMemory
-from fast3d_core.bench.passes import Pass, fast_pass, stock_pass
+from fast3d_core.bench.passes import Pass, fast_pass, in_a_row, stock_pass
 from fast3d_core.bench.result import REUSE, BenchResult, MeasuredRates, Row, ratios
 from fast3d_core.bench.rows import build_row
 from fast3d_core.bench.subject import Batch, Subject
@@ -29,7 +29,7 @@ class BenchOptions:
     Attributes:
         methods: names; batches: sizes, each for every method.
         ratio: layer-averaged percentage that the methods prune; sap's alpha is searched for it.
-        repeats: batches that are timed; warmup: batches before them (at most one for a baseline).
+        repeats: batches that are timed, alone and in a row; warmup: batches before them (at most one for a baseline).
         baselines: stock transformers, too.
         reuse_scene: every method also with what stands before the questions computed once a scene.
         seed: of the random method.
@@ -159,6 +159,12 @@ class Bench:
             if sap:
                 self._measure("stock pruned", size, sap, self._stock, baseline=True)
 
+    def _in_a_row(self, pruner: Pruner, size: int, reuse_scene: bool) -> list[float]:
+        """As many times as batches are timed, on the same ones after one that was not, and with one behind them."""
+        numbers = [self._options.warmup - 1, *self._timed(), self._options.warmup]
+        batches = [self._subject.batch(size, max(number, 0)) for number in numbers]
+        return in_a_row(self._subject, pruner, batches, self._settings, reuse_scene)
+
     def _fast(self, pruner: Pruner, batch: Batch) -> Pass:
         return fast_pass(self._subject, pruner, batch, self._settings)
 
@@ -195,6 +201,7 @@ class Bench:
                     answer(pruner, self._subject.batch(size, number))
                 warmup = time.perf_counter() - start
                 passes = [answer(pruner, self._subject.batch(size, number)) for number in self._timed()]
+                row_seconds = [] if baseline else self._in_a_row(pruner, size, reuse_scene)
         except DataError as problem:
             self._said(str(problem))
             self._result = replace(self._result, notes=[*self._result.notes, str(problem)])
@@ -203,6 +210,7 @@ class Bench:
                 name,
                 pruner,
                 passes,
+                row_seconds,
                 self._subject,
                 self._settings,
                 self._machine,

@@ -188,13 +188,26 @@ class ChatScene:
             engine: "fast" drops tokens and runs the batch at once; "reference" masks them, one sample after another.
             reuse_scene: the fast engine reads a scene once for all questions about it (see `vicuna.fast`).
         """
+        return [self.answer(one) for one in self.generations(prompts, plans, settings, engine, reuse_scene)]
+
+    def generations(
+        self,
+        prompts: Sequence[Prompt],
+        plans: Sequence[Plan],
+        settings: GenerationConfig,
+        engine: str = "fast",
+        reuse_scene: bool = False,
+    ) -> list[Generation]:
+        """What `generate` makes answers of."""
         bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
         if engine == "fast":
-            generations = self.engine.generate(prompts, plans, settings, bos, eos, reuse_scene)
-        else:
-            pairs = zip(prompts, plans, strict=True)
-            generations = [reference.generate(self.llm, prompt, plan, settings, bos, eos) for prompt, plan in pairs]
-        return [Answer(tidy_answer(self.tokenizer.decode(g.ids)), g) for g in generations]
+            return self.engine.generate(prompts, plans, settings, bos, eos, reuse_scene)
+        pairs = zip(prompts, plans, strict=True)
+        return [reference.generate(self.llm, prompt, plan, settings, bos, eos) for prompt, plan in pairs]
+
+    def answer(self, generation: Generation) -> Answer:
+        """As text."""
+        return Answer(tidy_answer(self.tokenizer.decode(generation.ids)), generation)
 
 
 def prompt_tokens(tokenizer: ChatSceneTokenizer, question: str) -> int:

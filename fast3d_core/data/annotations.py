@@ -15,7 +15,7 @@ from fast3d_core.errors import DataError
 
 _ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # their files carry Mask3D's name
 
-_SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; some sets ask about one scene in a row, others in turns
+_SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; questions may take scenes in turns
 FEATURES_3D = "scannet_mask3d_uni3d_feats.pt"
 FEATURES_2D = "scannet_mask3d_videofeats.pt"
 

@@ -1,9 +1,11 @@
-"""Batches are made ready one ahead: on a GPU the next one's maps, plans and prompts while this one is being decoded."""
+"""A GPU is kept busy: while it decodes a batch, the next one's maps, plans and prompts are made, and what came of the
+one before is written."""
 
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TypeVar
 
 import torch
@@ -72,3 +74,38 @@ def one_ahead(items: Iterable[_Item], make: Callable[[_Item], _Made]) -> Iterato
         while made := waiting.result():
             waiting = thread.submit(next_one)
             yield made[0]
+
+
+class Behind:
+    """Does what is left to do of batches, in order; on a GPU in a thread, while the next one is decoded.
+
+    An error is raised at the next call, or at the end.
+    """
+
+    def __init__(self, device: torch.device):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind") if device.type == "cuda" else None
+        self._waiting: Future[None] | None = None
+
+    def __enter__(self) -> "Behind":
+        return self
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        if self._thread is None:
+            work()
+            return
+        self._finish()
+        self._waiting = self._thread.submit(work)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._finish()
+        finally:
+            if self._thread:
+                self._thread.shutdown()
+
+    def _finish(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, None
+            waiting.result()

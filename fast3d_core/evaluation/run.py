@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from fast3d_core.config import Config, need_path, to_dict
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file, locations_file
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
-from fast3d_core.evaluation.ahead import Ready, prepared
+from fast3d_core.evaluation.ahead import Behind, Ready, prepared
 from fast3d_core.evaluation.batch_size import batch_size
 from fast3d_core.evaluation.conclude import conclude
 from fast3d_core.evaluation.journal import Journal
@@ -27,6 +29,7 @@ from fast3d_core.evaluation.sharing import largest_first, shared
 from fast3d_core.gap.maps import map_file
 from fast3d_core.gap.text import encoder_fingerprint
 from fast3d_core.progress import Progress
+from fast3d_core.vicuna.llm import Generation
 
 
 def evaluate(
@@ -127,24 +130,27 @@ class _Model:
             prompts = model.prompts([scenes[s.scene_id] for s in samples], [s.prompt for s in samples])
         return Ready(number, samples, planned, prompts, planning if live else 0.0)
 
-    def answer(self, ready: Ready, live: LiveMaps | None) -> list[dict[str, Any]]:
-        """A journal entry for each sample of a batch."""
+    def generations(self, ready: Ready) -> list[Generation]:
+        """What the LLM answers to a batch."""
         config, reuse = self.config, self.config.eval.reuse_scene
         with out_of_memory_says(_out_of_memory(self.device, len(ready.samples))):
-            answers = self.load().generate(ready.prompts, ready.plans, config.generation, config.eval.engine, reuse)
+            return self.load().generations(ready.prompts, ready.plans, config.generation, config.eval.engine, reuse)
+
+    def entries(self, ready: Ready, generations: list[Generation], live: LiveMaps | None) -> list[dict[str, Any]]:
+        """A journal entry for each sample of a batch."""
         return [
             {
                 "dataset": sample.dataset,
                 "index": sample.index,
-                "pred": answer.text,
+                "pred": self.load().answer(one).text,
                 "tokens": len(prompt),
-                "steps": answer.generation.steps,
+                "steps": one.steps,
                 "layer": plan.layer,
-                "kept": answer.generation.kept.tolist() if len(answer.generation.kept) < plan.visual else None,
-                **({"known": prompt.shared} if reuse else {}),
+                "kept": one.kept.tolist() if len(one.kept) < plan.visual else None,
+                **({"known": prompt.shared} if self.config.eval.reuse_scene else {}),
                 **({"gap_flops": live.flops(sample)} if live else {}),
             }
-            for sample, prompt, plan, answer in zip(ready.samples, ready.prompts, ready.plans, answers, strict=True)
+            for sample, prompt, plan, one in zip(ready.samples, ready.prompts, ready.plans, generations, strict=True)
         ]
 
 
@@ -177,14 +183,19 @@ def _answer(job: Job, plans: Plans, journal: Journal, model: _Model, state: Part
     def prepare(number: int) -> Ready:
         return model.prepare(number, batches[number], plans, live)
 
+    def write(ready: Ready, generations: list[Generation], seconds: float) -> None:
+        entries = model.entries(ready, generations, live)
+        journal.append(session, state.process_index, ready.number, seconds, entries, ready.gap_seconds)
+        report.done(ready.number)
+
     end = time.perf_counter()
-    with closing(prepared(shared(pending, state), prepare, model.device)) as batches_ready:
+    numbers = shared(pending, state)
+    with Behind(model.device) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
         for ready in batches_ready:
             report.begin(ready.number)
-            entries = model.answer(ready, live)
+            generations = model.generations(ready)
             start, end = end, time.perf_counter()
-            journal.append(session, state.process_index, ready.number, end - start, entries, ready.gap_seconds)
-            report.done(ready.number)
+            behind(partial(write, ready, generations, end - start))
     wait_for_everyone(state)
     report.done()
 
@@ -201,11 +212,14 @@ class _Report:
         self._run, self._batches, self._progress = run, batches, progress
         self._left = deque(pending)
         self._begun: set[str] = set()
+        self._lock = RLock()  # batches begin in one thread and are done in another
 
     def begin(self, number: int) -> None:
         """This process begins with a batch."""
         dataset = self._batches[number][0].dataset
-        if dataset not in self._begun:
+        with self._lock:
+            if dataset in self._begun:
+                return
             self._begun.add(dataset)
             total, left = (
                 sum(len(self._batches[i]) for i in numbers if self._batches[i][0].dataset == dataset)
@@ -215,10 +229,11 @@ class _Report:
 
     def done(self, number: int | None = None) -> None:
         """It has done that batch; without a number, all are done."""
-        while self._left:
-            one = self._left[0]
-            self.begin(one)
-            self._left.popleft()
-            self._progress.advance(self._run, self._batches[one][0].dataset, len(self._batches[one]))
-            if one == number:
-                break
+        with self._lock:
+            while self._left:
+                one = self._left[0]
+                self.begin(one)
+                self._left.popleft()
+                self._progress.advance(self._run, self._batches[one][0].dataset, len(self._batches[one]))
+                if one == number:
+                    break
