@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
 from fast3d_cli.console import error, may_tell
-from fast3d_core.errors import Fast3DError
+from fast3d_core.errors import Fast3DError, StoppedError
 
 app = typer.Typer(
     name="fast3d",
@@ -62,10 +63,13 @@ def main() -> None:
     """Runs the command line. What the user can mend is one line on stderr; FAST3D_DEBUG=1 shows tracebacks."""
     try:
         app()
+    except StoppedError as stopped:  # the other process tells why
+        time.sleep(10)  # its launcher ends this one before, unless it saw this one end first: then the reason is lost
+        sys.exit(stopped.exit_code)
     except Fast3DError as problem:
         if os.environ.get("FAST3D_DEBUG"):
             raise
-        if may_tell(problem):
+        if may_tell():
             error(str(problem))
         sys.exit(problem.exit_code)
     except OSError as problem:  # a full disk, no permission, a folder where a file should be

@@ -7,8 +7,6 @@ from typing import Any
 
 from rich.console import Console
 
-from fast3d_core.errors import Fast3DError, StoppedError
-
 out = Console(soft_wrap=True)
 err = Console(stderr=True)
 
@@ -28,13 +26,13 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def may_tell(problem: Fast3DError) -> bool:
-    """Whether this process is the one to tell about an error: of several, most fail alike or because one has failed."""
+def may_tell() -> bool:
+    """Whether this process is the one to tell about its error: several mostly fail alike."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return True
     from fast3d_core.devices import speaks
 
-    return not isinstance(problem, StoppedError) and speaks()
+    return speaks()
 
 
 def note(message: str) -> None:

@@ -20,4 +20,4 @@ class UsageError(Fast3DError):
 class StoppedError(Fast3DError):
     """Another process of the same run has stopped, and says why; this one has nothing to add."""
 
-    exit_code = 143  # as if the launcher had been faster
+    exit_code = 143  # as if its launcher had ended it
