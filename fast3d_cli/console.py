@@ -6,14 +6,23 @@ import os
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True)
+_WIDEST = 200
 
 
 def print_json(value: Any) -> None:
     """Machine-readable data, uncoloured."""
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def print_whole(table: Table) -> None:
+    """A table as wide as it has to be, on however narrow a terminal."""
+    table.width = Measurement.get(out, out.options.update_width(_WIDEST), table).maximum
+    out.print(table)
 
 
 def error(message: str) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from fast3d_cli.console import note, out, print_json
+from fast3d_cli.console import note, print_json, print_whole
 from fast3d_cli.options import JsonOption, load, note_text_encoder
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import Fast3DError, UsageError
@@ -261,13 +261,13 @@ def _judge(result: "BenchResult", at_least: float) -> None:
 
 
 def _print(result: "BenchResult") -> None:
-    """Times, costs and ratios, each in a table of its own: no line is longer than 100 characters."""
+    """Times, costs and ratios, each in a table of its own, whole on any terminal: 100 characters wide at most."""
     from fast3d_core.bench.result import BASELINES
 
     rates, where = result.rates, result.environment
     for table in (_times(result), _costs(result), _ratios(result)):
         if table.row_count:
-            out.print(table)
+            print_whole(table)
     note(f"on {where.device}, {result.dtype}; attention {where.attention}")
     matmul = f"{rates.matmul_flops / 1e12:.3g} TFLOP/s in {result.dtype}"
     if result.dtype != "float32":
@@ -292,7 +292,7 @@ def _times(result: "BenchResult") -> Table:
             row.name,
             str(row.batch),
             f"{row.kept.ratio:.1f}%",
-            f"{objects.mean:.1f} ({objects.p5:.0f}-{objects.p95:.0f})",
+            f"{_number(objects.mean)} ({objects.p5:.0f}-{objects.p95:.0f})",
             *map(_ms, (row.gap_seconds, row.prefill_seconds, row.step_seconds, row.end_to_end_seconds)),
             _ms(row.in_a_row_seconds),
             _number(row.samples_per_second),
@@ -343,6 +343,7 @@ def _ratios(result: "BenchResult") -> Table:
 
 def _table(*titles: str) -> Table:
     table = Table(*titles, box=SIMPLE, padding=(0, 1, 0, 0))
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     return table

@@ -150,11 +150,11 @@ def test_a_slow_process_answers_fewer_batches(fast3d, tmp_path):
     (tmp_path / "slow.py").write_text(
         "import os, sys, time\n"
         "from fast3d_core.chat_scene.model import ChatScene\n"
-        "quick = ChatScene.generate\n"
+        "quick = ChatScene.generations\n"
         "def slow(*arguments, **more):\n"
         "    time.sleep(0.5 * int(os.environ['RANK']))\n"
         "    return quick(*arguments, **more)\n"
-        "ChatScene.generate = slow\n"
+        "ChatScene.generations = slow\n"
         "from fast3d_cli.app import main\n"
         "main()\n"
     )
@@ -291,16 +291,16 @@ def test_an_error_in_the_next_batch_loses_nothing(fast3d, tmp_path, monkeypatch)
             raise RuntimeError("CUDA out of memory")
         return prompts(*given)
 
-    generate = ChatScene.generate
+    generations = ChatScene.generations
 
     def slowly(*given):
         if len(calls) > 1:
             assert failed.wait(20)  # the third batch fails while the second is being answered
-        return generate(*given)
+        return generations(*given)
 
     with monkeypatch.context() as patch:
         patch.setattr(ChatScene, "prompts", third_fails)
-        patch.setattr(ChatScene, "generate", slowly)
+        patch.setattr(ChatScene, "generations", slowly)
         done = fast3d(*arguments, "--name", "broken", check=False)
     assert done.returncode == 1 and "out of memory at batch size 1" in done.stderr
     assert threading.main_thread() not in calls
