@@ -49,13 +49,13 @@ class _Search:
         return bool(self.done.all() | (self.length == self.ids.shape[2]))
 
     def _process(self, scores: Tensor) -> Tensor:
-        """Repetition penalty and minimum length on (samples, beams, vocab) scores."""
+        """Repetition penalty and minimum length on (samples, beams, vocab) scores, in place."""
         seen = self.ids[:, : scores.shape[1]]  # where there is no token yet, BOS stands, which always was there
         values = scores.gather(2, seen)
         penalty = self.settings.repetition_penalty
-        scores = scores.scatter(2, seen, torch.where(values < 0, values * penalty, values / penalty))
-        too_short = self.length < self.settings.min_length
-        scores[..., self.eos] = scores[..., self.eos].masked_fill(too_short, -torch.inf)
+        scores.scatter_(2, seen, torch.where(values < 0, values * penalty, values / penalty))
+        if self.settings.min_length > 1:  # it counts BOS, as `length` does
+            scores[..., self.eos].masked_fill_(self.length < self.settings.min_length, -torch.inf)
         return scores
 
     def _append(self, tokens: Tensor) -> None:
@@ -69,7 +69,7 @@ class GreedySearch(_Search):
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Takes (samples, 1, vocab) float32 logits; returns the new tokens (samples, 1) and no reordering."""
-        tokens = self._process(logits).argmax(dim=-1)
+        tokens = self._process(logits.clone()).argmax(dim=-1)
         self._append(tokens)
         self.steps += ~self.done
         self.done |= tokens[:, 0] == self.eos
@@ -117,7 +117,7 @@ class BeamSearch(_Search):
         """
         beams = self.settings.beams
         vocab = logits.shape[-1]
-        scores = self._process(logits.log_softmax(dim=-1)) + self.scores[:, : logits.shape[1], None]
+        scores = self._process(logits.log_softmax(dim=-1)).add_(self.scores[:, : logits.shape[1], None])
         candidates, places = scores.flatten(1).topk(2 * beams, dim=1)
         sources, tokens = places // vocab, places % vocab
         is_eos = tokens == self.eos

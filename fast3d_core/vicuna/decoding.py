@@ -107,8 +107,9 @@ class Decoder:
             return
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            # Only this thread's calls count: another one may prepare the next batch meanwhile.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            # What another thread prepares for the next batch meanwhile gives way, and does not break the capture.
+            first = torch.cuda.Stream(priority=-1)
+            with torch.cuda.graph(self._graph, stream=first, capture_error_mode="thread_local"):
                 self.step(room)
         self._graph.replay()
 
