@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from fast3d_core.data.files import need
+from fast3d_core.data.files import need_file
 from fast3d_core.errors import DataError
 
 _SPACE = "▁"  # sentencepiece's visible space
@@ -34,7 +34,7 @@ class ChatSceneTokenizer:
     """
 
     def __init__(self, folder: Path, objects: int = 100):
-        path = need(folder / "tokenizer.model", "model.llm")
+        path = need_file(folder / "tokenizer.model", "model.llm")
         self.sentencepiece = sentencepiece.SentencePieceProcessor()
         try:
             self.sentencepiece.Load(str(path))

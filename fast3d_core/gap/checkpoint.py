@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import RobertaModel
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.files import atomic_path, load_torch, need
+from fast3d_core.data.files import atomic_path, load_torch, need_file
 from fast3d_core.errors import DataError
 from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import load_text_config
@@ -94,7 +94,7 @@ def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict
     Raises:
         DataError: the file is missing or damaged, or holds anything but ordinary tensors of floats by name.
     """
-    need(path, what)
+    need_file(path, what)
     if path.suffix != ".safetensors":
         content = load_torch(path, what)
         tensors = content.get("model_state_dict") if isinstance(content, dict) else None
