@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fast3d_cli.commands.demo import demo
+from fast3d_cli.commands.doctor import doctor
 from fast3d_cli.commands.download import download
 from fast3d_cli.commands.eval import eval_command
 from fast3d_cli.commands.extract import extract_command
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("download")(download)
 app.command("prepare")(prepare)
+app.command("doctor")(doctor)
 app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
 app.command("predict")(predict_command)

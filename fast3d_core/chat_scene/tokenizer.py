@@ -43,7 +43,8 @@ class ChatSceneTokenizer:
         self.vocab_size: int = self.sentencepiece.get_piece_size()
         self.bos_id: int = self.sentencepiece.bos_id()
         self.eos_id: int = self.sentencepiece.eos_id()
-        control = [self.bos_id, self.eos_id, self.sentencepiece.unk_id()]
+        self.unk_id: int = self.sentencepiece.unk_id()
+        control = [self.bos_id, self.eos_id, self.unk_id]
         self._control = {self.sentencepiece.id_to_piece(i): i for i in control if i >= 0}
         self._objects = {object_token(slot): self.vocab_size + slot for slot in range(objects)}
         self._object_names = {i: token for token, i in self._objects.items()}

@@ -57,7 +57,7 @@ class Generation:
 
 def read_shape(folder: Path, extra_tokens: int = 0) -> LlmShape:
     """The LLM's sizes from its config.json, without reading weights."""
-    return shape_of(_read_config(folder), extra_tokens)
+    return shape_of(read_config(folder), extra_tokens)
 
 
 def shape_of(config: LlamaConfig, extra_tokens: int = 0) -> LlmShape:
@@ -73,7 +73,8 @@ def shape_of(config: LlamaConfig, extra_tokens: int = 0) -> LlmShape:
     )
 
 
-def _read_config(folder: Path) -> LlamaConfig:
+def read_config(folder: Path) -> LlamaConfig:
+    """The LLM's config.json. Raises `DataError` where it is missing, damaged, or that of something else."""
     path = need(need(folder, "model.llm") / "config.json", "model.llm")
     content = load_json(path, "model.llm")
     if not isinstance(content, dict) or content.get("model_type") != "llama":
@@ -93,7 +94,7 @@ def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
     Raises:
         DataError: the folder is incomplete; transformers alone would fill missing tensors with random numbers.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -143,7 +144,7 @@ def open_weights(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
         tensors |= _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
-    config = _read_config(folder)
+    config = read_config(folder)
     with torch.device("meta"):
         wanted = {name: tuple(tensor.shape) for name, tensor in LlamaForCausalLM(config).state_dict().items()}
     if config.tie_word_embeddings:
