@@ -56,13 +56,19 @@ def _carry_out(check: Check, case: "Case", lacking: dict[str, list[str]]) -> Ite
         case.options.said(check.reads)
     try:
         for finding in check.find(case):
-            yield replace(finding, area=check.area)
+            yield replace(finding, area=check.area, what=_one_line(finding.what))
     except NotCheckedError as missing:
         lacking.setdefault(str(missing), []).append(check.area)
     except Fast3DError as problem:
-        yield Finding(check.status, str(problem).removeprefix(f"{check.area}: "), check.do, check.area)
+        what = _one_line(str(problem).removeprefix(f"{check.area}: "))
+        yield Finding(check.status, what, check.do, check.area)
     except Exception as problem:
         if os.environ.get("FAST3D_DEBUG"):
             raise
-        what = f"the check itself failed ({type(problem).__name__}: {' '.join(str(problem).split())[:160]})"
+        what = f"the check itself failed ({type(problem).__name__}: {_one_line(str(problem))[:160]})"
         yield Finding("error", what, "FAST3D_DEBUG=1 shows where; it may be a fault of fast3d", check.area)
+
+
+def _one_line(text: str) -> str:
+    """`text` without what moves a terminal's cursor: names come from files."""
+    return "".join(c if c.isprintable() else " " for c in text)
