@@ -43,8 +43,12 @@ def load_gap(config: Config, device: torch.device) -> GapNetwork:
             f"gap.text_encoder: {config.gap.text_encoder} is {text.hidden_size} wide, the text encoder in {path} is "
             f"{width} wide; name the encoder that the checkpoint was trained on"
         )
-    with torch.device("meta"):
-        network = GapNetwork(shape, RobertaModel(text))
+    try:
+        with torch.device("meta"):
+            network = GapNetwork(shape, RobertaModel(text))
+    except Exception as error:  # sizes that make no sense together, or are no numbers
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise DataError(f"{_WHAT}: {path} and gap.text_encoder make no network ({first})") from None
     _check(tensors, network, path)
     network = network.to_empty(device="cpu")
     network.text_encoder.embeddings.register_buffer(

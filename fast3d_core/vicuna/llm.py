@@ -83,6 +83,9 @@ def read_config(folder: Path) -> LlamaConfig:
         config = LlamaConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises what its validators raise
         raise DataError(f"model.llm: {path} is not a usable LLaMA config ({str(error).splitlines()[0]})") from None
+    for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size"):
+        if getattr(config, name) < 1:
+            raise DataError(f"model.llm: {path} says {name} {getattr(config, name)}")
     if not 1 <= config.num_hidden_layers <= _MOST_LAYERS:
         raise DataError(f"model.llm: {path} asks for {config.num_hidden_layers} layers")
     return config
