@@ -42,6 +42,8 @@ class Case:
         self._failed: set[str] = set()
 
     def _once(self, name: str, load: Callable[[], T]) -> T:
+        """What `load` returns, called once. Callers ask for what it needs of the case before, so that of two files the
+        one that fails is the damaged one."""
         if name in self._failed:
             raise NotCheckedError(name)
         if name not in self._loaded:

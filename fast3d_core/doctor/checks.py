@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
+from fast3d_core.data.annotations import ON_DETECTED_BOXES
 from fast3d_core.doctor import annotations, checkpoint, gap, llm, machine, maps, runs, settings, whole
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Check
@@ -31,7 +32,8 @@ def all_checks(case: Case) -> Iterator[Check]:
     yield Check("model.llm", llm.prompts, _LLM)
     yield Check("data.annotations", annotations.features, _ANNOTATIONS, reads="reading the features of all scenes")
     yield Check("data.annotations", checkpoint.widths, _ANNOTATIONS)
-    yield Check("data.annotations", annotations.boxes, _ANNOTATIONS)
+    if set(datasets) & set(ON_DETECTED_BOXES):
+        yield Check("data.annotations", annotations.boxes, _ANNOTATIONS)
     for name in datasets:
         reads = f"scoring empty answers to {name}"
         yield Check("data.annotations", partial(annotations.references, dataset=name), _ANNOTATIONS, reads=reads)

@@ -1,6 +1,7 @@
 """The machine: device, number type, and memory for the chosen batch."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import torch
@@ -11,6 +12,8 @@ from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.evaluation.estimate import batch_cost
 from fast3d_core.pruning import PlanRequest, Vanilla
+
+_GPUS = Path("/proc/driver/nvidia/gpus")  # what NVIDIA's driver on Linux has, whether or not torch sees it
 
 
 def device(case: Case) -> Iterator[Finding]:
@@ -23,7 +26,14 @@ def device(case: Case) -> Iterator[Finding]:
         reason = str(problem).splitlines()[0][:120]
         yield error(f"{name} does not compute in {case.config.model.dtype} ({reason})", "--set model.dtype=float32")
         return
-    if found.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if found.type == "cpu" and case.config.model.device == "auto" and _GPUS.exists():
+        yield warning(
+            f"there is an NVIDIA GPU, but torch {torch.__version__} does not see it, so auto means the CPU",
+            "install a torch for CUDA that fits the driver, or say --set model.device=cpu if that is meant",
+        )
+    elif (
+        found.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
         yield warning(f"{name} computes in bfloat16 by emulation only, which is slow", "--set model.dtype=float16")
     else:
         yield ok(f"{name}, computes in {case.config.model.dtype}, {_gib(free_memory(found))} free")

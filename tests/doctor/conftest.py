@@ -13,6 +13,12 @@ from fast3d_core.doctor import Finding, Options, examine
 Examine = Callable[..., list[Finding]]
 
 
+@pytest.fixture(autouse=True)
+def unseen(monkeypatch, tmp_path) -> None:
+    """No GPU that torch does not see, whatever machine the tests run on."""
+    monkeypatch.setattr("fast3d_core.doctor.machine._GPUS", tmp_path / "no driver")
+
+
 @pytest.fixture
 def examined(files) -> Examine:
     """All findings about the files; keys are `Options`'s, positional arguments are config overrides."""

@@ -90,6 +90,13 @@ def test_methods_without_maps_need_none(examined, files, method):
     assert [one.area for one in found if one.status == "error"] == ["maps.predicted"]
 
 
+def test_answers_to_questions_need_no_boxes(examined, files):
+    for path in (files / "annotations").glob("scannet_*attributes.pt"):
+        path.unlink()
+    assert troubles(examined("data.datasets=[scanqa, sqa3d]", methods=["vanilla"])) == []
+    assert troubles(examined("data.datasets=[scanqa, scan2cap]", methods=["vanilla"]))
+
+
 def test_live_maps_need_the_network_and_no_files(examined, files):
     shutil.rmtree(files / "outputs")
     assert troubles(examined(live=True)) == []

@@ -42,6 +42,14 @@ def test_number_types_of_this_cpu(examined, dtype):
     assert troubles(examined(f"model.dtype={dtype}", "model.device=cpu", **VANILLA)) == []
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_a_gpu_that_torch_does_not_see(examined, monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_GPUS", tmp_path)
+    (found,) = troubles(examined(**VANILLA))
+    assert (found.area, found.status) == ("model.device", "warning") and "does not see it" in found.what
+    assert troubles(examined("model.device=cpu", **VANILLA)) == []
+
+
 def test_no_memory_for_the_weights(examined, monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda device: 1_000_000)
     (found,) = troubles(examined(**VANILLA))
