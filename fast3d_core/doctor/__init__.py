@@ -23,7 +23,7 @@ __all__ = ["Finding", "Options", "examine"]
 def examine(options: Options) -> Iterator[Finding]:
     """All findings, as they come; whatever one check meets, the others follow.
 
-    Raises `UsageError` for a method that there is not.
+    Raises `UsageError` for methods that there are not, or to which live maps mean nothing.
     """
     found = list(versions.installed())
     yield from (replace(finding, area="versions") for finding in found)

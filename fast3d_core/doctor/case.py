@@ -16,7 +16,7 @@ from fast3d_core.config import Config, load_config, need_path
 from fast3d_core.data.annotations import Sample, Scenes, load_samples
 from fast3d_core.devices import pick_device
 from fast3d_core.doctor.findings import NotCheckedError, Options
-from fast3d_core.errors import Fast3DError
+from fast3d_core.errors import Fast3DError, UsageError
 from fast3d_core.gap.maps import load_maps
 from fast3d_core.metrics.references import References
 from fast3d_core.plan import LlmShape
@@ -31,7 +31,8 @@ class Case:
     """The files behind one config.
 
     What cannot be loaded raises its loader's error for the first check that asks, and `NotCheckedError` for the others,
-    so that one damaged file is told once. Raises `UsageError` for a method that there is not.
+    so that one damaged file is told once. Raises `UsageError` for a method that there is not, and for live maps where
+    no method follows any.
     """
 
     def __init__(self, options: Options):
@@ -40,6 +41,8 @@ class Case:
         self.methods = list(dict.fromkeys(options.methods or METHODS))
         self._loaded: dict[str, Any] = {}
         self._failed: set[str] = set()
+        if options.live and not self.needs_maps:
+            raise UsageError(f"--gap live means nothing to {', '.join(self.methods)}")
 
     def _once(self, name: str, load: Callable[[], T]) -> T:
         """What `load` returns, called once. Callers ask for what it needs of the case before, so that of two files the

@@ -1,6 +1,5 @@
 """The LLM's folder: weights and tokeniser."""
 
-from collections import Counter
 from collections.abc import Iterator
 
 from fast3d_core.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, check_vocabulary
@@ -29,10 +28,10 @@ _PROBED = 200  # questions of each dataset that are searched for text unknown to
 
 def weights(case: Case) -> Iterator[Finding]:
     """Names, shapes and number types of all tensors."""
-    files = weight_files(case.llm)
     tensors = case.weights.values()
     numbers = sum(tensor.numel() for tensor in tensors)
-    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
+    kinds = dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
+    files = weight_files(case.llm)
     several = f"{len(files)} files, {files[0].name} first" if len(files) > 1 else files[0].name
     yield ok(f"{len(tensors)} tensors, {numbers / 1e6:.4g} M numbers, {', '.join(kinds)}; in {several}")
 

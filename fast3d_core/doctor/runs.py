@@ -49,7 +49,7 @@ def earlier(case: Case) -> Iterator[Finding]:
             if job is None:
                 continue
             now = settings(case.config, job, old["datasets"], old["limit"], case.device)
-        except Fast3DError:
+        except (Fast3DError, OSError):
             continue  # no run of ours, or a file is missing, which is told elsewhere
         changed = differences(old, now)
         same += not changed

@@ -40,6 +40,9 @@ def test_a_file_that_several_checks_read_is_told_once(examined, files):
     (files / "annotations" / "scannet_mask3d_val_attributes.pt").write_text(PAGE)
     found = [one for one in troubles(examined(methods=["vanilla"])) if "attributes.pt is a web page" in one.what]
     assert len(found) == 1
+    (files / "llm" / "model.safetensors").unlink()
+    found = [one for one in troubles(examined(methods=["vanilla"])) if "holds no weights" in one.what]
+    assert [one.area for one in found] == ["model.llm"]
 
 
 def test_without_any_files(examined, files):
@@ -115,6 +118,8 @@ def test_a_text_encoder_by_name_is_not_fetched(examined, monkeypatch, tmp_path):
 def test_a_method_that_there_is_not():
     with pytest.raises(UsageError, match="there is no method 'gapp'"):
         list(examine(Options(methods=["gapp"])))
+    with pytest.raises(UsageError, match="--gap live means nothing to vanilla, random"):
+        list(examine(Options(methods=["vanilla", "random"], live=True)))
 
 
 def test_what_is_read_is_said(examined):

@@ -133,6 +133,11 @@ def test_earlier_runs_with_other_settings(examined, runs, files, broken):
     assert [one.status for one in examined(methods=["gap"]) if one.area == "runs"] == ["ok", "warning"]
 
 
+def test_earlier_runs_of_files_that_are_gone(examined, runs, files):
+    (files / "llm").rename(files / "llama")
+    assert [one.status for one in examined() if one.area == "runs"] == ["ok"]
+
+
 def test_a_run_without_answers_is_begun_anew(examined, runs):
     (runs / "vanilla" / "part-000-00.jsonl").write_text("")
     write_json(runs / "vanilla" / "settings.json", {**load_json(runs / "vanilla" / "settings.json", ""), "engine": "x"})
