@@ -9,6 +9,7 @@ import typer
 
 from fast3d_cli.commands.bench import bench
 from fast3d_cli.commands.demo import demo
+from fast3d_cli.commands.doctor import doctor
 from fast3d_cli.commands.download import download
 from fast3d_cli.commands.eval import eval_command
 from fast3d_cli.commands.extract import extract_command
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("download")(download)
 app.command("prepare")(prepare)
+app.command("doctor")(doctor)
 app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
 app.command("predict")(predict_command)

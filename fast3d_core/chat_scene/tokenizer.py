@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from fast3d_core.data.files import need
+from fast3d_core.data.files import need_file
 from fast3d_core.errors import DataError
 
 _SPACE = "▁"  # sentencepiece's visible space
@@ -34,7 +34,7 @@ class ChatSceneTokenizer:
     """
 
     def __init__(self, folder: Path, objects: int = 100):
-        path = need(folder / "tokenizer.model", "model.llm")
+        path = need_file(folder / "tokenizer.model", "model.llm")
         self.sentencepiece = sentencepiece.SentencePieceProcessor()
         try:
             self.sentencepiece.Load(str(path))
@@ -43,7 +43,8 @@ class ChatSceneTokenizer:
         self.vocab_size: int = self.sentencepiece.get_piece_size()
         self.bos_id: int = self.sentencepiece.bos_id()
         self.eos_id: int = self.sentencepiece.eos_id()
-        control = [self.bos_id, self.eos_id, self.sentencepiece.unk_id()]
+        self.unk_id: int = self.sentencepiece.unk_id()
+        control = [self.bos_id, self.eos_id, self.unk_id]
         self._control = {self.sentencepiece.id_to_piece(i): i for i in control if i >= 0}
         self._objects = {object_token(slot): self.vocab_size + slot for slot in range(objects)}
         self._object_names = {i: token for token, i in self._objects.items()}

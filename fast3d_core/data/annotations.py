@@ -13,7 +13,7 @@ from torch import Tensor
 from fast3d_core.data.files import load_json, load_torch
 from fast3d_core.errors import DataError
 
-_ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # their files carry Mask3D's name
+ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # scored by boxes; their files carry Mask3D's name
 
 _SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; questions may take scenes in turns
 FEATURES_3D = "scannet_mask3d_uni3d_feats.pt"
@@ -65,7 +65,7 @@ def published_order(record: dict[str, Any]) -> str:
 
 def annotation_file(folder: Path, dataset: str, split: str = "val") -> Path:
     """Where a dataset's questions are."""
-    middle = "_mask3d" if dataset in _ON_DETECTED_BOXES else ""
+    middle = "_mask3d" if dataset in ON_DETECTED_BOXES else ""
     return folder / f"{dataset}{middle}_{split}.json"
 
 

@@ -20,6 +20,8 @@ from fast3d_core.errors import DataError
 # OrderedDict, a type torch's restricted unpickler fills without running anything.
 _INERT: list[Any] = [(OrderedDict, "utils.easydict.EasyDict"), (OrderedDict, "easydict.EasyDict")]
 
+_UNFINISHED = (".incomplete", ".part", ".partial", ".aria2", ".crdownload")  # how downloaders' files end until whole
+
 
 def need(path: Path, what: str) -> Path:
     """`path` if it exists, else a `DataError` that names the nearest name in its folder."""
@@ -28,11 +30,51 @@ def need(path: Path, what: str) -> Path:
             return path
     except OSError as error:  # no permission to look, or a name that is too long
         raise DataError(f"{what}: {str(path)[:200]} cannot be read ({error.strerror})") from None
+    raise DataError(f"{what}: {path} does not exist{_hint(path)}")
+
+
+def _hint(path: Path) -> str:
+    """What may have become of a file that is not there."""
     folder = path.parent
-    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ("" if folder.is_dir() else f"; there is no folder {folder}")
-    raise DataError(f"{what}: {path} does not exist{hint}")
+    if not folder.is_dir():
+        return f"; there is no folder {folder}"
+    names = [p.name for p in folder.iterdir()]
+    if parts := [name for name in names if name.startswith(path.name) and name.endswith(_UNFINISHED)]:
+        return f"; its download did not finish ({min(parts)}), run it again"
+    if near := difflib.get_close_matches(path.name, names, n=1):
+        return f"; did you mean {near[0]}?"
+    return "; a download into this folder did not finish, run it again" if _hidden_parts(folder) else ""
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """What interrupted downloads left in a folder; huggingface_hub and `fast3d download` keep theirs in hidden ones."""
+    return sorted(p for p in folder.iterdir() if p.name.endswith(_UNFINISHED)) + _hidden_parts(folder)
+
+
+def _hidden_parts(folder: Path) -> list[Path]:
+    return sorted([*folder.glob(".cache/huggingface/download/*.incomplete"), *folder.glob(".download-*")])
+
+
+def need_file(path: Path, what: str) -> Path:
+    """`path` if it is a file that is what its name says, as far as its first bytes tell.
+
+    Raises `DataError` for one that is missing, no file, not readable, or a stand-in: git-LFS's pointer, or a web page
+    that was saved in its place.
+    """
+    need(path, what)
+    try:
+        with path.open("rb") as file:
+            start = file.read(200)
+    except OSError as error:  # a folder, or no permission
+        raise DataError(f"{what}: {path} cannot be read ({error.strerror})") from None
+    problem = None
+    if start.startswith(b"version https://git-lfs.github.com/"):
+        problem = "is git-LFS's pointer, not the file itself; run `git lfs pull` there, or download it again"
+    elif start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        problem = "is a web page, such as one that asks to log in or confirm, not the file; download it again"
+    if problem:
+        raise DataError(f"{what}: {path} {problem}")
+    return path
 
 
 def load_torch(path: Path, what: str, *, mmap: bool = False) -> Any:
@@ -42,7 +84,7 @@ def load_torch(path: Path, what: str, *, mmap: bool = False) -> Any:
     """
     import torch  # not at the top: config.py reads files too, and `fast3d --help` must not wait for torch
 
-    need(path, what)
+    need_file(path, what)
     try:
         with torch.serialization.safe_globals(_INERT), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of old formats; errors tell what matters
@@ -57,7 +99,7 @@ def load_torch(path: Path, what: str, *, mmap: bool = False) -> Any:
 
 def load_json(path: Path, what: str) -> Any:
     """The content of a JSON file; `DataError` when it is missing or not JSON."""
-    need(path, what)
+    need_file(path, what)
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -60,7 +60,9 @@ def evaluate(
         size = smallest(size, state)  # the memories of several GPUs may differ
         if config.eval.batch_size == "auto":
             progress.sized(job.name, size)
-        journal = Journal(config.runs / job.name, settings(config, job, questions, model.device, size))
+        datasets = list(questions.samples)
+        keys = settings(config, job, datasets, questions.limit, model.device, size)
+        journal = Journal(config.runs / job.name, keys)
         if state.is_main_process:
             journal.open(restart=restart)
         wait_for_everyone(state)
@@ -72,19 +74,22 @@ def evaluate(
     return results
 
 
-def settings(config: Config, job: Job, questions: Questions, device: torch.device, batch_size: int) -> dict[str, Any]:
+def settings(
+    config: Config, job: Job, datasets: Sequence[str], limit: int | None, device: torch.device, batch_size: int
+) -> dict[str, Any]:
     """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
     plain = to_dict(config)
+    folder = need_path(config, "data.annotations")
     checkpoint = need_path(config, "model.checkpoint")
-    files = [annotation_file(questions.folder, dataset) for dataset in questions.samples]
-    files += [questions.folder / FEATURES_3D, questions.folder / FEATURES_2D]
+    files = [annotation_file(folder, dataset) for dataset in datasets]
+    files += [folder / FEATURES_3D, folder / FEATURES_2D]
     if job.maps is not None:
-        files += [map_file(job.maps, dataset) for dataset in questions.samples]
+        files += [map_file(job.maps, dataset) for dataset in datasets]
     files = [*llm_files(config.model.llm), checkpoint, *files]
     prints = {path.name: fingerprint(path) for path in files}
     gap = {}
     if job.live:
-        network, locations = need_path(config, "gap.checkpoint"), locations_file(questions.folder, "val")
+        network, locations = need_path(config, "gap.checkpoint"), locations_file(folder, "val")
         prints |= {network.name: fingerprint(network, whole=True), locations.name: fingerprint(locations)}
         gap = {"live": True, "heads": config.gap.heads, "text_encoder": encoder_fingerprint(config.gap.text_encoder)}
     return {
@@ -92,9 +97,9 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
         **asdict(job.pruner),
         **({} if job.maps is None else {"map_key": job.map_key}),
         **({"gap": gap} if gap else {}),
-        "datasets": list(questions.samples),
-        "limit": questions.limit,
-        "max_objects": questions.objects,
+        "datasets": list(datasets),
+        "limit": limit,
+        "max_objects": config.data.max_objects,
         "lora_alpha": plain["model"]["lora_alpha"],
         "dtype": plain["model"]["dtype"],
         "device": device.type,

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import RobertaModel
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.files import atomic_path, load_torch, need
+from fast3d_core.data.files import atomic_path, load_torch, need_file
 from fast3d_core.errors import DataError
 from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import load_text_config
@@ -43,8 +43,12 @@ def load_gap(config: Config, device: torch.device) -> GapNetwork:
             f"gap.text_encoder: {config.gap.text_encoder} is {text.hidden_size} wide, the text encoder in {path} is "
             f"{width} wide; name the encoder that the checkpoint was trained on"
         )
-    with torch.device("meta"):
-        network = GapNetwork(shape, RobertaModel(text))
+    try:
+        with torch.device("meta"):
+            network = GapNetwork(shape, RobertaModel(text))
+    except Exception as error:  # sizes that make no sense together, or are no numbers
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise DataError(f"{_WHAT}: {path} and gap.text_encoder make no network ({first})") from None
     _check(tensors, network, path)
     network = network.to_empty(device="cpu")
     network.text_encoder.embeddings.register_buffer(
@@ -94,7 +98,7 @@ def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict
     Raises:
         DataError: the file is missing or damaged, or holds anything but ordinary tensors of floats by name.
     """
-    need(path, what)
+    need_file(path, what)
     if path.suffix != ".safetensors":
         content = load_torch(path, what)
         tensors = content.get("model_state_dict") if isinstance(content, dict) else None
