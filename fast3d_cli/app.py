@@ -77,5 +77,6 @@ def main() -> None:
     except OSError as problem:  # a full disk, no permission, a folder where a file should be
         if os.environ.get("FAST3D_DEBUG"):
             raise
-        error(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
+        if may_tell():
+            error(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
         sys.exit(1)

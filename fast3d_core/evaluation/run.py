@@ -195,7 +195,8 @@ def _answer(job: Job, plans: Plans, journal: Journal, model: _Model, state: Part
 
     end = time.perf_counter()
     numbers = shared(pending, state)
-    with Behind(model.device) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
+    on_gpu = model.device.type == "cuda"
+    with Behind(threaded=on_gpu) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
         for ready in batches_ready:
             report.begin(ready.number)
             generations = model.generations(ready)
