@@ -189,12 +189,12 @@ def _damage(content: Any) -> str | None:
 def _other_network(content: dict[str, Any], config: "Config") -> str | None:
     """Why maps predicted during a run are not those that the alpha was found on."""
     from fast3d_core.config import need_path
-    from fast3d_core.data.settings import fingerprint
+    from fast3d_core.data.tensors import network_fingerprint
 
     checkpoint = need_path(config, "gap.checkpoint")
     if content.get("checkpoint") is None:
         note(f"it is not known whether alpha was found on maps by {checkpoint}; it is taken as it is")
-    elif content["checkpoint"] != fingerprint(checkpoint, whole=True):
+    elif content["checkpoint"] != network_fingerprint(checkpoint):
         return f"it was found on maps of another network than {checkpoint}"
     return None
 

@@ -38,6 +38,18 @@ def fingerprint(path: Path, *, whole: bool = False) -> str:
     return f"{size}-{digest.hexdigest()[:16]}"
 
 
+def file_hash(path: Path) -> str:
+    """sha256 of all of a file. Raises `DataError` when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while part := file.read(_SAMPLED_BYTES):
+                digest.update(part)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    return digest.hexdigest()
+
+
 def digest(tensor: "Tensor") -> str:
     """A short digest of a tensor's numbers."""
     return hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]

@@ -12,7 +12,6 @@ and in its metadata, as JSON: `answers`, the texts that were appended (they may 
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import re
@@ -27,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fast3d_core.data.files import atomic_path, load_json, write_json
-from fast3d_core.data.settings import differences
+from fast3d_core.data.settings import differences, file_hash
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.maps import MAP_KEYS
 
@@ -303,14 +302,6 @@ def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tup
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise DataError(f"{path} is damaged ({reason}); delete it and run `fast3d extract` again") from None
     return Shard(index, maps, answers, seconds)
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file. Raises `DataError` when it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def parse_layers(text: str, layers: int) -> list[int] | None:
