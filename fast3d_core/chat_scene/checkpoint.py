@@ -1,7 +1,7 @@
 """The released Chat-Scene checkpoint: which tensor goes where, and LoRA merged into the LLM."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from fast3d_core.data.files import load_torch
+from fast3d_core.data.tensors import TensorFile
 from fast3d_core.errors import DataError
 
 _LLM = "llama_model.base_model.model."
@@ -54,15 +55,13 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) -> Checkpoint:
-    """Reads a released checkpoint, {"model": state dict, "config": pickled settings, ...}, without executing it.
+    """Reads a released checkpoint, {"model": state dict, "config": pickled settings, ...}, without executing it, or
+    the safetensors file that `fast3d convert` made of one.
 
     Raises:
         DataError: it holds code, is damaged, lacks tensors the model uses, or has tensors nobody knows.
     """
-    content = load_torch(path, "model.checkpoint", mmap=True)
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"model.checkpoint: {path} should hold a state dict under 'model'")
+    state = read_state(path)
     used = set(_used_names(layers))
     if missing := sorted(used - set(state)):
         raise DataError(f"model.checkpoint: {path} lacks {_listing(missing)}")
@@ -73,7 +72,27 @@ def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) 
             f"model.checkpoint: {path} holds unexpected {_listing(unexpected)}; "
             "set model.allow_unexpected to true to leave them out"
         )
-    return Checkpoint(path, {name: state[name] for name in used}, others)
+    tensors = {name: state[name] for name in used}
+    for name, tensor in tensors.items():
+        dimensions = 1 if name.endswith(".bias") else 2
+        if tensor.dim() != dimensions or not tensor.numel() or not tensor.is_floating_point():
+            raise DataError(
+                f"model.checkpoint: {path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, not {dimensions}-d floats"
+            )
+    return Checkpoint(path, tensors, others)
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint by name, as released or as `fast3d convert` writes them."""
+    if path.suffix == ".safetensors":
+        return TensorFile(path, "model.checkpoint")
+    content = load_torch(path, "model.checkpoint", mmap=True)
+    state = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise DataError(f"model.checkpoint: {path} should hold a state dict under 'model'")
+    return state
 
 
 def _used_names(layers: int) -> Iterator[str]:
@@ -93,7 +112,8 @@ def _lora_names(layer: int, target: str) -> tuple[str, str]:
 
 def _listing(names: list[str]) -> str:
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:6])}{more}"
+    shown = ", ".join(name[:100] for name in names[:6])
+    return f"tensor{'s' if len(names) > 1 else ''} {shown}{more}"
 
 
 def projector(checkpoint: Checkpoint, name: str, hidden: int) -> nn.Sequential:

@@ -129,8 +129,8 @@ class PackedFeatures:
     def __init__(self, path: Path, original: Path):
         self.path = path
         self._file = TensorFile(path, _WHAT)
-        scenes = [name.removeprefix("slots/") for name in self._file.names if name.startswith("slots/")]
-        if self._file.source is None or not scenes or len(self._file.names) != 2 * len(scenes):
+        scenes = [name.removeprefix("slots/") for name in self._file if name.startswith("slots/")]
+        if self._file.source is None or not scenes or len(self._file) != 2 * len(scenes):
             raise self._damaged("it is not what `fast3d convert` writes")
         if original.exists() and not self._file.source.is_at(original):
             raise DataError(

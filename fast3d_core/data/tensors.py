@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,11 +77,11 @@ def told_when_full(path: Path) -> Iterator[None]:
         ) from None
 
 
-class TensorFile:
+class TensorFile(Mapping[str, "Tensor"]):
     """A safetensors file, its header read; a tensor is read from disk (by mapping it into memory) when asked for.
 
     Attributes:
-        names: of its tensors; metadata: our plain data beside them; source: what it was converted from, if it was.
+        metadata: our plain data beside the tensors; source: what it was converted from, if it was.
 
     Raises `DataError` when it is missing or damaged; `what` is what errors call it.
     """
@@ -91,7 +91,7 @@ class TensorFile:
         need_file(path, what)
         with self._problems():
             self._file = safe_open(path, "pt")
-            self.names: Collection[str] = self._file.keys()
+            self._names = dict.fromkeys(self._file.keys())
             metadata = parse_json((self._file.metadata() or {}).get(_METADATA, "{}"))
         self.metadata: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
         self.source = _source(self.metadata.pop(_SOURCE, None))
@@ -103,8 +103,16 @@ class TensorFile:
             return found.get_dtype(), tuple(found.get_shape())
 
     def __getitem__(self, name: str) -> "Tensor":
+        if name not in self._names:
+            raise KeyError(name)
         with self._problems():
             return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
     @contextlib.contextmanager
     def _problems(self) -> Iterator[None]:

@@ -82,7 +82,7 @@ def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict
         _check_ordinary(tensors, path, what)
         return tensors, {}
     file = TensorFile(path, what)
-    tensors = {name: file[name] for name in file.names}
+    tensors = dict(file)
     _check_ordinary(tensors, path, what)
     return tensors, file.metadata
 
