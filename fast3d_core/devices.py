@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 
+import psutil
 import torch
 from accelerate import PartialState
 
@@ -43,6 +44,13 @@ def own_device(device_name: str, state: PartialState) -> torch.device:
             raise UsageError(f"several processes cannot share {device}; set model.device to cuda or auto")
         return state.device
     return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of memory that are free on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
 
 
 @contextlib.contextmanager

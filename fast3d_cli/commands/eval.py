@@ -7,7 +7,6 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from fast3d_cli.commands.search_alpha import found_alpha
 from fast3d_cli.console import note, out, print_json
 from fast3d_cli.options import (
     ConfigOption,
@@ -110,6 +109,7 @@ def eval_command(
         raise UsageError(f"--gap is files or live, not {gap[:80]!r}")
     settings = load(config, [*(set_ or []), *([f"eval.engine={engine}"] if engine else [])])
     from fast3d_core.config import need_path
+    from fast3d_core.evaluation.found_alpha import found_alpha
     from fast3d_core.evaluation.questions import Questions
     from fast3d_core.gap.maps import MAP_KEYS
     from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
@@ -118,7 +118,7 @@ def eval_command(
     alphas: list[Alpha] = [*(alpha or ())]
     if not alphas and "alpha" in settings_taken(method):
         folder = None if gap == "live" else maps or need_path(settings, "maps.predicted")
-        found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0])
+        found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0], note)
         alphas += [] if found is None else [found]
     options = MethodOptions(preset or (), layer, keep, ratio, alphas, seed)
     layers = read_shape(need_path(settings, "model.llm")).layers

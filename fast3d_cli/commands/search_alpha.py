@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -16,11 +16,8 @@ from fast3d_core.errors import DataError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fast3d_core.config import Config
     from fast3d_core.pruning.alpha_search import Outcome
     from fast3d_core.pruning.sap import Alpha
-
-ALPHA_FILE = "alpha.json"  # in the runs folder
 
 
 def search_alpha(
@@ -61,6 +58,7 @@ def search_alpha(
     check_map_key(map_key)
     settings = load(config, set_)
     from fast3d_core.config import need_path
+    from fast3d_core.evaluation.found_alpha import write_alpha
     from fast3d_core.gap.maps import MAP_KEYS
     from fast3d_core.pruning.alpha_search import outcome, within
 
@@ -77,7 +75,8 @@ def search_alpha(
     found = outcome(loaded, chosen)
     valid = within(found.ratio, target, tolerance)
     if alpha is None:
-        _write(settings, folder, key, chosen, found, target, tolerance)
+        path = write_alpha(settings, folder, key, chosen, found, target, tolerance)
+        note(f"written to {path}; `fast3d eval --method sap` takes it from there")
     if json:
         from dataclasses import asdict
 
@@ -88,38 +87,6 @@ def search_alpha(
     subject = "these alphas prune" if per_dataset else f"alpha {chosen} prunes"
     verdict = "within" if valid else "NOT within"
     out.print(f"{subject} {found.ratio:.2f}% on average, {verdict} {tolerance:g}% of the target of {target:g}%")
-
-
-def found_alpha(config: "Config", datasets: Sequence[str], maps: Path | None, map_key: str) -> "Alpha | None":
-    """The alpha that `fast3d search-alpha` left in the runs folder, or None where there is none.
-
-    `datasets` are those to evaluate, `maps` the folder of their maps; None where `gap.checkpoint` predicts them during
-    the run.
-
-    Raises:
-        DataError: the file is damaged, lacks a dataset, or was made from other maps or those of another network.
-    """
-    path = config.runs / ALPHA_FILE
-    if not path.exists():
-        return None
-    from fast3d_core.data.files import load_json
-
-    content = load_json(path, "the alpha that was found")
-    if problem := _damage(content):
-        raise DataError(f"{path} is damaged: {problem}; run `fast3d search-alpha` again, or give --alpha")
-    if missing := [name for name in datasets if name not in content["maps"]]:
-        raise DataError(
-            f"the alpha in {path} was found without {', '.join(missing)}; "
-            "run `fast3d search-alpha` for all datasets that you evaluate, or give --alpha"
-        )
-    if problem := _other_network(content, config) if maps is None else _other_maps(content, maps, map_key):
-        raise DataError(
-            f"the alpha in {path} does not fit: {problem}; run `fast3d search-alpha` again, or give --alpha"
-        )
-    alpha: Alpha = content["alpha"]
-    shown = ", ".join(f"{name} {own}" for name, own in alpha.items()) if isinstance(alpha, dict) else alpha
-    note(f"alpha {shown}, as found by `fast3d search-alpha` ({path})")
-    return alpha
 
 
 def _load(folder: Path, dataset: str, key: str, objects: int) -> "Tensor":
@@ -143,76 +110,6 @@ def _search(maps: "dict[str, Tensor]", target: float, tolerance: float, of: str 
         shown = " and ".join(f"{one.ratio:.6g}% at alpha {one.alpha}" for one in around)
         raise DataError(f"no alpha prunes {target:g}%{of} to within {tolerance:g}% of that; nearest: {shown}")
     return best.alpha
-
-
-def _write(
-    config: "Config", folder: Path, key: str, alpha: "Alpha", found: "Outcome", target: float, tolerance: float
-) -> None:
-    from fast3d_core.data.files import write_json
-    from fast3d_core.data.settings import fingerprint
-    from fast3d_core.gap.ledger import checkpoint_of
-    from fast3d_core.gap.maps import map_file
-
-    path = config.runs / ALPHA_FILE
-    networks = {checkpoint_of(folder, "val", name) for name in found.datasets}
-    network = networks.pop() if len(networks) == 1 else None
-    maps = {name: fingerprint(map_file(folder, name)) for name in found.datasets}
-    about = {"target": target, "tolerance": tolerance, "ratio": found.ratio, "map_key": key, "maps": maps}
-    about["checkpoint"] = network  # that predicted them, by which maps predicted during a run are told to be the same
-    write_json(path, {"alpha": alpha, **about})
-    note(f"written to {path}; `fast3d eval --method sap` takes it from there")
-
-
-def _damage(content: Any) -> str | None:
-    """Why `content` is not what `_write` wrote, as far as it is used."""
-    from fast3d_core.config import DATASETS
-
-    if not isinstance(content, dict):
-        return "it holds no mapping"
-    alpha, maps = content.get("alpha"), content.get("maps")
-    for value in alpha.values() if isinstance(alpha, dict) else [alpha]:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            return f"alpha must be a number in (0, 1], not {str(value)[:40]!r}"
-    if not isinstance(maps, dict) or not maps or not all(isinstance(print_, str) for print_ in maps.values()):
-        return "it does not tell the maps of what datasets alpha was found on"
-    if unknown := [name for name in maps if name not in DATASETS]:
-        return f"there is no dataset {unknown[0][:40]!r}"
-    if isinstance(alpha, dict) and set(alpha) != set(maps):
-        return "alphas and maps are not of the same datasets"
-    if not isinstance(content.get("map_key"), str):
-        return "it does not tell the map key"
-    if not isinstance(content.get("checkpoint"), str | None):
-        return "it does not tell the network that predicted the maps"
-    return None
-
-
-def _other_network(content: dict[str, Any], config: "Config") -> str | None:
-    """Why maps predicted during a run are not those that the alpha was found on."""
-    from fast3d_core.config import need_path
-    from fast3d_core.data.tensors import network_fingerprint
-
-    checkpoint = need_path(config, "gap.checkpoint")
-    if content.get("checkpoint") is None:
-        note(f"it is not known whether alpha was found on maps by {checkpoint}; it is taken as it is")
-    elif content["checkpoint"] != network_fingerprint(checkpoint):
-        return f"it was found on maps of another network than {checkpoint}"
-    return None
-
-
-def _other_maps(content: dict[str, Any], folder: Path, map_key: str) -> str | None:
-    """Why the maps are not those that the alpha was found on."""
-    from fast3d_core.data.settings import fingerprint
-    from fast3d_core.gap.maps import map_file
-
-    if content["map_key"] != map_key:
-        return f"it was found on {content['map_key']}, not on {map_key}"
-    for dataset, found in content["maps"].items():
-        path = map_file(folder, dataset)
-        if not path.is_file():
-            return f"it was found on maps of {dataset}, too, but there is no {path}"
-        if fingerprint(path) != found:
-            return f"{path} is not the file that it was found on"
-    return None
 
 
 def _table(found: "Outcome", per_dataset: bool) -> Table:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from transformers import LlamaForCausalLM
 from fast3d_core.data.files import load_torch
 from fast3d_core.data.tensors import TensorFile
 from fast3d_core.errors import DataError
+from fast3d_core.plan import LlmShape
 
 _LLM = "llama_model.base_model.model."
 _EMBED = f"{_LLM}model.embed_tokens.weight"
@@ -38,20 +40,31 @@ class Checkpoint:
     Attributes:
         state: name -> tensor, as stored.
         ignored: names that are known to be unused, or unexpected ones that `allow_unexpected` let pass.
+        settings: those it was trained with, as Chat-Scene stores them beside the tensors; empty where there are none.
     """
 
     path: Path
     state: dict[str, Tensor]
     ignored: list[str] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def vocab(self) -> int:
         """Rows of the trained embedding: the LLaMA vocabulary and the object tokens."""
         return self.state[_EMBED].shape[0]
 
+    @property
+    def embedding(self) -> Tensor:
+        """The trained embedding, (vocab, hidden)."""
+        return self.state[_EMBED]
+
     def feature_widths(self) -> tuple[int, int]:
         """Widths of the 3D and of the 2D features that the projectors read."""
         return self.state["object_proj.0.weight"].shape[1], self.state["object_img_proj.0.weight"].shape[1]
+
+    def lora_ranks(self) -> set[int]:
+        """The ranks r that its LoRA pairs have."""
+        return {tensor.shape[0] for name, tensor in self.state.items() if ".lora_A." in name}
 
 
 def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) -> Checkpoint:
@@ -61,7 +74,7 @@ def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) 
     Raises:
         DataError: it holds code, is damaged, lacks tensors the model uses, or has tensors nobody knows.
     """
-    state = read_state(path)
+    state, stored = read_checkpoint(path)
     used = set(_used_names(layers))
     if missing := sorted(used - set(state)):
         raise DataError(f"model.checkpoint: {path} lacks {_listing(missing)}")
@@ -72,27 +85,34 @@ def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) 
             f"model.checkpoint: {path} holds unexpected {_listing(unexpected)}; "
             "set model.allow_unexpected to true to leave them out"
         )
-    tensors = {name: state[name] for name in used}
-    for name, tensor in tensors.items():
+    for name in sorted(used):
         dimensions = 1 if name.endswith(".bias") else 2
+        tensor = state[name]
         if tensor.dim() != dimensions or not tensor.numel() or not tensor.is_floating_point():
             raise DataError(
-                f"model.checkpoint: {path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, not {dimensions}-d floats"
+                f"model.checkpoint: {path}: {name} has the shape {tuple(tensor.shape)}, {tensor.dtype}; it should be "
+                f"{dimensions}-d floats"
             )
-    return Checkpoint(path, tensors, others)
+    return Checkpoint(path, {name: state[name] for name in used}, others, stored)
 
 
-def read_state(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a checkpoint by name, as released or as `fast3d convert` writes them."""
+def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint by name, and the settings stored beside them, as released or as `fast3d convert`
+    writes them."""
     if path.suffix == ".safetensors":
-        return TensorFile(path, "model.checkpoint")
+        file = TensorFile(path, "model.checkpoint")
+        return file, _mapping(file.metadata.get("config"))
     content = load_torch(path, "model.checkpoint", mmap=True)
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
         raise DataError(f"model.checkpoint: {path} should hold a state dict under 'model'")
-    return state
+    return state, _mapping(content.get("config"))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _used_names(layers: int) -> Iterator[str]:
@@ -116,13 +136,60 @@ def _listing(names: list[str]) -> str:
     return f"tensor{'s' if len(names) > 1 else ''} {shown}{more}"
 
 
-def projector(checkpoint: Checkpoint, name: str, hidden: int) -> nn.Sequential:
-    """`object_proj` (3D) or `object_img_proj` (2D): Linear, GELU, Linear; float32, feature width -> hidden."""
-    width = checkpoint.state[f"{name}.0.weight"].shape[-1]
+def check_fit(checkpoint: Checkpoint, shape: LlmShape, objects: int) -> None:
+    """Raises `DataError` unless the checkpoint's tensors fit each other, `objects` slots, and an LLM of this shape."""
+    rows, hidden = checkpoint.vocab, shape.hidden
+    if rows < shape.vocab:
+        raise DataError(
+            f"model.checkpoint: {checkpoint.path} has {rows} token embeddings, the LLM alone has {shape.vocab}"
+        )
+    if rows - shape.vocab < objects:
+        raise DataError(
+            f"model.checkpoint: {checkpoint.path} has {rows - shape.vocab} object tokens, "
+            f"data.max_objects asks for {objects}"
+        )
+    expected: dict[str, tuple[int, ...]] = {_EMBED: (rows, hidden), _HEAD: (rows, hidden)}
+    for name, width in zip(("object_proj", "object_img_proj"), checkpoint.feature_widths(), strict=True):
+        expected |= {f"{name}.0.weight": (hidden, width), f"{name}.0.bias": (hidden,)}
+        expected |= {f"{name}.2.weight": (hidden, hidden), f"{name}.2.bias": (hidden,)}
+    for layer in range(shape.layers):
+        for target in _LORA_TARGETS:
+            outputs, inputs = _linear_shape(shape, target)
+            name_a, name_b = _lora_names(layer, target)
+            rank = checkpoint.state[name_a].shape[0]
+            expected |= {name_a: (rank, inputs), name_b: (outputs, rank)}
+    wrong = [
+        f"{name} is {tuple(checkpoint.state[name].shape)}, not {size}"
+        for name, size in expected.items()
+        if tuple(checkpoint.state[name].shape) != size
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise DataError(f"model.checkpoint: {checkpoint.path} does not fit the LLM: {', '.join(wrong[:4])}{more}")
+
+
+def _linear_shape(shape: LlmShape, target: str) -> tuple[int, int]:
+    """(outputs, inputs) of a linear layer of the LLM."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return {
+        "self_attn.q_proj": (queries, shape.hidden),
+        "self_attn.k_proj": (keys, shape.hidden),
+        "self_attn.v_proj": (keys, shape.hidden),
+        "self_attn.o_proj": (shape.hidden, queries),
+        "mlp.gate_proj": (shape.intermediate, shape.hidden),
+        "mlp.up_proj": (shape.intermediate, shape.hidden),
+        "mlp.down_proj": (shape.hidden, shape.intermediate),
+    }[target]
+
+
+def projector(checkpoint: Checkpoint, name: str) -> nn.Sequential:
+    """`object_proj` (3D) or `object_img_proj` (2D): Linear, GELU, Linear; float32, feature width -> hidden.
+
+    `check_fit` comes before.
+    """
+    hidden, width = checkpoint.state[f"{name}.0.weight"].shape
     with torch.device("meta"):
         module = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
-    shapes = {f"{name}.{key}": tuple(value.shape) for key, value in module.state_dict().items()}
-    _check_shapes(checkpoint, shapes)
     state = {key: checkpoint.state[f"{name}.{key}"].to(torch.float32) for key in module.state_dict()}
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
@@ -133,34 +200,15 @@ def merge(checkpoint: Checkpoint, llm: LlamaForCausalLM, lora_alpha: float) -> N
     """Puts the checkpoint into the LLM: W + (alpha / r) B A for each LoRA pair, embedding and lm_head replaced.
 
     The product is taken in float32 and rounded once to the LLM's dtype. The published run keeps LoRA unmerged under
-    bf16 autocast, so in bf16 the two agree to rounding only.
+    bf16 autocast, so in bf16 the two agree to rounding only. `check_fit` comes before.
     """
-    hidden = llm.config.hidden_size
-    base = llm.config.vocab_size
-    rows = checkpoint.vocab
-    if rows < base:
-        raise DataError(f"model.checkpoint: {checkpoint.path} has {rows} token embeddings, the LLM alone has {base}")
-    _check_shapes(checkpoint, {_EMBED: (rows, hidden), _HEAD: (rows, hidden)})
     for index, layer in enumerate(llm.model.layers):
         for target in _LORA_TARGETS:
             weight = layer.get_submodule(target).weight
-            name_a, name_b = _lora_names(index, target)
-            rank = checkpoint.state[name_a].shape[0]
-            _check_shapes(checkpoint, {name_a: (rank, weight.shape[1]), name_b: (weight.shape[0], rank)})
-            a, b = (checkpoint.state[name].to(weight.device, torch.float32) for name in (name_a, name_b))
-            weight.copy_(weight.float().addmm_(b, a, alpha=lora_alpha / rank))
-    dtype = llm.dtype
+            a, b = (checkpoint.state[name].to(weight.device, torch.float32) for name in _lora_names(index, target))
+            weight.copy_(weight.float().addmm_(b, a, alpha=lora_alpha / len(a)))
+    dtype, rows = llm.dtype, checkpoint.vocab
     llm.model.embed_tokens = nn.Embedding.from_pretrained(checkpoint.state[_EMBED].to(llm.device, dtype))
     llm.lm_head.weight = nn.Parameter(checkpoint.state[_HEAD].to(llm.device, dtype), requires_grad=False)
     llm.lm_head.out_features = rows
     llm.config.vocab_size = rows
-
-
-def _check_shapes(checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]) -> None:
-    wrong = [
-        f"{name} is {tuple(checkpoint.state[name].shape)}, not {shape}"
-        for name, shape in expected.items()
-        if tuple(checkpoint.state[name].shape) != shape
-    ]
-    if wrong:
-        raise DataError(f"model.checkpoint: {checkpoint.path} does not fit the LLM: {'; '.join(wrong[:6])}")

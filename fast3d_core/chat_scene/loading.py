@@ -16,11 +16,15 @@ def load_model(config: Config, scenes: Scenes, device: torch.device, progress: P
     too_large = f"the model does not fit into the memory of {device}; try --set model.dtype=bfloat16 or another device"
     with out_of_memory_says(too_large):
         model = ChatScene.from_config(config, device)
-    wanted = model.feature_widths
+    check_widths(config, scenes, model.feature_widths)
+    progress.loaded(model.ignored)
+    return model
+
+
+def check_widths(config: Config, scenes: Scenes, wanted: tuple[int, int]) -> None:
+    """Raises `DataError` unless the 3D and the 2D features have the widths that the checkpoint reads."""
     if (scenes.width_3d, scenes.width_2d) != wanted:
         raise DataError(
             f"the features in {scenes.folder} are {scenes.width_3d} (3D) and {scenes.width_2d} (2D) wide, "
             f"{config.model.checkpoint} reads {wanted[0]} and {wanted[1]}"
         )
-    progress.loaded(model.ignored)
-    return model

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from fast3d_core.chat_scene.checkpoint import load_checkpoint, merge, projector
+from fast3d_core.chat_scene.checkpoint import check_fit, load_checkpoint, merge, projector
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
 from fast3d_core.config import Config, GenerationConfig, need_path
 from fast3d_core.data.annotations import Scene
@@ -77,28 +77,17 @@ class ChatScene:
             llm.config.num_hidden_layers,
             allow_unexpected=config.model.allow_unexpected,
         )
-        objects = config.data.max_objects
-        tokenizer = ChatSceneTokenizer(config.model.llm, objects=checkpoint.vocab - llm.config.vocab_size)
-        if tokenizer.vocab_size != llm.config.vocab_size:
-            raise DataError(
-                f"model.llm: tokenizer.model has {tokenizer.vocab_size} tokens, config.json says "
-                f"{llm.config.vocab_size}; are both from the same model?"
-            )
-        if len(tokenizer) - tokenizer.vocab_size < objects:
-            raise DataError(
-                f"model.checkpoint: {checkpoint.path} has {len(tokenizer) - tokenizer.vocab_size} object tokens, "
-                f"data.max_objects asks for {objects}"
-            )
+        objects, vocab = config.data.max_objects, llm.config.vocab_size
+        check_fit(checkpoint, shape_of(llm.config), objects)
+        tokenizer = ChatSceneTokenizer(config.model.llm, objects=checkpoint.vocab - vocab)
+        check_vocabulary(tokenizer, vocab)
         llm.to(device)  # type: ignore[arg-type]  # the stub of transformers' own `to`
         # Chat-Scene embeds the fixed text before it loads the checkpoint, so with the original LLaMA rows.
         fixed = tuple(
             llm.model.embed_tokens(torch.tensor(ids, device=device))
             for ids in (tokenizer.encode(PREFIX, bos=True), tokenizer.encode(AFTER_OBJECTS))
         )
-        hidden = llm.config.hidden_size
-        projectors = tuple(
-            projector(checkpoint, name, hidden).to(device) for name in ("object_proj", "object_img_proj")
-        )
+        projectors = tuple(projector(checkpoint, name).to(device) for name in ("object_proj", "object_img_proj"))
         merge(checkpoint, llm, config.model.lora_alpha)  # on the device: a CPU takes minutes for 7B
         return cls(llm, tokenizer, projectors, fixed, objects, checkpoint.ignored)  # type: ignore[arg-type]
 
@@ -180,6 +169,15 @@ class ChatScene:
             pairs = zip(prompts, plans, strict=True)
             generations = [reference.generate(self.llm, prompt, plan, settings, bos, eos) for prompt, plan in pairs]
         return [Answer(tidy_answer(self.tokenizer.decode(g.ids)), g) for g in generations]
+
+
+def check_vocabulary(tokenizer: ChatSceneTokenizer, vocab: int) -> None:
+    """Raises `DataError` unless the tokeniser has as many tokens as the LLM, without its object tokens."""
+    if tokenizer.vocab_size != vocab:
+        raise DataError(
+            f"model.llm: tokenizer.model has {tokenizer.vocab_size} tokens, config.json says {vocab}; "
+            "are both from the same model?"
+        )
 
 
 def prompt_tokens(tokenizer: ChatSceneTokenizer, question: str) -> int:

@@ -24,6 +24,8 @@ _VIEWS = 4  # times the file's size that its tensors may add up to: several may 
 _HALF_PAIR = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")  # perhaps half: JSON may spell both halves
 _DEEPEST = 100  # containers in containers; our files have five
 
+_UNFINISHED = (".incomplete", ".part", ".partial", ".aria2", ".crdownload")  # how downloaders' files end until whole
+
 
 def need(path: Path, what: str) -> Path:
     """`path` if it exists, else a `DataError` that names the nearest name in its folder."""
@@ -32,17 +34,52 @@ def need(path: Path, what: str) -> Path:
             return path
     except OSError as error:  # no permission to look, or a name that is too long
         raise DataError(f"{what}: {str(path)[:200]} cannot be read ({error.strerror})") from None
+    raise DataError(f"{what}: {path} does not exist{_hint(path)}")
+
+
+def _hint(path: Path) -> str:
+    """What may have become of a file that is not there."""
     folder = path.parent
-    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ("" if folder.is_dir() else f"; there is no folder {folder}")
-    raise DataError(f"{what}: {path} does not exist{hint}")
+    if not folder.is_dir():
+        return f"; there is no folder {folder}"
+    names = [p.name for p in folder.iterdir()]
+    if parts := [name for name in names if name.startswith(path.name) and name.endswith(_UNFINISHED)]:
+        return f"; its download did not finish ({min(parts)}), run it again"
+    if near := difflib.get_close_matches(path.name, names, n=1):
+        return f"; did you mean {near[0]}?"
+    return "; a download into this folder did not finish, run it again" if _hidden_parts(folder) else ""
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """What interrupted downloads left in a folder; huggingface_hub and `fast3d download` keep theirs in hidden ones."""
+    return sorted(p for p in folder.iterdir() if p.name.endswith(_UNFINISHED)) + _hidden_parts(folder)
+
+
+def _hidden_parts(folder: Path) -> list[Path]:
+    return sorted([*folder.glob(".cache/huggingface/download/*.incomplete"), *folder.glob(".download-*")])
 
 
 def need_file(path: Path, what: str) -> Path:
-    """`path` if it is a file, else a `DataError`; a pipe, say, would be waited for."""
-    if not need(path, what).is_file():
-        raise DataError(f"{what}: {path} is no file")
+    """`path` if it is a file that is what its name says, as far as its first bytes tell.
+
+    Raises `DataError` for one that is missing, no file, not readable, or a stand-in: git-LFS's pointer, or a web page
+    that was saved in its place.
+    """
+    need(path, what)
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(f"{what}: {path} is no file")  # to open a pipe is to wait for it
+    try:
+        with path.open("rb") as file:
+            start = file.read(200)
+    except OSError as error:  # a folder, or no permission
+        raise DataError(f"{what}: {path} cannot be read ({error.strerror})") from None
+    problem = None
+    if start.startswith(b"version https://git-lfs.github.com/"):
+        problem = "is git-LFS's pointer, not the file itself; run `git lfs pull` there, or download it again"
+    elif start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        problem = "is a web page, such as one that asks to log in or confirm, not the file; download it again"
+    if problem:
+        raise DataError(f"{what}: {path} {problem}")
     return path
 
 
@@ -92,7 +129,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _check_tensors(content: Any, size: int) -> None:
-    """Raises `RefusedError` where tensors claim more than a file of `size` bytes holds: a stride of 0 makes any shape."""
+    """Raises `RefusedError` where tensors claim more than a file of `size` bytes has: a stride of 0 makes any shape."""
     claimed = 0
     for tensor in pickles.plain_tensors(content):
         if tensor.device.type != "cpu" or tensor.is_neg() or tensor.is_conj():

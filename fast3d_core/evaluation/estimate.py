@@ -1,7 +1,7 @@
 """`fast3d eval --dry-run`: what a run would ask, keep, need and take, without loading the model."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import Config
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.result import Spread
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio
+from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, Plan, cost, pruning_ratio
 from fast3d_core.vicuna.llm import read_shape
 
 
@@ -50,37 +50,20 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Es
     """Plans every sample of `job` (FastV's by its count) and adds up what carrying it out costs."""
     tokenizer = ChatSceneTokenizer(config.model.llm, config.data.max_objects)
     shape = read_shape(config.model.llm, extra_tokens=questions.objects)
-    element_bytes = getattr(torch, config.model.dtype).itemsize
     plans = questions.plans(job)
     if job.live:
         questions.live_maps.load(rates.device)
     visual = questions.objects * TOKENS_PER_OBJECT
-    generation = config.generation
-    weights = shape.parameters * element_bytes
     counts, seconds, memory = [], 0.0, 0.0
     for batch in questions.batches(config.eval.batch_size):
-        prefill = decode = cached = rows = 0
-        for sample, plan in zip(batch, plans(batch), strict=True):
-            counts.append(plan.count)
-            text = prompt_tokens(tokenizer, sample.prompt)
-            rows += text + (plan.count if plan.layer == 0 else visual)
-            spent = cost(
-                shape,
-                layer=plan.layer,
-                text=text,
-                visual=visual,
-                count=plan.count,
-                beams=generation.beams,
-                steps=generation.max_new_tokens,
-                element_bytes=element_bytes,
-            )
-            if job.live:
-                seconds += questions.live_maps.flops(sample) / rates.flops
-            prefill, decode = prefill + spent.prefill_flops, decode + spent.decode_flops
-            cached += spent.kv_bytes
-        steps = generation.max_new_tokens - 1
-        seconds += prefill / rates.flops + max(decode / rates.flops, steps * (weights + cached) / rates.bytes)
-        memory = max(memory, weights + cached + _activations(shape, rows, len(batch) * generation.beams, element_bytes))
+        planned = plans(batch)
+        counts += [plan.count for plan in planned]
+        spent = batch_cost(config, shape, [prompt_tokens(tokenizer, sample.prompt) for sample in batch], planned)
+        if job.live:
+            seconds += sum(questions.live_maps.flops(sample) for sample in batch) / rates.flops
+        seconds += spent.prefill_flops / rates.flops
+        seconds += max(spent.decode_flops / rates.flops, spent.decode_bytes / rates.bytes)
+        memory = max(memory, spent.memory_bytes)
     layer = getattr(job.pruner, "layer", 0)
     return Estimate(
         run=job.name,
@@ -92,6 +75,45 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Es
         memory_bytes=memory,
         seconds=seconds,
     )
+
+
+@dataclass(frozen=True)
+class BatchCost:
+    """What a batch takes, all answers at `max_new_tokens`.
+
+    Attributes:
+        decode_bytes: weights and caches that decoding reads; memory_bytes: weights, caches and activations, together.
+    """
+
+    prefill_flops: int
+    decode_flops: int
+    decode_bytes: int
+    memory_bytes: float
+
+
+def batch_cost(config: Config, shape: LlmShape, texts: Sequence[int], plans: Sequence[Plan]) -> BatchCost:
+    """Of samples with these numbers of prompt tokens that are not visual, under these plans."""
+    generation = config.generation
+    element_bytes = getattr(torch, config.model.dtype).itemsize
+    weights = shape.parameters * element_bytes
+    prefill = decode = cached = rows = 0
+    for text, plan in zip(texts, plans, strict=True):
+        rows += text + (plan.count if plan.layer == 0 else plan.visual)
+        spent = cost(
+            shape,
+            layer=plan.layer,
+            text=text,
+            visual=plan.visual,
+            count=plan.count,
+            beams=generation.beams,
+            steps=generation.max_new_tokens,
+            element_bytes=element_bytes,
+        )
+        prefill, decode = prefill + spent.prefill_flops, decode + spent.decode_flops
+        cached += spent.kv_bytes
+    steps = generation.max_new_tokens - 1
+    activations = _activations(shape, rows, len(texts) * generation.beams, element_bytes)
+    return BatchCost(prefill, decode, steps * (weights + cached), weights + cached + activations)
 
 
 def _activations(shape: LlmShape, rows: int, beams: int, element_bytes: int) -> float:

@@ -48,7 +48,9 @@ def evaluate(
     model = _Model(config, questions, state, progress)
     results = []
     for job, plan in zip(jobs, plans, strict=True):
-        journal = Journal(config.runs / job.name, settings(config, job, questions, model.device))
+        journal = Journal(
+            config.runs / job.name, settings(config, job, list(questions.samples), questions.limit, model.device)
+        )
         if state.is_main_process:
             journal.open(restart=restart)
         state.wait_for_everyone()
@@ -62,19 +64,22 @@ def evaluate(
     return results
 
 
-def settings(config: Config, job: Job, questions: Questions, device: torch.device) -> dict[str, Any]:
+def settings(
+    config: Config, job: Job, datasets: Sequence[str], limit: int | None, device: torch.device
+) -> dict[str, Any]:
     """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
     plain = to_dict(config)
+    folder = need_path(config, "data.annotations")
     checkpoint = need_path(config, "model.checkpoint")
-    files = [annotation_file(questions.folder, dataset) for dataset in questions.samples]
-    files += features_files(questions.folder)
+    files = [annotation_file(folder, dataset) for dataset in datasets]
+    files += features_files(folder)
     if job.maps is not None:
-        files += [map_file(job.maps, dataset) for dataset in questions.samples]
+        files += [map_file(job.maps, dataset) for dataset in datasets]
     files = [*llm_files(config.model.llm), checkpoint, *files]
     prints = fingerprints(files)
     gap = {}
     if job.live:
-        network, locations = need_path(config, "gap.checkpoint"), locations_file(questions.folder, "val")
+        network, locations = need_path(config, "gap.checkpoint"), locations_file(folder, "val")
         prints |= fingerprints([network], whole=True) | fingerprints([locations])
         gap = {"live": True, "heads": config.gap.heads, "text_encoder": encoder_fingerprint(config.gap.text_encoder)}
     return {
@@ -82,9 +87,9 @@ def settings(config: Config, job: Job, questions: Questions, device: torch.devic
         **asdict(job.pruner),
         **({} if job.maps is None else {"map_key": job.map_key}),
         **({"gap": gap} if gap else {}),
-        "datasets": list(questions.samples),
-        "limit": questions.limit,
-        "max_objects": questions.objects,
+        "datasets": list(datasets),
+        "limit": limit,
+        "max_objects": config.data.max_objects,
         "lora_alpha": plain["model"]["lora_alpha"],
         "dtype": plain["model"]["dtype"],
         "device": device.type,

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import RobertaModel
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.files import atomic_path, load_torch, need, shown
+from fast3d_core.data.files import atomic_path, load_torch, need_file, shown
 from fast3d_core.data.tensors import TensorFile, told_when_full, write_tensors
 from fast3d_core.errors import DataError
 from fast3d_core.gap.network import GapNetwork, GapShape
@@ -73,7 +73,7 @@ def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict
     Raises:
         DataError: the file is missing or damaged, or holds anything but ordinary tensors of floats by name.
     """
-    need(path, what)
+    need_file(path, what)
     if path.suffix != ".safetensors":
         content = load_torch(path, what)
         tensors = content.get("model_state_dict") if isinstance(content, dict) else None

@@ -109,7 +109,7 @@ def predict_maps(
     annotations = need_path(config, "data.annotations")
     datasets = list(dict.fromkeys(datasets))
     samples = {dataset: load_samples(annotations, dataset, split) for dataset in datasets}
-    sources = _sources(config, annotations, split, datasets)
+    sources = map_sources(config, annotations, split, datasets)
     known = read_ledger(folder, damaged_ok=restart)
     todo = [d for d in datasets if restart or not _is_done(known.get(f"{split}/{d}"), sources[d], folder, split, d)]
     if todo:
@@ -155,8 +155,8 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
     )
 
 
-def _sources(config: Config, annotations: Path, split: str, datasets: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What each dataset's maps depend on, as plain data."""
+def map_sources(config: Config, annotations: Path, split: str, datasets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What each dataset's maps depend on, as plain data: what the ledger says of them, without the map itself."""
     shared = [*features_files(annotations), locations_file(annotations, split)]
     sources = {
         "heads": config.gap.heads,

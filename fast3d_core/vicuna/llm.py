@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from fast3d_core.data.files import load_json, need
+from fast3d_core.data.files import load_json, load_torch, need, need_file
 from fast3d_core.errors import DataError
 from fast3d_core.plan import LlmShape
+
+_MOST_LAYERS = 1000  # a config.json with more is damaged; building its names would take all memory
+# In the order in which transformers looks for them.
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,12 @@ def _read_config(folder: Path) -> LlamaConfig:
     if not isinstance(content, dict) or content.get("model_type") != "llama":
         raise DataError(f"model.llm: {path} does not describe a LLaMA (model_type 'llama')")
     try:
-        return LlamaConfig.from_pretrained(folder, local_files_only=True)
+        config = LlamaConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises what its validators raise
         raise DataError(f"model.llm: {path} is not a usable LLaMA config ({str(error).splitlines()[0]})") from None
+    if not 1 <= config.num_hidden_layers <= _MOST_LAYERS:
+        raise DataError(f"model.llm: {path} asks for {config.num_hidden_layers} layers")
+    return config
 
 
 def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
@@ -99,11 +107,68 @@ def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
         raise DataError(f"model.llm: the weights in {folder} cannot be read ({first[:160]})") from None
     finally:
         transformers_logging.set_verbosity(verbosity)
-    wrong = sorted(info["missing_keys"]) + [str(key) for key in info.get("mismatched_keys", [])]
+    _refuse(folder, sorted(info["missing_keys"]) + [str(key) for key in info.get("mismatched_keys", [])])
+    return llm.eval().requires_grad_(False)
+
+
+def _refuse(folder: Path, wrong: list[str]) -> None:
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise DataError(f"model.llm: {folder} lacks tensors or has them in another shape: {shown}")
-    return llm.eval().requires_grad_(False)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `load_llm` reads the weights from. Raises `DataError` where there are none, or one is missing."""
+    found = next((name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if found is None:
+        raise DataError(f"model.llm: {folder} holds no weights: none of {', '.join(_WEIGHTS)}")
+    if not found.endswith(".json"):
+        return [need_file(folder / found, "model.llm")]
+    content = load_json(folder / found, "model.llm")
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    shards = (
+        set(names.values()) if isinstance(names, dict) and all(isinstance(n, str) for n in names.values()) else set()
+    )
+    if not shards or any(Path(shard).name != shard for shard in shards):
+        raise DataError(f"model.llm: {folder / found} should say under 'weight_map' which file holds which tensor")
+    return [need_file(folder / shard, "model.llm") for shard in sorted(shards)]
+
+
+def open_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors that `load_llm` would read, mapped into memory: of their numbers only those are read that are used.
+
+    Raises:
+        DataError: as `load_llm`, without reading the numbers.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        tensors |= _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
+    config = _read_config(folder)
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in LlamaForCausalLM(config).state_dict().items()}
+    if config.tie_word_embeddings:
+        del wanted["lm_head.weight"]
+    _refuse(
+        folder, [name for name, size in wanted.items() if name not in tensors or tuple(tensors[name].shape) != size]
+    )
+    if strange := [name for name in wanted if not tensors[name].is_floating_point()]:
+        raise DataError(f"model.llm: {folder} holds {strange[0]} as {tensors[strange[0]].dtype}; is it quantised?")
+    return {name: tensors[name] for name in wanted}
+
+
+def _open_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"model.llm: {path} cannot be read ({str(error)[:120]}); is it a complete download?") from None
+
+
+def _open_bin(path: Path) -> dict[str, Tensor]:
+    content = load_torch(path, "model.llm", mmap=True)
+    if not isinstance(content, dict):
+        raise DataError(f"model.llm: {path} holds no tensors by name")
+    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
 def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
