@@ -47,13 +47,13 @@ class RefusedError(Exception):
 
 
 def check_file(path: Path) -> None:
-    """Raises `RefusedError` (or what zipfile raises) unless the file holds tensors and plain data and not more."""
+    """Raises `RefusedError` (or, for one that is damaged, anything else) unless the file holds tensors and plain data and not more."""
     with path.open("rb") as file:
         if file.read(4) == ZIP:
             check_pickle(io.BytesIO(_pickle_in(file, path.stat().st_size)))
             return
         if path.stat().st_size == 0:
-            raise RefusedError("it is empty")
+            raise EOFError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
             for _ in range(5):  # magic number, version, machine, content, names of the storages
                 check_pickle(whole)

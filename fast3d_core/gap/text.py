@@ -10,11 +10,16 @@ from torch import Tensor
 from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 from transformers.utils import logging as transformers_logging
 
-from fast3d_core.data.files import need
+from fast3d_core.data.files import check_torch, first_line, load_json, need, shown
+from fast3d_core.data.pretrained import network_settings, weight_files
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.errors import DataError
 
 _T = TypeVar("_T")
+_WHAT = "gap.text_encoder"
+
+# What config.json says about a RoBERTa beside what it says about any network.
+_NETWORK = ("type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps")
 
 
 def encoder_fingerprint(source: Path | str) -> Any:
@@ -38,10 +43,14 @@ def load_text_config(source: Path | str) -> RobertaConfig:
     """The encoder's sizes. Raises `DataError` when there is no RoBERTa at `source`."""
     if isinstance(source, Path):
         _need_folder(source)
-    config = _fetch(source, lambda: RobertaConfig.from_pretrained(source))
-    if config.model_type != "roberta":
-        raise DataError(f"gap.text_encoder: {source} is a {config.model_type!r} model, GAP reads text with RoBERTa")
-    return config
+        content = load_json(source / "config.json", _WHAT)
+    else:
+        content = _fetch(source, lambda: RobertaConfig.from_pretrained(source)).to_dict()
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind != "roberta":
+        raise DataError(f"gap.text_encoder: {source} is a {shown(kind)} model, GAP reads text with RoBERTa")
+    settings = network_settings(content, _NETWORK, Path(source) / "config.json", _WHAT)
+    return _fetch(source, lambda: RobertaConfig(**settings))
 
 
 def load_text_encoder(source: Path | str, dropout: float | None = None) -> RobertaModel:
@@ -49,6 +58,8 @@ def load_text_encoder(source: Path | str, dropout: float | None = None) -> Rober
     config = load_text_config(source)
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    if isinstance(source, Path):
+        _check_weights(source, config)  # transformers makes room for whatever config.json claims
     loaded: Any = _fetch(
         source,
         lambda: RobertaModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True),
@@ -62,6 +73,19 @@ def load_text_encoder(source: Path | str, dropout: float | None = None) -> Rober
             f"gap.text_encoder: {source} lacks tensors or has them in another shape: {', '.join(wrong[:5])}"
         )
     return encoder
+
+
+def _check_weights(folder: Path, config: RobertaConfig) -> None:
+    """Raises `DataError` where config.json tells of more numbers than the weights have bytes."""
+    with torch.device("meta"):
+        numbers = sum(tensor.numel() for tensor in _fetch(folder, lambda: RobertaModel(config)).parameters())
+    size = 0
+    for path in weight_files(folder, _WHAT):
+        size += path.stat().st_size
+        if path.suffix != ".safetensors":
+            check_torch(path, _WHAT)
+    if numbers > size:
+        raise DataError(f"{_WHAT}: {folder}: config.json tells of {numbers} numbers, the weights have {size} bytes")
 
 
 class QuestionTokenizer:
@@ -94,9 +118,8 @@ def _fetch(source: Path | str, load: Callable[[], _T]) -> _T:
         try:
             return load()
         except Exception as error:  # hub, cache and tokeniser errors are of many kinds
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             hint = "is it a complete download?" if isinstance(source, Path) else "or name a folder that holds it"
-            raise DataError(f"gap.text_encoder: {source} cannot be loaded ({first}); {hint}") from None
+            raise DataError(f"gap.text_encoder: {source} cannot be loaded ({first_line(error)}); {hint}") from None
 
 
 @contextlib.contextmanager
