@@ -47,7 +47,7 @@ class RefusedError(Exception):
 
 
 def check_file(path: Path) -> None:
-    """Raises `RefusedError` (or, for one that is damaged, anything else) unless the file holds tensors and plain data and not more."""
+    """Raises `RefusedError`, or for a damaged file anything else, unless it holds tensors and plain data alone."""
     with path.open("rb") as file:
         if file.read(4) == ZIP:
             check_pickle(io.BytesIO(_pickle_in(file, path.stat().st_size)))

@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fast3d_core.data.files import shown
 from fast3d_core.errors import DataError
 from fast3d_core.metrics.references import SceneBoxes
+
+MOST_IDS = 1000
+"""Objects of an answer or a question; an `<OBJxxx>` has three digits."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ class Record:
         return value
 
     def indices(self, name: str) -> list[int]:
-        """The list `name`, perhaps empty, of non-negative integers."""
+        """The list `name`, perhaps empty, of non-negative integers, at most a scene's worth."""
         value = self._field(name)
-        if not isinstance(value, list) or not all(_is_index(item) for item in value):
-            raise self._wrong(name, "a list of non-negative integers")
+        if not isinstance(value, list) or not all(_is_index(item) for item in value) or len(value) > MOST_IDS:
+            raise self._wrong(name, f"a list of non-negative integers, at most {MOST_IDS}")
         return value
 
     def choice(self, name: str, among: Collection[Any]) -> Any:
@@ -106,9 +110,7 @@ class Record:
         return self.fields[name]
 
     def _wrong(self, name: str, kind: str) -> DataError:
-        value = repr(self.fields[name])
-        shown = value if len(value) <= 60 else value[:57] + "..."
-        return self.error(f"{name} must be {kind}, not {shown}; repair the file or evaluate again")
+        return self.error(f"{name} must be {kind}, not {shown(self.fields[name])}; repair the file or evaluate again")
 
 
 def record_keys(records: Sequence[Record]) -> list[str]:
