@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fast3d_cli.commands.convert import convert
 from fast3d_cli.commands.demo import demo
 from fast3d_cli.commands.download import download
 from fast3d_cli.commands.eval import eval_command
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("download")(download)
 app.command("prepare")(prepare)
+app.command("convert")(convert)
 app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
 app.command("predict")(predict_command)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from fast3d_core.data.files import load_torch
-from fast3d_core.data.tensors import TensorFile
+from fast3d_core.data.tensors import TensorFile, is_name
 from fast3d_core.errors import DataError
 from fast3d_core.plan import LlmShape
 
@@ -105,7 +105,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     content = load_torch(path, "model.checkpoint", mmap=True)
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+        is_name(name) and isinstance(value, Tensor) for name, value in state.items()
     ):
         raise DataError(f"model.checkpoint: {path} should hold a state dict under 'model'")
     return state, _mapping(content.get("config"))

@@ -106,8 +106,8 @@ class ReleasedFeatures:
 
 def _place(key: object) -> tuple[str, int]:
     """Scene and slot that a feature's name tells; no scene where it tells none."""
-    scene, _, slot = key.rpartition("_") if isinstance(key, str) else ("", "", "")
-    number = slot.isascii() and slot.isdecimal() and len(slot) <= _SLOT_DIGITS
+    scene, _, slot = key.rpartition("_") if isinstance(key, str) and key.isascii() else ("", "", "")
+    number = slot.isdecimal() and len(slot) <= _SLOT_DIGITS
     return (scene, int(slot)) if number else ("", 0)
 
 
@@ -162,11 +162,3 @@ class PackedFeatures:
 
     def _damaged(self, problem: str) -> DataError:
         return DataError(f"{self.path} is damaged ({problem}); run `fast3d convert` again, or delete it")
-
-
-def pack(features: Features) -> dict[str, Tensor]:
-    """The tensors of a packed file."""
-    tensors = {}
-    for scene in features.first:
-        tensors[f"slots/{scene}"], tensors[f"features/{scene}"] = features[scene]
-    return tensors

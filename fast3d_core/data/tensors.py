@@ -66,6 +66,11 @@ def write_tensors(
         save_file(plain, temporary, {_METADATA: json.dumps({**metadata, **origin})})
 
 
+def is_name(value: Any) -> bool:
+    """Whether a safetensors file can hold a tensor of that name."""
+    return isinstance(value, str) and value.isascii() and value != "__metadata__"
+
+
 @contextlib.contextmanager
 def told_when_full(path: Path) -> Iterator[None]:
     """Raises `DataError` where a file cannot be written."""

@@ -10,7 +10,7 @@ from transformers import RobertaModel
 
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.files import atomic_path, load_torch, need_file, shown
-from fast3d_core.data.tensors import TensorFile, told_when_full, write_tensors
+from fast3d_core.data.tensors import TensorFile, is_name, told_when_full, write_tensors
 from fast3d_core.errors import DataError
 from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import load_text_config
@@ -77,7 +77,7 @@ def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict
     if path.suffix != ".safetensors":
         content = load_torch(path, what)
         tensors = content.get("model_state_dict") if isinstance(content, dict) else None
-        if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+        if not isinstance(tensors, dict) or not all(map(is_name, tensors)):
             raise DataError(f"{what}: {path} is not a GAP checkpoint: it has no 'model_state_dict' of tensors")
         _check_ordinary(tensors, path, what)
         return tensors, {}

@@ -85,7 +85,8 @@ def _are_counts(dataset: str, rows: np.ndarray) -> bool:
     shaped = rows.ndim == 2 and rows.shape[1] == statistics(dataset)
     if not shaped or not ((rows >= 0) & (rows < _LARGEST)).all():
         return False
-    return bool(np.isfinite(headline(dataset, rows.sum(0))))
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(headline(dataset, rows.sum(0))))
 
 
 def _is_folder(path: Path) -> bool:
