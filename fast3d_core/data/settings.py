@@ -66,7 +66,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
         keys = [*new, *(key for key in old if key not in new)]
         return [d for key in keys for d in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
     new = json.loads(json.dumps(new))  # as it would be read back
-    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
+    return [] if old == new else [f"{name[:100]}: {_short(old)} -> {_short(new)}"]
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fast3d_core.data.files import load_json, shown, write_json
+from fast3d_core.data.files import first_line, load_json, shown, write_json
 from fast3d_core.errors import DataError
 
 SCHEMA = 1
@@ -163,7 +163,7 @@ def load_result(folder: Path) -> Result:
     try:
         return _build(Result, content)
     except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); run `fast3d eval` again") from None
+        raise DataError(f"{path} is damaged ({first_line(error)}); run `fast3d eval` again") from None
 
 
 def load_stats(folder: Path) -> dict[str, DatasetStats]:
@@ -176,7 +176,7 @@ def load_stats(folder: Path) -> dict[str, DatasetStats]:
             for dataset, entry in content.items()
         }
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}); run `fast3d eval` again") from None
+        raise DataError(f"{path} is damaged ({first_line(error)}); run `fast3d eval` again") from None
 
 
 def _build(cls: type, content: Any) -> Any:

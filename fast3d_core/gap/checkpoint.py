@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import RobertaModel
 
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.files import atomic_path, load_torch, need_file, shown
 from fast3d_core.data.tensors import TensorFile, is_name, told_when_full, write_tensors
 from fast3d_core.errors import DataError
 from fast3d_core.gap.network import GapNetwork, GapShape
-from fast3d_core.gap.text import load_text_config
+from fast3d_core.gap.text import empty_text_encoder, load_text_config
 
 _WHAT = "gap.checkpoint"
+_MOST_LAYERS = 1000  # building more would take minutes
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -39,8 +39,9 @@ def load_gap(config: Config, device: torch.device) -> GapNetwork:
             f"gap.text_encoder: {config.gap.text_encoder} is {text.hidden_size} wide, the text encoder in {path} is "
             f"{width} wide; name the encoder that the checkpoint was trained on"
         )
+    encoder = empty_text_encoder(config.gap.text_encoder, text)
     with torch.device("meta"):
-        network = GapNetwork(shape, RobertaModel(text))
+        network = GapNetwork(shape, encoder)
     _check(tensors, network, path)
     network = network.to_empty(device="cpu")
     network.text_encoder.embeddings.register_buffer(
@@ -112,6 +113,8 @@ def _shape_of(tensors: Mapping[str, Tensor], heads: Any, path: Path) -> GapShape
         raise DataError(f"{_WHAT}: {path} is {hidden} wide, which {heads!r} heads do not divide; set gap.heads")
     prefix = "mm_encoder.layers."
     numbers = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
+    if len(numbers) > _MOST_LAYERS:
+        raise DataError(f"{_WHAT}: {path} is not a GAP checkpoint: it has {len(numbers)} layers")
     return GapShape(
         features=features,
         objects=sizes("obj_id_embedding.weight")[0],

@@ -77,8 +77,7 @@ def load_text_encoder(source: Path | str, dropout: float | None = None) -> Rober
 
 def _check_weights(folder: Path, config: RobertaConfig) -> None:
     """Raises `DataError` where config.json tells of more numbers than the weights have bytes."""
-    with torch.device("meta"):
-        numbers = sum(tensor.numel() for tensor in _fetch(folder, lambda: RobertaModel(config)).parameters())
+    numbers = sum(tensor.numel() for tensor in empty_text_encoder(folder, config).parameters())
     size = 0
     for path in weight_files(folder, _WHAT):
         size += path.stat().st_size
@@ -86,6 +85,12 @@ def _check_weights(folder: Path, config: RobertaConfig) -> None:
             check_torch(path, _WHAT)
     if numbers > size:
         raise DataError(f"{_WHAT}: {folder}: config.json tells of {numbers} numbers, the weights have {size} bytes")
+
+
+def empty_text_encoder(source: Path | str, config: RobertaConfig) -> RobertaModel:
+    """An encoder without numbers, on the meta device. Raises `DataError` where `config` describes none."""
+    with torch.device("meta"):
+        return _fetch(source, lambda: RobertaModel(config))
 
 
 class QuestionTokenizer:

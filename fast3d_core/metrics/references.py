@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fast3d_core.data.annotations import box_table
-from fast3d_core.data.files import load_json, load_torch, need_file, shown
+from fast3d_core.data.files import first_line, load_json, load_torch, need_file, shown
 from fast3d_core.errors import DataError
 
 # The ScanNet benchmark's classes, in ScanRefer's split; whatever else an object is called, it is one of the "others".
@@ -116,8 +116,8 @@ def build_unique_multiple(labels: Path, scanrefer: Path) -> dict[str, dict[str, 
             entries.append((str(annotation["scene_id"]), str(annotation["object_id"]), label))
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{labels} and {scanrefer} are not ScanNet's label table and ScanRefer's annotations ({error!r}); "
-            "download them again"
+            f"{labels} and {scanrefer} are not ScanNet's label table and ScanRefer's annotations "
+            f"({first_line(error)}); download them again"
         ) from None
     first: dict[str, dict[str, str]] = defaultdict(dict)
     for scene, object_id, label in entries:

@@ -72,9 +72,11 @@ def _stats(folder: Path) -> dict[str, DatasetStats]:
     for dataset, entry in stats.items():
         rows = entry.stats
         if dataset not in DATASETS or len(entry.keys) != len(rows) or not _are_counts(dataset, rows):
-            raise DataError(f"{folder / SCORES_FILE} is damaged ({dataset}); run `fast3d eval` again")
+            raise DataError(f"{folder / SCORES_FILE} is damaged ({dataset[:80]}); run `fast3d eval` again")
         if len(set(entry.keys)) != len(entry.keys):
-            raise DataError(f"{folder / SCORES_FILE} is damaged ({dataset} repeats a key); run `fast3d eval` again")
+            raise DataError(
+                f"{folder / SCORES_FILE} is damaged ({dataset[:80]} repeats a key); run `fast3d eval` again"
+            )
     return stats
 
 
