@@ -70,22 +70,19 @@ def _stats(folder: Path) -> dict[str, DatasetStats]:
         raise DataError(f"{folder} has no {SCORES_FILE}, which intervals come from; run `fast3d eval` again")
     stats = load_stats(folder)
     for dataset, entry in stats.items():
-        rows = entry.stats
-        if dataset not in DATASETS or len(entry.keys) != len(rows) or not _are_counts(dataset, rows):
-            raise DataError(f"{folder / SCORES_FILE} is damaged ({dataset[:80]}); run `fast3d eval` again")
+        damaged = f"{folder / SCORES_FILE} is damaged ({dataset[:80]})"
+        if dataset not in DATASETS or not _are_counts(dataset, entry.stats, len(entry.keys)):
+            raise DataError(f"{damaged}; run `fast3d eval` again")
         if len(set(entry.keys)) != len(entry.keys):
-            raise DataError(
-                f"{folder / SCORES_FILE} is damaged ({dataset[:80]} repeats a key); run `fast3d eval` again"
-            )
+            raise DataError(f"{damaged}: it repeats a key; run `fast3d eval` again")
     return stats
 
 
-def _are_counts(dataset: str, rows: np.ndarray) -> bool:
-    """Whether they are statistics of the dataset, and make a score."""
-    if not rows.size:
-        return True
-    shaped = rows.ndim == 2 and rows.shape[1] == statistics(dataset)
-    if not shaped or not ((rows >= 0) & (rows < _LARGEST)).all():
+def _are_counts(dataset: str, rows: np.ndarray, keys: int) -> bool:
+    """Whether they are statistics of the dataset, a row for each key, and make a score."""
+    if not keys:
+        return rows.size == 0
+    if rows.shape != (keys, statistics(dataset)) or not ((rows >= 0) & (rows < _LARGEST)).all():
         return False
     with np.errstate(all="ignore"):
         return bool(np.isfinite(headline(dataset, rows.sum(0))))
