@@ -139,12 +139,12 @@ def _convert(one: Conversion, progress: Progress) -> float:
     progress.start(one.source, "reading", 0)
     origin = Source.of(one.source)
     tensors, metadata = _read(one, progress)
-    tensors = {name: _own(tensor) for name, tensor in tensors.items()}
-    need_room(one.target.parent, sum(tensor.nbytes for tensor in tensors.values()))
+    apart = _apart(tensors)
+    need_room(one.target.parent, sum(tensor.nbytes for tensor in apart.values()))
     progress.start(one.source, "writing", 0)
     if not origin.is_at(one.source):
         raise DataError(f"{one.source} was changed while it was read; run `fast3d convert` again")
-    write_tensors(one.target, tensors, metadata, origin)
+    write_tensors(one.target, apart, metadata, origin)
     return time.perf_counter() - begin
 
 
@@ -181,7 +181,12 @@ def _packed(features: ReleasedFeatures, source: Path, progress: Progress) -> dic
     return tensors
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A tensor that shares its numbers with no other: safetensors keeps none that do."""
-    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, none of which shares its numbers with another: safetensors keeps none that do."""
+    apart, storages = {}, set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        alone = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes and storage.data_ptr() not in storages
+        storages.add(storage.data_ptr())
+        apart[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+    return apart

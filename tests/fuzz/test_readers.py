@@ -4,260 +4,19 @@ for all memory, and never writes a thing. Each case changes one file of a sound 
 import os
 import random
 import resource
-import shutil
 import sys
-import time
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from fast3d_core.chat_scene.checkpoint import load_checkpoint
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.config import DATASETS, load_config
-from fast3d_core.convert import convert, plan
-from fast3d_core.data.annotations import Scenes, load_locations, load_samples
-from fast3d_core.data.files import load_json, write_json
-from fast3d_core.data.settings import fingerprint
-from fast3d_core.errors import Fast3DError
-from fast3d_core.evaluation.found_alpha import found_alpha
-from fast3d_core.evaluation.journal import Journal
-from fast3d_core.evaluation.questions import Job, Questions
-from fast3d_core.evaluation.run import evaluate
-from fast3d_core.evaluation.scoring import score_folder
-from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.gap.inputs import load_targets
-from fast3d_core.gap.ledger import PREDICTED_FILE, check_folder, checkpoint_of
-from fast3d_core.gap.maps import load_maps, map_file
-from fast3d_core.gap.store import PartInfo, Shard, TargetStore, file_hash
-from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
-from fast3d_core.metrics import References
-from fast3d_core.prepare.boxes import Boxes
-from fast3d_core.prepare.raw import Releases
-from fast3d_core.progress import Silent
-from fast3d_core.pruning import Sap, Vanilla
-from fast3d_core.report.build import build_report
-from fast3d_core.report.render import to_csv, to_json, to_markdown
-from fast3d_core.report.runs import load_runs
-from fast3d_core.vicuna.llm import load_llm, read_shape
-from tests.conftest import MINIATURE, ROOT_DATA
+from fast3d_core.data.files import load_json
+from fast3d_core.data.tensors import TensorFile
 from tests.fuzz.mutations import mutate
+from tests.fuzz.readers import READERS, WRITERS, Reader, outcome, replace
 
 _TIMES = int(os.environ.get("FUZZ_TIMES", "1"))  # more makes more cases, for a longer run by hand
-_LONGEST = 10.0  # seconds of a case, on a machine that others share
 _MOST = 1 << 30  # bytes that all cases together may add to the memory in use
-CPU = torch.device("cpu")
-ANNOTATIONS = "annotations/"
-PACKED = "packed/annotations/"
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A reader, the files that it reads, of which each case changes one, and how many cases there are."""
-
-    name: str
-    files: tuple[str, ...]
-    read: Callable[[Path], Any]
-    cases: int
-
-
-def config(folder: Path, *overrides: str) -> Any:
-    return load_config(folder / "fast3d.yaml", overrides)
-
-
-def features(folder: Path) -> None:
-    scenes = Scenes(folder / "annotations")
-    for name in ("scene0015_00", "scene0025_00"):
-        if name in scenes:
-            _ = scenes[name]
-
-
-def boxes(folder: Path) -> None:
-    annotations = folder / "annotations"
-    load_locations(annotations, "val", ["scene0015_00"])
-    references = References(annotations)
-    _ = references.instances, references.objects
-    Boxes(annotations, Releases(annotations), "val").lack("scene0015_00", 0)
-
-
-def lookups(folder: Path) -> None:
-    references = References(folder / "annotations")
-    _ = references.corpus, references.unique_multiple
-
-
-def built_lookup(folder: Path) -> None:
-    _ = References(folder / "metrics" / "annotations").unique_multiple
-
-
-def maps(folder: Path) -> None:
-    for place in ("pred_attn_maps", "infer_attn_maps"):
-        load_maps(folder / "outputs" / place, "scanqa", 3)
-        load_maps(folder / "outputs" / place, "scanqa")
-
-
-def store(folder: Path) -> None:
-    for layers in ("all", "1,2"):
-        load_targets(config(folder), folder / "store", "val", "scanqa", 3, layers=layers)
-
-
-def ledger(folder: Path) -> None:
-    place = folder / "outputs" / "pred_attn_maps"
-    checkpoint_of(place, "val", "scanqa")
-    check_folder(place, [("val", "scanqa")])
-
-
-def text_encoder(folder: Path) -> None:
-    source = folder / "gap" / "roberta_tiny"
-    QuestionTokenizer(source)(["Where is the brown chair?", "<s> \u3000"])
-    load_text_encoder(source)
-
-
-def tokenizer(folder: Path) -> None:
-    own = ChatSceneTokenizer(folder / "llm")
-    for text in ("A chat between <OBJ012> and </s>the user.", "\u6771\u4eac \U0001f600 \x00"):
-        own.decode(own.encode(text, bos=True))
-
-
-def predictions(folder: Path) -> None:
-    score_folder(folder / "metrics" / "preds", folder / "metrics" / "annotations", meteor=False)
-
-
-def journal(folder: Path) -> None:
-    place = folder / "runs" / "vanilla"
-    part = Journal(place, load_json(folder / "runs" / "other" / "settings.json", "run"))
-    part.batches(), part.seconds(), part.next_session()
-    if part.batches():  # else it is begun anew
-        part.open()
-
-
-def finished_run(folder: Path) -> None:
-    """A run that is read back, or concluded again; it writes, but into its own folder alone."""
-    settings = config(folder, *GREEDY)
-    evaluate(settings, [Job("vanilla", Vanilla())], Questions(settings, ["scanqa"]), Silent(), meteor=False)
-
-
-def report(folder: Path) -> None:
-    runs = load_runs([folder / "runs" / "vanilla", folder / "runs" / "other"])
-    made = build_report(runs, resamples=100)
-    to_json(made), to_markdown(made), to_csv(made)
-
-
-def alpha(folder: Path) -> None:
-    found = found_alpha(config(folder), ["scanqa"], folder / "outputs" / "pred_attn_maps", "a_map")
-    if found is not None:
-        Sap(found)
-
-
-GREEDY = ("generation.beams=1", "generation.max_new_tokens=2", "data.datasets=[scanqa]")
-READERS = [
-    Reader("config", ("fast3d.yaml",), config, 300),
-    Reader("samples", tuple(f"{ANNOTATIONS}{name}_val.json" for name in ("scanqa", "multi3dref_mask3d")),
-           lambda folder: [load_samples(folder / "annotations", name) for name in ("scanqa", "multi3dref")], 400),
-    Reader("features", tuple(f"{ANNOTATIONS}scannet_mask3d_{name}.pt" for name in ("uni3d_feats", "videofeats")),
-           features, 250),
-    Reader("packed features", tuple(f"{PACKED}scannet_mask3d_{name}.safetensors" for name in (
-        "uni3d_feats", "videofeats")), lambda folder: features(folder / "packed"), 300),
-    Reader("boxes", (f"{ANNOTATIONS}scannet_mask3d_val_attributes.pt", f"{ANNOTATIONS}scannet_val_attributes.pt"),
-           boxes, 300),
-    Reader("lookups", (f"{ANNOTATIONS}scan2cap_val_corpus.json", f"{ANNOTATIONS}scanrefer_unique_multiple_lookup.json"),
-           lookups, 300),
-    Reader("built lookup", ("metrics/annotations/scannet/scannetv2-labels.combined.tsv",
-                            "metrics/annotations/scanrefer/ScanRefer_filtered.json"),
-           built_lookup, 200),
-    Reader("maps", tuple(f"outputs/{name}_attn_maps/infer_attn_maps_val_scanqa.pt" for name in ("pred", "infer")),
-           maps, 300),
-    Reader("store", ("store/store.json", "store/val_scanqa-00000.safetensors"), store, 300),
-    Reader("ledger", (f"outputs/pred_attn_maps/{PREDICTED_FILE}",), ledger, 200),
-    Reader("GAP", ("gap/checkpoint_spatial.pth", "gap/roberta_tiny/config.json"),
-           lambda folder: load_gap(config(folder), CPU), 60),
-    Reader("converted GAP", ("packed/checkpoint_spatial.safetensors",),
-           lambda folder: load_gap(config(folder, f"gap.checkpoint={folder}/packed/checkpoint_spatial.safetensors"),
-                                   CPU), 60),
-    Reader("text encoder", tuple(f"gap/roberta_tiny/{name}" for name in (
-        "config.json", "vocab.json", "merges.txt", "tokenizer_config.json", "model.safetensors")), text_encoder, 150),
-    Reader("Chat-Scene", ("ckpt_01_3446.pth",), lambda folder: load_checkpoint(folder / "ckpt_01_3446.pth", 4), 100),
-    Reader("converted Chat-Scene", ("packed/ckpt_01_3446.safetensors",),
-           lambda folder: load_checkpoint(folder / "packed" / "ckpt_01_3446.safetensors", 4), 150),
-    Reader("tokenizer", ("llm/tokenizer.model",), tokenizer, 400),
-    Reader("LLM's sizes", ("llm/config.json",), lambda folder: read_shape(folder / "llm"), 300),
-    Reader("LLM", ("llm/config.json", "llm/model.safetensors"), lambda folder: load_llm(folder / "llm", torch.float32),
-           60),
-    Reader("LLM in shards", ("shards/config.json", "shards/pytorch_model.bin.index.json", "shards/one.bin"),
-           lambda folder: load_llm(folder / "shards", torch.float32), 60),
-    Reader("predictions", tuple(f"metrics/preds/preds_{dataset}.json" for dataset in DATASETS), predictions, 250),
-    Reader("journal", ("runs/vanilla/settings.json", "runs/vanilla/part-000-00.jsonl"), journal, 250),
-    Reader("report", ("runs/vanilla/result.json", "runs/vanilla/scores.json"), report, 300),
-    Reader("alpha", ("runs/alpha.json",), alpha, 250),
-]  # fmt: skip
-WRITERS = [
-    Reader("finished run", tuple(f"runs/vanilla/{name}" for name in ("part-000-00.jsonl", "result.json")),
-           finished_run, 60),
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of everything that is read, all of it sound."""
-    folder = tmp_path_factory.mktemp("fuzz") / "sound"
-    shutil.copytree(MINIATURE.parent, folder)
-    shutil.copytree(ROOT_DATA / "metrics", folder / "metrics")
-    settings = config(folder, *GREEDY)
-    converted = folder / "packed"
-    convert(plan(settings, to=converted), _Nobody())
-    shutil.copytree(folder / "annotations", converted / "annotations", ignore=shutil.ignore_patterns("*feats.pt"))
-    for path in converted.glob("*feats.safetensors"):
-        path.rename(converted / "annotations" / path.name)
-    _write_store(folder)
-    _write_shards(folder)
-    for name in ("vanilla", "other"):
-        evaluate(settings, [Job(name, Vanilla())], Questions(settings, ["scanqa"]), Silent(), meteor=False)
-    folder_of_maps = folder / "outputs" / "pred_attn_maps"
-    kept = fingerprint(map_file(folder_of_maps, "scanqa"))
-    about = {"alpha": 0.21, "map_key": "a_map", "maps": {"scanqa": kept}, "checkpoint": None}
-    write_json(folder / "runs" / "alpha.json", about)
-    write_json(folder_of_maps / PREDICTED_FILE, {"val/scanqa": {"heads": 4, "checkpoint": "1-ab", "map": kept}})
-    return folder
-
-
-class _Nobody:
-    def start(self, source: Path, stage: str, total: int) -> None: ...
-
-    def advance(self) -> None: ...
-
-
-def _write_store(folder: Path) -> None:
-    settings = {"layers": 4, "max_objects": 100, "shard": 256, "files": {}}
-    info = PartInfo(file_hash(folder / "annotations" / "scanqa_val.json"), 3, 3)
-    layers = torch.rand(3, 4, 100)
-    whole = {"a_map": layers.mean(1), "a_map_layers": layers}
-    whole |= {"a_map_ori": layers.mean(1), "a_map_ori_layers": layers}
-    store = TargetStore.create(folder / "store", settings, {"val/scanqa": info})
-    store.write("val", "scanqa", 0, Shard(torch.arange(3), whole, ["Brown.", "Two.", "\u00c4."], 0.5))
-
-
-def _write_shards(folder: Path) -> None:
-    shards = folder / "shards"
-    shards.mkdir()
-    shutil.copy(folder / "llm" / "config.json", shards)
-    state = load_file(folder / "llm" / "model.safetensors")
-    names = {name: ("one.bin", "two.bin")[i % 2] for i, name in enumerate(sorted(state))}
-    for file in ("one.bin", "two.bin"):
-        torch.save({name: state[name] for name in names if names[name] == file}, shards / file)
-    write_json(shards / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": names})
-
-
-@pytest.fixture
-def folder(sound: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil; large files are links to the sound ones until they are replaced."""
-    copy = tmp_path / "files"
-    shutil.copytree(sound, copy, copy_function=os.link)
-    return copy
-
 
 _watched: list[str] = []
 _watching = False
@@ -275,27 +34,6 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_hook)  # there is no way to take it away again; it listens while `_watching`
-
-
-def outcome(reader: Reader, folder: Path) -> str | None:
-    """What the reader makes of the folder: None, or the line that it refuses it with."""
-    begin = time.perf_counter()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            reader.read(folder)
-        line = None
-    except Fast3DError as problem:
-        line = str(problem)
-    seconds = time.perf_counter() - begin
-    assert seconds < _LONGEST, f"{reader.name} took {seconds:.1f} s"
-    return line
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Puts another file in the place of a link."""
-    path.unlink()
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
@@ -323,22 +61,31 @@ def test_hostile_files(reader: Reader, folder: Path) -> None:
     assert outcomes[False] > reader.cases / 10, outcomes  # the cases do hurt
 
 
-@pytest.mark.parametrize("reader", WRITERS, ids=lambda reader: reader.name)
-def test_hostile_files_of_a_run_that_goes_on(reader: Reader, folder: Path) -> None:
-    """Whatever is wrong with them, nothing outside the run's folder changes, and nothing in it is half-written."""
-    rest = {path for path in folder.rglob("*") if not path.is_relative_to(folder / "runs" / "vanilla")}
-    kept = {path: path.stat().st_mtime_ns for path in rest}
-    whole = {name: (folder / name).read_bytes() for name in reader.files}
+@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
+def test_hostile_files_of_what_writes(writer: Reader, folder: Path) -> None:
+    """Whatever is wrong with them, nothing outside its folder changes, and nothing in it is half-written."""
+    own = folder / writer.name
+
+    def others() -> dict[Path, int]:
+        spoilt = [folder / name for name in writer.files]
+        found = [path for path in folder.rglob("*") if not path.is_relative_to(own) and path not in spoilt]
+        return {path: path.stat().st_mtime_ns for path in found if path.is_file()}
+
+    kept = others()
+    whole = {name: (folder / name).read_bytes() for name in writer.files}
     outcomes = {True: 0, False: 0}
-    for case in range(_TIMES * reader.cases):
-        rng = random.Random(f"{reader.name} {case}")
-        name = rng.choice(reader.files)
+    for case in range(_TIMES * writer.cases):
+        rng = random.Random(f"{writer.name} {case}")
+        name = rng.choice(writer.files)
         replace(folder / name, mutate(rng, name, whole[name]))
-        outcomes[outcome(reader, folder) is None] += 1
-        for path in (folder / "runs" / "vanilla").rglob("*.json"):
-            assert path == folder / name or load_json(path, "x") is not None
+        outcomes[outcome(writer, folder) is None] += 1
+        for path in own.rglob("*"):
+            if path.suffix == ".json" and path != folder / name:
+                load_json(path, "x")
+            if path.suffix == ".safetensors":
+                dict(TensorFile(path, "x"))
         assert not list(folder.rglob(".*"))
-        for name in reader.files:
+        for name in writer.files:
             replace(folder / name, whole[name])
-    assert kept == {path: path.stat().st_mtime_ns for path in rest}
-    assert min(outcomes.values()) > reader.cases / 10, outcomes
+    assert others() == kept
+    assert min(outcomes.values()) > writer.cases / 10, outcomes
