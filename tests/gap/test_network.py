@@ -171,3 +171,11 @@ def test_a_text_encoder_of_another_width(tmp_path):
     with pytest.raises(DataError, match="gap.text_encoder: .*config.json does not exist"):
         (tmp_path / "empty").mkdir()
         load_gap(config(CHECKPOINTS["spatial"], f"gap.text_encoder={tmp_path / 'empty'}"), CPU)
+
+
+def test_more_layers_than_can_be_meant(tmp_path):
+    tensors = torch.load(CHECKPOINTS["spatial"], weights_only=True)["model_state_dict"]
+    tensors |= {f"mm_encoder.layers.{i}.x": torch.zeros(1) for i in range(2000)}
+    torch.save({"model_state_dict": tensors}, tmp_path / "deep.pth")
+    with pytest.raises(DataError, match="it has 2000 layers"):
+        load_gap(config(tmp_path / "deep.pth"), CPU)
