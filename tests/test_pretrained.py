@@ -131,3 +131,14 @@ def test_an_encoder_without_a_pooler_is_whole(files):
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     load_text_encoder(folder)
     assert QuestionTokenizer(folder)(["Where?"])[1][0] > 2
+
+
+@pytest.mark.parametrize("number", [390, 2**31 + 5])
+def test_tokens_beyond_the_vocabulary(files, number):
+    folder = files / "gap" / "roberta_tiny"
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    token = QuestionTokenizer(folder)(["Where?"])[0][0, 1].item()
+    name = next(name for name, i in vocabulary.items() if i == token)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary | {name: number}))
+    with pytest.raises(DataError, match=f"gives token {number}, config.json says that there are 390"):
+        QuestionTokenizer(folder)(["Where?"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.config import DATASETS, Config, need_path
-from fast3d_core.data.files import load_json, shown, write_json
+from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.data.tensors import network_fingerprint
 from fast3d_core.errors import DataError
@@ -101,7 +101,7 @@ def _other_network(content: dict[str, Any], config: Config, said: Callable[[str]
 def _other_maps(content: dict[str, Any], folder: Path, map_key: str) -> str | None:
     """Why the maps are not those that the alpha was found on."""
     if content["map_key"] != map_key:
-        return f"it was found on {shown(content['map_key'])}, not on {map_key}"
+        return f"it was found on {content['map_key'][:40]}, not on {map_key}"
     for dataset, found in content["maps"].items():
         path = map_file(folder, dataset)
         if not path.is_file():

@@ -40,6 +40,8 @@ class Journal:
             DataError: the folder cannot be written.
         """
         path = self.folder / SETTINGS_FILE
+        if (self.folder / "predictions").is_symlink():
+            raise DataError(f"{self.folder / 'predictions'} is a link, and what it leads to is not written; remove it")
         if restart and path.exists():  # a folder without settings is not a run of ours: leave it alone
             shutil.rmtree(self.folder)
         if path.exists():

@@ -104,6 +104,7 @@ class QuestionTokenizer:
         config = load_text_config(source)
         self._tokenizer = _fetch(source, lambda: RobertaTokenizer.from_pretrained(source))
         self.pad_id: int = config.pad_token_id or 0
+        self._source, self._vocab = source, config.vocab_size
         self.longest = config.max_position_embeddings - self.pad_id - 1  # RoBERTa counts positions from there
 
     def __call__(self, questions: Sequence[str]) -> tuple[Tensor, list[int]]:
@@ -111,6 +112,11 @@ class QuestionTokenizer:
         rows = (
             self._tokenizer(list(questions), truncation=True, max_length=self.longest)["input_ids"] if questions else []
         )
+        if (last := max((max(row, default=0) for row in rows), default=0)) >= self._vocab:
+            raise DataError(
+                f"gap.text_encoder: the tokenizer of {self._source} gives token {last}, config.json says that there "
+                f"are {self._vocab}; are both from the same model?"
+            )
         lengths = [len(row) for row in rows]
         ids = torch.full((len(rows), max(lengths, default=0)), self.pad_id, dtype=torch.int32)
         for i, row in enumerate(rows):

@@ -8,6 +8,7 @@ computes the very steps that an uninterrupted one computes (on a GPU, up to the 
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -525,7 +526,8 @@ def _make_room(folder: Path) -> None:
     """Makes the folder and sees that it can be written; drops what a kill left half-written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOG_FILE).touch()
+        with tempfile.TemporaryFile(dir=folder):  # not a file of ours, which may be a link to somebody else's
+            pass
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error.strerror}); choose another with --out") from None
     for path in folder.glob(".checkpoint_*.safetensors.*"):

@@ -102,3 +102,12 @@ def test_damaged_lines_count_as_not_done(tmp_path, line):
     (j.folder / "part-001-00.jsonl").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
         j.batches()
+
+
+def test_a_link_out_of_the_run_is_not_followed(tmp_path):
+    j = journal(tmp_path)
+    j.open()
+    (tmp_path / "elsewhere").mkdir()
+    (j.folder / "predictions").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="predictions is a link"):
+        journal(tmp_path).open()

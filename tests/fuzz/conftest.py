@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import RobertaTokenizer
 
 from fast3d_core.convert import convert, plan
 from fast3d_core.data.files import write_json
@@ -34,6 +35,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "annotations", converted / "annotations", ignore=shutil.ignore_patterns("*feats.pt"))
     for path in converted.glob("*feats.safetensors"):
         path.rename(converted / "annotations" / path.name)
+    RobertaTokenizer.from_pretrained(folder / "gap" / "roberta_tiny").save_pretrained(folder / "fast")
+    shutil.copy(folder / "gap" / "roberta_tiny" / "config.json", folder / "fast")
     _write_store(folder)
     _write_shards(folder)
     for name in ("vanilla", "other"):

@@ -97,9 +97,12 @@ def ledger(folder: Path) -> None:
     check_folder(place, [("val", "scanqa")])
 
 
+QUESTIONS = ("Where is the brown chair?", "<s> \u3000")
+
+
 def text_encoder(folder: Path) -> None:
     source = folder / "gap" / "roberta_tiny"
-    QuestionTokenizer(source)(["Where is the brown chair?", "<s> \u3000"])
+    QuestionTokenizer(source)(QUESTIONS)
     load_text_encoder(source)
 
 
@@ -178,6 +181,8 @@ READERS = [
                                    CPU), 60),
     Reader("text encoder", tuple(f"gap/roberta_tiny/{name}" for name in (
         "config.json", "vocab.json", "merges.txt", "tokenizer_config.json", "model.safetensors")), text_encoder, 150),
+    Reader("fast tokenizer", ("fast/tokenizer.json", "fast/tokenizer_config.json"),
+           lambda folder: QuestionTokenizer(folder / "fast")(QUESTIONS), 150),
     Reader("Chat-Scene", ("ckpt_01_3446.pth",), lambda folder: load_checkpoint(folder / "ckpt_01_3446.pth", 4), 100),
     Reader("converted Chat-Scene", ("packed/ckpt_01_3446.safetensors",),
            lambda folder: load_checkpoint(folder / "packed" / "ckpt_01_3446.safetensors", 4), 150),
