@@ -52,6 +52,8 @@ class _Silent:
 
     def advance(self) -> None: ...
 
+    def done(self, source: Path) -> None: ...
+
 
 def write_released(folder: Path, scenes: int, width: int) -> None:
     """The two released files, every feature a tensor of its own."""

@@ -39,6 +39,9 @@ class Progress(Protocol):
     def advance(self) -> None:
         """One scene more."""
 
+    def done(self, source: Path) -> None:
+        """It is converted."""
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -145,6 +148,7 @@ def _convert(one: Conversion, progress: Progress) -> float:
     if not origin.is_at(one.source):
         raise DataError(f"{one.source} was changed while it was read; run `fast3d convert` again")
     write_tensors(one.target, apart, metadata, origin)
+    progress.done(one.source)
     return time.perf_counter() - begin
 
 

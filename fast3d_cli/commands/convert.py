@@ -117,6 +117,10 @@ class _View:
         if total:
             self._bars.update(self._task, total=total, completed=0)
 
+    def done(self, source: Path) -> None:
+        if err.is_terminal:
+            self._bars.update(self._tasks[source], description=f"converted {source.name}", total=1, completed=1)
+
     def advance(self) -> None:
         if err.is_terminal and self._task is not None:
             self._bars.advance(self._task)

@@ -141,6 +141,8 @@ class Nobody:
 
     def advance(self) -> None: ...
 
+    def done(self, source: Path) -> None: ...
+
 
 def report(folder: Path) -> None:
     runs = load_runs([folder / "runs" / "vanilla", folder / "runs" / "other"])
@@ -160,7 +162,7 @@ READERS = [
     Reader("samples", tuple(f"{ANNOTATIONS}{name}_val.json" for name in ("scanqa", "multi3dref_mask3d")),
            lambda folder: [load_samples(folder / "annotations", name) for name in ("scanqa", "multi3dref")], 400),
     Reader("features", tuple(f"{ANNOTATIONS}scannet_mask3d_{name}.pt" for name in ("uni3d_feats", "videofeats")),
-           features, 250),
+           features, 150),
     Reader("packed features", tuple(f"{PACKED}scannet_mask3d_{name}.safetensors" for name in (
         "uni3d_feats", "videofeats")), lambda folder: features(folder / "packed"), 300),
     Reader("boxes", (f"{ANNOTATIONS}scannet_mask3d_val_attributes.pt", f"{ANNOTATIONS}scannet_val_attributes.pt"),
@@ -175,7 +177,7 @@ READERS = [
     Reader("store", ("store/store.json", "store/val_scanqa-00000.safetensors"), store, 300),
     Reader("ledger", (f"outputs/pred_attn_maps/{PREDICTED_FILE}",), ledger, 200),
     Reader("GAP", ("gap/checkpoint_spatial.pth", "gap/roberta_tiny/config.json"),
-           lambda folder: load_gap(config(folder), CPU), 60),
+           lambda folder: load_gap(config(folder), CPU), 50),
     Reader("converted GAP", ("packed/checkpoint_spatial.safetensors",),
            lambda folder: load_gap(config(folder, f"gap.checkpoint={folder}/packed/checkpoint_spatial.safetensors"),
                                    CPU), 60),
@@ -192,17 +194,17 @@ READERS = [
            60),
     Reader("LLM in shards", ("shards/config.json", "shards/pytorch_model.bin.index.json", "shards/one.bin"),
            lambda folder: load_llm(folder / "shards", torch.float32), 60),
-    Reader("predictions", tuple(f"metrics/preds/preds_{dataset}.json" for dataset in DATASETS), predictions, 250),
+    Reader("predictions", tuple(f"metrics/preds/preds_{dataset}.json" for dataset in DATASETS), predictions, 200),
     Reader("journal", ("runs/vanilla/settings.json", "runs/vanilla/part-000-00.jsonl"), journal, 250),
     Reader("report", ("runs/vanilla/result.json", "runs/vanilla/scores.json"), report, 300),
     Reader("alpha", ("runs/alpha.json",), alpha, 250),
 ]  # fmt: skip
 WRITERS = [  # each by the folder that it writes to
     Reader("runs/vanilla", tuple(f"runs/vanilla/{name}" for name in ("part-000-00.jsonl", "result.json")),
-           finished_run, 60),
+           finished_run, 40),
     Reader("converted", (f"{ANNOTATIONS}scannet_mask3d_uni3d_feats.pt", "ckpt_01_3446.pth",
                          "gap/checkpoint_spatial.pth"),
-           converted, 100),
+           converted, 60),
 ]  # fmt: skip
 
 

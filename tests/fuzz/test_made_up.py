@@ -17,7 +17,7 @@ from tests.conftest import MINIATURE
 from tests.fuzz.readers import READERS, Reader, outcome, replace
 
 same = settings(
-    max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 _JSON = '[]{}":,.0123456789eE+-\\u truefalsnNaIity\ud800\udc00\n'
 JSON_FILES = [(reader, name) for reader in READERS for name in reader.files if name.endswith((".json", ".jsonl"))]
