@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint types unit clean
+.PHONY: setup demo test lint types unit bench clean
 
 setup: .venv/ready
 
@@ -28,6 +28,10 @@ types: setup
 
 unit: setup
 	$(BIN)/python -m pytest --numprocesses 2
+
+# Ratios, not times, on the demo and a CPU, in a minute: it fails where SAP is no longer faster than vanilla.
+bench: setup
+	$(BIN)/fast3d bench --llm demo --device cpu --batch 10 --repeats 3 --warmup 1 --at-least 1.2
 
 clean:
 	rm -rf .venv fast3d-demo runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

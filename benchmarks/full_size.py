@@ -139,7 +139,8 @@ def _write_annotations(folder: Path, width: int, scenes: int) -> None:
         )
     for split in ("train", "val"):
         boxes = {s: {"objects": ["thing"] * 100, "locs": 3 * torch.rand(100, 6)} for s in names}
-        torch.save(boxes, folder / f"scannet_mask3d_{split}_attributes.pt")
+        for boxes_of in ("scannet_mask3d", "scannet"):  # detected, and true: here the same
+            torch.save(boxes, folder / f"{boxes_of}_{split}_attributes.pt")
         records = []
         for i in range(scenes * QUESTIONS_A_SCENE):
             words = " ".join(draw.choices(WORDS, k=draw.randint(8, 14)))

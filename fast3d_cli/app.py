@@ -2,12 +2,15 @@
 
 import os
 import sys
+import time
 from typing import Annotated
 
 import typer
 
+from fast3d_cli.commands.bench import bench
 from fast3d_cli.commands.convert import convert
 from fast3d_cli.commands.demo import demo
+from fast3d_cli.commands.doctor import doctor
 from fast3d_cli.commands.download import download
 from fast3d_cli.commands.eval import eval_command
 from fast3d_cli.commands.extract import extract_command
@@ -17,8 +20,8 @@ from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
-from fast3d_cli.console import error
-from fast3d_core.errors import Fast3DError
+from fast3d_cli.console import error, may_tell
+from fast3d_core.errors import Fast3DError, StoppedError
 
 app = typer.Typer(
     name="fast3d",
@@ -32,6 +35,7 @@ app.command("demo")(demo)
 app.command("download")(download)
 app.command("prepare")(prepare)
 app.command("convert")(convert)
+app.command("doctor")(doctor)
 app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
 app.command("predict")(predict_command)
@@ -39,6 +43,7 @@ app.command("search-alpha")(search_alpha)
 app.command("eval")(eval_command)
 app.command("score")(score)
 app.command("report")(report)
+app.command("bench")(bench)
 
 
 def _version(wanted: bool) -> None:
@@ -62,10 +67,14 @@ def main() -> None:
     """Runs the command line. What the user can mend is one line on stderr; FAST3D_DEBUG=1 shows tracebacks."""
     try:
         app()
+    except StoppedError as stopped:  # the other process tells why
+        time.sleep(10)  # its launcher ends this one before, unless it saw this one end first: then the reason is lost
+        sys.exit(stopped.exit_code)
     except Fast3DError as problem:
         if os.environ.get("FAST3D_DEBUG"):
             raise
-        error(str(problem))
+        if may_tell():
+            error(str(problem))
         sys.exit(problem.exit_code)
     except OSError as problem:  # a full disk, no permission, a folder where a file should be
         if os.environ.get("FAST3D_DEBUG"):

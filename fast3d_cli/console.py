@@ -6,14 +6,23 @@ import os
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True)
+_WIDEST = 200
 
 
 def print_json(value: Any) -> None:
     """Machine-readable data, uncoloured."""
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def print_whole(table: Table) -> None:
+    """A table as wide as it has to be, on however narrow a terminal."""
+    table.width = Measurement.get(out, out.options.update_width(_WIDEST), table).maximum
+    out.print(table)
 
 
 def error(message: str) -> None:
@@ -24,6 +33,15 @@ def error(message: str) -> None:
 def is_first_process() -> bool:
     """Whether this is the process that speaks, of those that a launcher such as accelerate started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def may_tell() -> bool:
+    """Whether this process is the one to tell about its error: several mostly fail alike."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return True
+    from fast3d_core.devices import speaks
+
+    return speaks()
 
 
 def note(message: str) -> None:

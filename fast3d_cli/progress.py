@@ -29,7 +29,7 @@ class _Rate(ProgressColumn):
 class RunProgress:
     """One bar per dataset and run. Where stderr is no terminal, a line when a dataset begins.
 
-    Of several processes the first one speaks; its counts are its own share.
+    Of several processes the first one speaks.
     """
 
     def __init__(self, verbose: bool = False) -> None:
@@ -62,6 +62,9 @@ class RunProgress:
     def loaded(self, ignored: Sequence[str]) -> None:
         if self.verbose:
             note(f"not used from the checkpoint: {', '.join(ignored) or 'nothing'}")
+
+    def sized(self, run: str, batch_size: int) -> None:
+        note(f"{run}: {batch_size} samples a batch (eval.batch_size is auto)")
 
     def start(self, run: str, dataset: str, total: int, done: int) -> None:
         if err.is_terminal:

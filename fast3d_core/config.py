@@ -125,8 +125,9 @@ class GenerationConfig:
 class EvalConfig:
     """the evaluation run"""
 
-    batch_size: int = _key(32, "samples per batch", at_least=1)
+    batch_size: int | Literal["auto"] = _key(32, "samples per batch, or auto: as many as the memory holds", at_least=1)
     engine: Literal["fast", "reference"] = _key("fast", "fast drops tokens, reference masks them as published")
+    reuse_scene: bool = _key(False, "fast engine: read a scene once for all questions about it; not as published")
 
 
 @dataclass(frozen=True)
@@ -334,7 +335,9 @@ def _checked(name: str, key: "dataclasses.Field[Any]", value: Any, place: str, b
                 raise _WrongError("true or false", value)
             return value
         if key.type in (int, float):
-            return _number(key, value)
+            return _number(key, typing.cast(type, key.type), value)
+        if int in typing.get_args(key.type):
+            return _number_or_word(key, value)
         if key.type is str:
             pattern, expected = key.metadata["form"]
             if not isinstance(value, str) or not re.fullmatch(pattern, value):
@@ -357,8 +360,17 @@ class _WrongError(Exception):
         super().__init__(f"{expected}, not {_show(found)}{hint}")
 
 
-def _number(key: "dataclasses.Field[Any]", value: Any) -> float:
-    kind = typing.cast(type, key.type)
+def _number_or_word(key: "dataclasses.Field[Any]", value: Any) -> float | str:
+    """An integer, or one of the words that may stand in its place."""
+    kind, words = typing.get_args(key.type)
+    if value in typing.get_args(words):
+        return value
+    if isinstance(value, str):
+        raise _WrongError(f"an integer or {' or '.join(typing.get_args(words))}", value)
+    return _number(key, kind, value)
+
+
+def _number(key: "dataclasses.Field[Any]", kind: type, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
         raise _WrongError("a number" if kind is float else "an integer", value)
     if not math.isfinite(value):

@@ -1,14 +1,17 @@
 """Devices and processes: which device a config means, and which of several processes does what."""
 
+import atexit
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 
 import psutil
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 
-from fast3d_core.errors import DataError, UsageError
+from fast3d_core.errors import DataError, StoppedError, UsageError
 
 
 def pick_device(name: str) -> torch.device:
@@ -26,9 +29,22 @@ def pick_device(name: str) -> torch.device:
 def join_processes(device_name: str) -> PartialState:
     """This process among those that a launcher started, one alone without a launcher.
 
-    Waiting for each other has no practical limit: a process may have hours more to do than another.
+    Waiting for each other has no practical limit: a process may have hours more to do than another. Raises
+    `UsageError` for more processes than GPUs.
     """
-    return PartialState(cpu=on_cpu(device_name), timeout=timedelta(days=7))
+    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if not on_cpu(device_name) and wanted > (gpus := torch.cuda.device_count()):
+        raise UsageError(f"{wanted} processes need as many GPUs, and there are {gpus}; start at most {gpus}")
+    state = PartialState(cpu=on_cpu(device_name), timeout=timedelta(days=7))
+    if state.backend == "gloo":  # its threads abort the process if they outlive it, whatever the exit code was to be
+        atexit.register(leave_processes)
+    return state
+
+
+def leave_processes() -> None:
+    """Takes leave of the others. On GPUs all have to, or it may wait for ever: nothing for a process that failed."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def on_cpu(device_name: str) -> bool:
@@ -46,11 +62,53 @@ def own_device(device_name: str, state: PartialState) -> torch.device:
     return device
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes of memory that are free on the device."""
+def wait_for_everyone(state: PartialState) -> None:
+    """Waits until all processes are here. Raises `StoppedError` where one never will be."""
+    with _others_may_stop():
+        state.wait_for_everyone()
+
+
+def smallest(number: int, state: PartialState) -> int:
+    """The smallest of the numbers that the processes come with. Raises `StoppedError` where one never comes."""
+    if state.num_processes == 1:
+        return number
+    with _others_may_stop():
+        return min(gather_object([number]))
+
+
+def ask(name: str) -> int:
+    """How often the processes, all together, have asked for this name before. Raises `StoppedError` when the process
+    that counts is gone."""
+    with _others_may_stop():
+        # The store by which the processes found each other; torch has no public name for it.
+        return torch.distributed.distributed_c10d._get_default_store().add(f"fast3d/{name}", 1) - 1
+
+
+def speaks() -> bool:
+    """Whether this process is the one to tell about an error, of several which mostly fail alike: the first to fail."""
+    if not torch.distributed.is_initialized():
+        return os.environ.get("RANK", "0") == "0"
+    try:
+        return ask("errors") == 0
+    except StoppedError:
+        return False
+
+
+@contextlib.contextmanager
+def _others_may_stop() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no class of its own
+        if isinstance(error, torch.distributed.DistNetworkError) or "onnection" in str(error):
+            raise StoppedError("another process of this run has stopped") from None
+        raise
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes on the device that are free or this process's own, since the model may be loaded already."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
 
 
 @contextlib.contextmanager

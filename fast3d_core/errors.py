@@ -15,3 +15,9 @@ class UsageError(Fast3DError):
     """An option or a config value that cannot be meant (exit code 2)."""
 
     exit_code = 2
+
+
+class StoppedError(Fast3DError):
+    """Another process of the same run has stopped, and says why; this one has nothing to add."""
+
+    exit_code = 143  # as if its launcher had ended it

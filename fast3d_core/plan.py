@@ -88,7 +88,16 @@ def pruning_ratio(layers: int, layer: int, visual: int, count: int) -> float:
 
 
 def cost(
-    shape: LlmShape, *, layer: int, text: int, visual: int, count: int, beams: int, steps: int, element_bytes: int
+    shape: LlmShape,
+    *,
+    layer: int,
+    text: int,
+    visual: int,
+    count: int,
+    beams: int,
+    steps: int,
+    element_bytes: int,
+    known: int = 0,
 ) -> Cost:
     """Cost of one sample.
 
@@ -98,14 +107,27 @@ def cost(
         beams: beams that decode (all of them run until the sample is done).
         steps: tokens generated; the first comes from prefill, each other one takes a decode pass.
         element_bytes: bytes of one cached number.
+        known: tokens before the question, visual ones included, whose keys and values are there already (scene reuse).
     """
     tokens = layer_tokens(shape, layer, text, visual, count)
     attended = shape.heads * shape.head_dim * 2  # multiply-adds of QK and PV for one query-key pair
     head = shape.hidden * shape.vocab
-    prefill = sum(n * shape.layer_macs + attended * n * (n + 1) // 2 for n in tokens) + head
+    new = [text + visual - known if known else n for n in tokens]
+    prefill = sum(_reading(shape, m, n) for m, n in zip(new, tokens, strict=True)) + head
     passes = max(steps - 1, 0)
     # Pass s (1, 2, ...) sees the prompt and the s tokens generated before its output.
     seen = sum(passes * n + passes * (passes + 1) // 2 for n in tokens)
     decode = beams * (passes * (shape.layers * shape.layer_macs + head) + attended * seen)
     cached = sum(tokens) + beams * passes * shape.layers
     return Cost(2 * prefill, 2 * decode, cached * 2 * shape.kv_heads * shape.head_dim * element_bytes)
+
+
+def scene_flops(shape: LlmShape, tokens: int) -> int:
+    """FLOPs of reading what stands before the questions about a scene once, all of it, for scene reuse."""
+    return 2 * shape.layers * _reading(shape, tokens, tokens)
+
+
+def _reading(shape: LlmShape, new: int, seen: int) -> int:
+    """Multiply-adds of a layer that reads the last `new` of `seen` tokens."""
+    pairs = new * (seen - new) + new * (new + 1) // 2
+    return new * shape.layer_macs + shape.heads * shape.head_dim * 2 * pairs

@@ -5,13 +5,16 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a run tells about itself while it goes on; counts are this process's."""
+    """What a run tells about itself while it goes on."""
 
     def loading(self) -> None:
         """The model is being loaded."""
 
     def loaded(self, ignored: Sequence[str]) -> None:
         """It is; `ignored` are tensors of the checkpoint that are not used."""
+
+    def sized(self, run: str, batch_size: int) -> None:
+        """How many samples a batch of the run holds, where that was left to fast3d."""
 
     def start(self, run: str, dataset: str, total: int, done: int) -> None:
         """A dataset of a run begins, `done` of its `total` samples answered before."""
@@ -27,6 +30,9 @@ class Silent(Progress):
         return
 
     def loaded(self, ignored: Sequence[str]) -> None:
+        return
+
+    def sized(self, run: str, batch_size: int) -> None:
         return
 
     def start(self, run: str, dataset: str, total: int, done: int) -> None:

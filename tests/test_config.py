@@ -27,7 +27,7 @@ data: {annotations: annotations, datasets: [scanrefer, multi3dref, scan2cap, sca
 maps: {predicted: outputs/pred_attn_maps, targets: outputs/infer_attn_maps}
 gap: {text_encoder: FacebookAI/roberta-base, checkpoint: outputs/gap/checkpoint_best.safetensors, heads: 12, layers: 4}
 generation: {beams: 5, max_new_tokens: 64, repetition_penalty: 3.0, length_penalty: 1.0, min_length: 1}
-eval: {batch_size: 32, engine: fast}
+eval: {batch_size: 32, engine: fast, reuse_scene: false}
 runs: runs
 """
 PATHS = [
@@ -331,6 +331,10 @@ def test_a_wrong_override_names_itself(folder, override, message):
         ("generation: {repetition_penalty: -1}", "fast3d.yaml: generation.repetition_penalty must be above 0, not -1"),
         ("generation: {min_length: -1}", "fast3d.yaml: generation.min_length must be at least 0, not -1"),
         ("eval: {batch_size: 0}", "fast3d.yaml: eval.batch_size must be at least 1, not 0"),
+        ("eval: {batch_size: 1.5}", "fast3d.yaml: eval.batch_size must be an integer, not 1.5"),
+        ("eval: {batch_size: Auto}", 'fast3d.yaml: eval.batch_size must be an integer or auto, not "Auto"'),
+        ("eval: {batch_size: [auto]}", 'fast3d.yaml: eval.batch_size must be an integer, not ["auto"]'),
+        ("eval: {batch_size: true}", "fast3d.yaml: eval.batch_size must be an integer, not true"),
         ("eval: {engine: Fast}", 'fast3d.yaml: eval.engine must be one of fast, reference, not "Fast"; did you mean'),
         ('runs: ["\\x1b[2J\\n\\x9b"]', 'fast3d.yaml: runs must be a path, not ["\\u001b[2J\\n\\x9b"]'),
     ],
@@ -451,8 +455,9 @@ valid = {
     "generation.repetition_penalty": positive | counts,
     "generation.length_penalty": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9),
     "generation.min_length": st.integers(0, 10**12),
-    "eval.batch_size": counts,
+    "eval.batch_size": counts | st.just("auto"),
     "eval.engine": st.sampled_from(["fast", "reference"]),
+    "eval.reuse_scene": st.booleans(),
     **{key: names.map(lambda n: f"./{n}") for key in PATHS},
 }
 

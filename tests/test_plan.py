@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast3d_core.plan import LlmShape, cost, pruning_ratio
+from fast3d_core.plan import LlmShape, cost, pruning_ratio, scene_flops
 
 SHAPE = LlmShape(layers=3, hidden=8, heads=2, kv_heads=1, head_dim=4, intermediate=12, vocab=20)
 VICUNA = LlmShape(layers=32, hidden=4096, heads=32, kv_heads=32, head_dim=128, intermediate=11008, vocab=32100)
 
 
-def counted(shape, layer, text, visual, count, beams, steps):
+def counted(shape, layer, text, visual, count, beams, steps, known=0):
     """Multiply-adds of prefill and decoding and cached numbers, by walking over layers, rows and keys."""
     prefill = decode = cached = 0
 
@@ -23,7 +23,8 @@ def counted(shape, layer, text, visual, count, beams, steps):
 
     for i in range(shape.layers):
         tokens = text + (visual if i < layer else count)
-        for row in range(tokens):
+        there = known - (visual + text - tokens) if known else 0
+        for row in range(there, tokens):
             prefill += one_row(keys=row + 1)
         cached += tokens * 2 * shape.kv_heads * shape.head_dim
         for step in range(1, steps):
@@ -42,6 +43,18 @@ def test_cost(layer, text, visual, beams, steps, data):
     got = cost(SHAPE, layer=layer, text=text, visual=visual, count=count, beams=beams, steps=steps, element_bytes=2)
     prefill, decode, cached = counted(SHAPE, layer, text, visual, count, beams, steps)
     assert (got.prefill_flops, got.decode_flops, got.kv_bytes) == (prefill, decode, 2 * cached)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 5), st.data())
+def test_cost_of_a_question_on_a_known_scene(layer, text, visual, beams, steps, data):
+    count = data.draw(st.integers(0, visual))
+    known = visual + data.draw(st.integers(0, text - 1))
+    sizes = {"layer": layer, "text": text, "visual": visual, "count": count, "beams": beams, "steps": steps}
+    got = cost(SHAPE, **sizes, element_bytes=1, known=known)
+    assert (got.prefill_flops, got.decode_flops, got.kv_bytes) == counted(SHAPE, **sizes, known=known)
+    if count == visual:  # scene and question together are the prompt
+        assert got.prefill_flops + scene_flops(SHAPE, known) == cost(SHAPE, **sizes, element_bytes=1).prefill_flops
 
 
 def test_vicuna_in_known_units():

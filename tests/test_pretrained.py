@@ -10,7 +10,7 @@ from transformers import LlamaConfig, RobertaConfig
 
 from fast3d_core.errors import DataError
 from fast3d_core.gap.text import QuestionTokenizer, load_text_config, load_text_encoder
-from fast3d_core.vicuna.llm import _read_config, load_llm, read_shape
+from fast3d_core.vicuna.llm import load_llm, read_config, read_shape
 
 
 def edit(folder, **values):
@@ -27,7 +27,7 @@ def described(config):
 
 def test_the_network_is_the_one_that_transformers_reads(files):
     edit(files / "llm", rope_theta=5000.0, num_key_value_heads=2, tie_word_embeddings=False, rms_norm_eps=1e-6)
-    assert described(_read_config(files / "llm")) == described(LlamaConfig.from_pretrained(files / "llm"))
+    assert described(read_config(files / "llm")) == described(LlamaConfig.from_pretrained(files / "llm"))
     roberta = files / "gap" / "roberta_tiny"
     edit(roberta, hidden_dropout_prob=0.2)
     ours, theirs = described(load_text_config(roberta)), described(RobertaConfig.from_pretrained(roberta))
@@ -47,7 +47,7 @@ def test_what_would_fetch_code_is_left_out(files):
     }
     for folder in (files / "llm", files / "gap" / "roberta_tiny"):
         edit(folder, **hostile)
-    config = _read_config(files / "llm")
+    config = read_config(files / "llm")
     assert not any(hasattr(config, name) for name in ("auto_map", "quantization_config"))
     assert config._attn_implementation is None
     assert load_text_config(files / "gap" / "roberta_tiny")._attn_implementation is None

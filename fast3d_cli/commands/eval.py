@@ -8,6 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
+from fast3d_cli.launch import is_launched, launch
 from fast3d_cli.options import (
     ConfigOption,
     DatasetOption,
@@ -77,6 +78,25 @@ def eval_command(
     engine: Annotated[
         str | None, typer.Option(help="fast or reference. Default: eval.engine.", rich_help_panel=_RUN)
     ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Samples per batch; auto: as many as the memory holds. Default: eval.batch_size.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Share the work out to N processes, one a GPU.", rich_help_panel=_RUN)
+    ] = 1,
+    reuse_scene: Annotated[
+        bool,
+        typer.Option(
+            "--reuse-scene",
+            help="Read a scene once for all questions about it. Not the published computation.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
     name: Annotated[
         str | None, typer.Option(help="Run folder; a prefix where several runs are made.", rich_help_panel=_RUN)
     ] = None,
@@ -100,14 +120,21 @@ def eval_command(
 ) -> None:
     """Run the benchmarks under one or more pruning methods; each run leaves a folder with predictions and a result.
 
-    An interrupted run continues with the same command. Under `accelerate launch -m fast3d_cli eval ...` the samples
-    are shared out to several processes.
+    An interrupted run continues with the same command. `accelerate launch -m fast3d_cli eval ...` shares the samples
+    out to several processes, too.
     """
+    if processes > 1 and not dry_run and not is_launched(processes):
+        raise typer.Exit(launch(processes))
     check_datasets(dataset)
     check_map_key(map_key)
     if gap not in ("files", "live"):
         raise UsageError(f"--gap is files or live, not {gap[:80]!r}")
-    settings = load(config, [*(set_ or []), *([f"eval.engine={engine}"] if engine else [])])
+    given = [f"eval.engine={engine}"] if engine else []
+    given += [f"eval.batch_size={batch}"] if batch else []
+    given += ["eval.reuse_scene=true"] if reuse_scene else []
+    settings = load(config, [*(set_ or []), *given])
+    if settings.eval.reuse_scene and settings.eval.engine == "reference":
+        raise UsageError("--reuse-scene needs the fast engine: the reference engine computes as published")
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.found_alpha import found_alpha
     from fast3d_core.evaluation.questions import Questions
@@ -124,21 +151,23 @@ def eval_command(
     layers = read_shape(need_path(settings, "model.llm")).layers
     pruners = build_pruners(method, options, layers, settings.data.max_objects)
     live = gap == "live"
-    for option, given in (("--maps", maps), ("--map-key", map_key), ("--gap live", live)):
-        if given and not any(pruner.needs_map for pruner in pruners):
+    for option, value in (("--maps", maps), ("--map-key", map_key), ("--gap live", live)):
+        if value and not any(pruner.needs_map for pruner in pruners):
             raise UsageError(f"{option} means nothing to {', '.join(method)}")
-        if given and live and option != "--gap live":
+        if value and live and option != "--gap live":
             raise UsageError(f"{option} means nothing with --gap live, which reads no maps")
     jobs = _jobs(settings, pruners, name, maps, map_key, live)
     questions = Questions(settings, dataset or settings.data.datasets, limit)
     if dry_run:
         _dry_run(settings, jobs, questions, json)
         return
+    from fast3d_core.devices import leave_processes
     from fast3d_core.evaluation.run import evaluate
 
     try:
         with RunProgress(verbose) as progress:
             results = evaluate(settings, jobs, questions, progress, restart=restart, meteor=meteor)
+        leave_processes()
     except KeyboardInterrupt:
         note("interrupted; the same command continues where it stopped")
         raise typer.Exit(130) from None
@@ -166,6 +195,7 @@ def _jobs(
     jobs = []
     for pruner in pruners:
         own = run_name(pruner) + ("" if config.eval.engine == "fast" else f"-{config.eval.engine}")
+        own += "-reuse" if config.eval.reuse_scene else ""
         if name:
             own = name if len(pruners) == 1 else f"{name}-{own}"
         predicted = live and pruner.needs_map
@@ -219,10 +249,12 @@ def _dry_run(config: "Config", jobs: "list[Job]", questions: "Questions", json: 
         f"({rates.flops / 1e12:.2f} TFLOP/s, {rates.bytes / 1e9:.0f} GB/s), all answers at "
         f"{config.generation.max_new_tokens} tokens; most are shorter, and loading is not counted"
     )
+    if config.eval.reuse_scene:
+        note("what --reuse-scene saves is not taken off")
 
 
 def _estimates_table(estimates: "list[Estimate]") -> Table:
-    table = Table("run", "K", "kept tokens\nmean (p5-p95)", "pruned", "memory", "time", box=SIMPLE)
+    table = Table("run", "K", "kept tokens\nmean (p5-p95)", "pruned", "batch", "memory", "time", box=SIMPLE)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
@@ -230,5 +262,6 @@ def _estimates_table(estimates: "list[Estimate]") -> Table:
         kept = f"{one.kept_tokens.mean:.1f} ({one.kept_tokens.p5:.0f}-{one.kept_tokens.p95:.0f})"
         hours, seconds = divmod(round(one.seconds), 3600)
         took = f"{hours}:{seconds // 60:02}:{seconds % 60:02}"
-        table.add_row(one.run, str(one.layer), kept, f"{one.ratio:.1f}%", f"{one.memory_bytes / 2**30:.2f} GiB", took)
+        memory = f"{one.memory_bytes / 2**30:.2f} GiB"
+        table.add_row(one.run, str(one.layer), kept, f"{one.ratio:.1f}%", str(one.batch_size), memory, took)
     return table

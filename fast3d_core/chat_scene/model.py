@@ -1,7 +1,7 @@
 """Chat-Scene: scene and question in, answer out, with a plan that says which visual tokens the LLM keeps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from fast3d_core.data.annotations import Scene
 from fast3d_core.devices import pick_device
 from fast3d_core.errors import DataError
 from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, Plan
-from fast3d_core.vicuna import fast, reference
+from fast3d_core.vicuna import reference
+from fast3d_core.vicuna.fast import FastEngine
 from fast3d_core.vicuna.llm import Generation, Prompt, load_llm, shape_of
 
 # Chat-Scene's conversation (its prompts/system.txt and instruction.txt on one line).
@@ -25,7 +26,7 @@ PREFIX = (
 AFTER_OBJECTS = "]. USER: "
 QUESTION = " {prompt} ASSISTANT: "
 
-_SCENES_KEPT = 64  # projected scenes kept on the device, 2.5 MB each for Vicuna-7B in bf16
+_SCENES_BYTES = 1 << 30  # of embedded scenes, kept on the device; one is 3 MB for Vicuna-7B in bf16
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class ChatScene:
         self.ignored = list(ignored)
         self._project_3d, self._project_2d = projectors
         self._prefix, self._after_objects = fixed_embeds
-        self._scenes: dict[str, tuple[Scene, Tensor]] = {}  # oldest first
+        self._prefixes: dict[str, tuple[Scene, Tensor]] = {}  # oldest first
+        self.engine = FastEngine(llm)
 
     @classmethod
     def from_config(cls, config: Config, device: torch.device | None = None) -> "ChatScene":
@@ -107,9 +109,6 @@ class ChatScene:
     @torch.inference_mode()
     def object_embeds(self, scene: Scene) -> Tensor:
         """The scene's visual tokens, (3 x objects, hidden): identifier, 3D feature, 2D feature of each slot in turn."""
-        known, embeds = self._scenes.get(scene.scene_id, (None, None))
-        if known is scene and embeds is not None:
-            return embeds
         widths = (scene.features_3d.shape[1], scene.features_2d.shape[1])
         if widths != self.feature_widths:
             raise DataError(
@@ -122,18 +121,19 @@ class ChatScene:
         pairs = ((scene.features_3d, self._project_3d), (scene.features_2d, self._project_2d))
         for place, (features, project) in enumerate(pairs, start=1):
             embeds[:, place] = project(nn.functional.normalize(features.to(self.device), dim=-1))
-        visual = embeds.flatten(0, 1).to(self.llm.dtype)
-        if len(self._scenes) >= _SCENES_KEPT:
-            del self._scenes[next(iter(self._scenes))]
-        self._scenes[scene.scene_id] = (scene, visual)
-        return visual
+        return embeds.flatten(0, 1).to(self.llm.dtype)
 
     @torch.inference_mode()
     def prefix(self, scene: Scene) -> Prompt:
         """What stands before every question about a scene: system prefix | visual tokens | `]. USER: `, embedded."""
-        visual = self.object_embeds(scene)
-        embeds = torch.cat([self._prefix, visual, self._after_objects])
-        return Prompt(embeds, visual_start=len(self._prefix), visual=len(visual))
+        known, embeds = self._prefixes.get(scene.scene_id, (None, None))
+        if known is not scene or embeds is None:
+            embeds = torch.cat([self._prefix, self.object_embeds(scene), self._after_objects])
+            self._prefixes.pop(scene.scene_id, None)
+            if (1 + len(self._prefixes)) * embeds.nbytes > _SCENES_BYTES:
+                del self._prefixes[next(iter(self._prefixes))]
+            self._prefixes[scene.scene_id] = (scene, embeds)
+        return Prompt(embeds, len(self._prefix), TOKENS_PER_OBJECT * self.objects, prefix=embeds)
 
     @torch.inference_mode()
     def text(self, question: str, answer: str = "") -> Tensor:
@@ -141,11 +141,20 @@ class ChatScene:
         ids = self.tokenizer.encode(QUESTION.format(prompt=question) + answer)
         return self.llm.model.embed_tokens(torch.tensor(ids, device=self.device))
 
-    @torch.inference_mode()
     def prompt(self, scene: Scene, question: str) -> Prompt:
         """System prefix | visual tokens | `]. USER: ` | question `ASSISTANT: `, embedded."""
-        prefix = self.prefix(scene)
-        return Prompt(torch.cat([prefix.embeds, self.text(question)]), prefix.visual_start, prefix.visual)
+        return self.prompts([scene], [question])[0]
+
+    @torch.inference_mode()
+    def prompts(self, scenes: Sequence[Scene], questions: Sequence[str]) -> list[Prompt]:
+        """The prompt of each question about its scene; the questions of a batch are embedded at once."""
+        ids = [self.tokenizer.encode(QUESTION.format(prompt=question)) for question in questions]
+        embeds = self.llm.model.embed_tokens(torch.tensor([i for one in ids for i in one], device=self.device))
+        texts = embeds.split([len(one) for one in ids])
+        return [
+            replace(prefix, embeds=torch.cat([prefix.embeds, text]))
+            for prefix, text in zip(map(self.prefix, scenes), texts, strict=True)
+        ]
 
     def question_rows(self, question: str) -> int:
         """How many rows of `text` the published extraction takes for the question: one more than it has tokens.
@@ -155,20 +164,39 @@ class ChatScene:
         return len(self.tokenizer.encode(f" {question} "))
 
     def generate(
-        self, prompts: Sequence[Prompt], plans: Sequence[Plan], settings: GenerationConfig, engine: str = "fast"
+        self,
+        prompts: Sequence[Prompt],
+        plans: Sequence[Plan],
+        settings: GenerationConfig,
+        engine: str = "fast",
+        reuse_scene: bool = False,
     ) -> list[Answer]:
         """Answers to a batch of prompts, each under its own plan (all with the same K).
 
         Args:
             engine: "fast" drops tokens and runs the batch at once; "reference" masks them, one sample after another.
+            reuse_scene: the fast engine reads a scene once for all questions about it (see `vicuna.fast`).
         """
+        return [self.answer(one) for one in self.generations(prompts, plans, settings, engine, reuse_scene)]
+
+    def generations(
+        self,
+        prompts: Sequence[Prompt],
+        plans: Sequence[Plan],
+        settings: GenerationConfig,
+        engine: str = "fast",
+        reuse_scene: bool = False,
+    ) -> list[Generation]:
+        """What `generate` makes answers of."""
         bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
         if engine == "fast":
-            generations = fast.generate(self.llm, prompts, plans, settings, bos, eos)
-        else:
-            pairs = zip(prompts, plans, strict=True)
-            generations = [reference.generate(self.llm, prompt, plan, settings, bos, eos) for prompt, plan in pairs]
-        return [Answer(tidy_answer(self.tokenizer.decode(g.ids)), g) for g in generations]
+            return self.engine.generate(prompts, plans, settings, bos, eos, reuse_scene)
+        pairs = zip(prompts, plans, strict=True)
+        return [reference.generate(self.llm, prompt, plan, settings, bos, eos) for prompt, plan in pairs]
+
+    def answer(self, generation: Generation) -> Answer:
+        """As text."""
+        return Answer(tidy_answer(self.tokenizer.decode(generation.ids)), generation)
 
 
 def check_vocabulary(tokenizer: ChatSceneTokenizer, vocab: int) -> None:

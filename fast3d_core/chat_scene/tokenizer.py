@@ -46,9 +46,10 @@ class ChatSceneTokenizer:
             raise DataError(f"model.llm: {path} is not a sentencepiece model; is it a complete download?") from None
         self.bos_id: int = self.sentencepiece.bos_id()
         self.eos_id: int = self.sentencepiece.eos_id()
+        self.unk_id: int = self.sentencepiece.unk_id()
         if self.bos_id < 0 or self.eos_id < 0 or "" in pieces:
             raise DataError(f"model.llm: {path} is not LLaMA's tokenizer: it has no <s> or </s>, or empty pieces")
-        control = [self.bos_id, self.eos_id, self.sentencepiece.unk_id()]
+        control = [self.bos_id, self.eos_id, self.unk_id]
         self._control = {pieces[i]: i for i in control if i >= 0}
         self._objects = {object_token(slot): self.vocab_size + slot for slot in range(objects)}
         self._object_names = {i: token for token, i in self._objects.items()}

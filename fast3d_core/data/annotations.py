@@ -12,9 +12,9 @@ from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, open_features
 from fast3d_core.data.files import first_line, load_json, load_torch, shown
 from fast3d_core.errors import DataError
 
-_ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # their files carry Mask3D's name
+ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # scored by boxes; their files carry Mask3D's name
 
-_SCENES_KEPT = 64  # stacked scenes kept; ScanRefer asks some 67 questions a scene, in a row
+_SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; questions may take scenes in turns
 MOST_BOXES = 1000
 """Of a scene; ScanNet has a few hundred at most."""
 
@@ -64,7 +64,7 @@ def published_order(record: dict[str, Any]) -> str:
 
 def annotation_file(folder: Path, dataset: str, split: str = "val") -> Path:
     """Where a dataset's questions are."""
-    middle = "_mask3d" if dataset in _ON_DETECTED_BOXES else ""
+    middle = "_mask3d" if dataset in ON_DETECTED_BOXES else ""
     return folder / f"{dataset}{middle}_{split}.json"
 
 

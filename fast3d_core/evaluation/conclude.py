@@ -23,7 +23,7 @@ from fast3d_core.evaluation.result import (
     save_result,
 )
 from fast3d_core.evaluation.scoring import score_predictions
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio
+from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio, scene_flops
 from fast3d_core.vicuna.attention import backend
 from fast3d_core.vicuna.llm import read_shape
 
@@ -42,7 +42,7 @@ def conclude(
     # A finished run is scored anew: METEOR, or a lookup, may have been missing the first time.
     finished = load_result(journal.folder) if (journal.folder / RESULT_FILE).exists() else None
     done = journal.batches()
-    batches = questions.batches(config.eval.batch_size)
+    batches = questions.batches(journal.settings["batch_size"])
     if missing := sum(number not in done for number in range(len(batches))):
         raise DataError(f"{journal.folder} lacks {missing} batches; run the same command again")
     entries = []
@@ -74,7 +74,7 @@ def conclude(
         headline=headline,
         metrics=metrics,
         pruning=_pruning(entries, questions, shape.layers),
-        cost=_cost(entries, questions, shape, config),
+        cost=_cost([done[number] for number in range(len(batches))], questions, shape, config),
         timing=Timing(seconds, len(entries) / seconds if seconds else 0.0, gap_seconds if job.live else None),
         environment=finished.environment if finished else describe_environment(device, processes, attention),
         notes=notes,
@@ -95,12 +95,18 @@ def _is_answer(entry: dict[str, Any], sample: Sample, visual: int) -> bool:
     return (
         (entry.get("dataset"), entry.get("index")) == (sample.dataset, sample.index)
         and isinstance(entry.get("pred"), str)
-        and all(type(entry.get(name)) is int and 0 <= entry[name] < 10**6 for name in ("tokens", "steps", "layer"))
+        and all(_is_count(entry.get(name)) for name in ("tokens", "steps", "layer"))
+        and _is_count(entry.get("known", 0))
         and entry["tokens"] >= visual
+        and "kept" in entry
         and (kept is None or (isinstance(kept, list) and len(kept) <= visual))
         and all(type(token) is int and 0 <= token < visual for token in kept or ())
         and type(entry.get("gap_flops", 0)) in (int, float)
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 10**6
 
 
 def _pruning(entries: list[dict[str, Any]], questions: Questions, layers: int) -> Pruning | None:
@@ -122,7 +128,10 @@ def _pruning(entries: list[dict[str, Any]], questions: Questions, layers: int) -
     return Pruning(_mean(ratios), _mean(ratios_present), Spread.of(objects), _mean(tokens))
 
 
-def _cost(entries: list[dict[str, Any]], questions: Questions, shape: LlmShape, config: Config) -> SampleCost | None:
+def _cost(
+    batches: list[list[dict[str, Any]]], questions: Questions, shape: LlmShape, config: Config
+) -> SampleCost | None:
+    entries = [entry for batch in batches for entry in batch]
     if not entries:
         return None
     visual = questions.objects * TOKENS_PER_OBJECT
@@ -136,11 +145,21 @@ def _cost(entries: list[dict[str, Any]], questions: Questions, shape: LlmShape, 
             beams=config.generation.beams,
             steps=entry["steps"],
             element_bytes=getattr(torch, config.model.dtype).itemsize,
+            known=entry.get("known", 0),
         )
         for entry in entries
     ]
+    scenes = sum(
+        scene_flops(shape, known)
+        for batch in batches
+        for known in {
+            questions.samples[entry["dataset"]][entry["index"]].scene_id: entry["known"]
+            for entry in batch
+            if "known" in entry
+        }.values()
+    )
     return SampleCost(
-        prefill_flops=_mean([c.prefill_flops for c in costs]),
+        prefill_flops=_mean([c.prefill_flops for c in costs]) + scenes / len(entries),
         decode_flops=_mean([c.decode_flops for c in costs]),
         gap_flops=_mean([entry["gap_flops"] for entry in entries])
         if all("gap_flops" in entry for entry in entries)

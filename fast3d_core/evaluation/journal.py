@@ -20,6 +20,13 @@ SETTINGS_FILE = "settings.json"
 _PART = re.compile(r"part-(\d{3,6})-(\d{2,6})\.jsonl", re.ASCII)
 
 
+def begun_with(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run in a folder; None where there is none, or none that has answered anything."""
+    path = folder / SETTINGS_FILE
+    found = load_json(path, "run") if path.exists() and Journal(folder, {}).batches() else None
+    return found if isinstance(found, dict) else None
+
+
 class Journal:
     """The parts in one run folder.
 
@@ -64,8 +71,8 @@ class Journal:
         return {line["batch"]: line["samples"] for lines in self._parts().values() for line in lines}
 
     def seconds(self) -> tuple[float, float]:
-        """Time spent answering, and the part of it in which GAP predicted maps: for each session that of its slowest
-        process, added up."""
+        """Time spent answering, and time in which GAP predicted maps: for each session those of its slowest process,
+        added up."""
         sessions: dict[int, list[tuple[float, float]]] = {}
         for (session, _), lines in self._parts().items():
             times = [(line["seconds"], line.get("gap_seconds", 0.0)) for line in lines]
@@ -86,7 +93,7 @@ class Journal:
         samples: list[dict[str, Any]],
         gap_seconds: float = 0.0,
     ) -> None:
-        """Adds one batch, on disk when this returns; `gap_seconds` is the part of `seconds` that live maps took."""
+        """Adds one batch, on disk when this returns: `seconds` since the one before, `gap_seconds` of predicting."""
         path = self.folder / f"part-{session:03}-{process:02}.jsonl"
         times = {"seconds": round(seconds, 6), "gap_seconds": round(gap_seconds, 6)}
         line = json.dumps({"batch": batch, **times, "samples": samples}, ensure_ascii=False)

@@ -59,7 +59,8 @@ class SampleCost:
     """What a sample costs, mean over samples.
 
     Attributes:
-        prefill_flops, decode_flops: the LLM's, 2 per multiply-add (see `fast3d_core.plan.Cost`).
+        prefill_flops, decode_flops: the LLM's, 2 per multiply-add (see `fast3d_core.plan.Cost`). With `reuse_scene` a
+            scene counts once in every batch that asks about it, though the engine may know it from the batch before.
         gap_flops: those of predicting the map; null where no map is predicted during the run.
         kv_bytes: key/value cache of the prompt and of all beams' generated tokens.
         prompt_tokens: prompt length before pruning; new_tokens: tokens generated until the sample was done.
@@ -78,7 +79,10 @@ class Timing:
     """Wall-clock time of answering, without loading the model; with several processes, that of the slowest.
 
     Attributes:
-        gap_seconds: the part of `seconds` in which GAP predicted maps; null where they were read from files.
+        seconds: from the start, or the end of the batch before, to the end of each batch, added up over batches.
+        gap_seconds: time in which GAP predicted maps; null where they were read from files. On a CPU it is part of
+            `seconds`. On a GPU the maps of the next batch are predicted while this one is decoded, so it is hidden
+            in `seconds`, but for the first batch.
     """
 
     seconds: float

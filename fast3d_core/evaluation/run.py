@@ -1,8 +1,12 @@
 """`fast3d eval`: questions through Chat-Scene under a pruning method, batch by batch, to predictions and a result."""
 
 import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -15,14 +19,19 @@ from fast3d_core.data.annotations import Sample, annotation_file, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.data.settings import llm_files
 from fast3d_core.data.tensors import fingerprints
-from fast3d_core.devices import join_processes, out_of_memory_says, own_device
+from fast3d_core.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
+from fast3d_core.evaluation.ahead import Behind, Ready, prepared
+from fast3d_core.evaluation.batch_size import batch_size
 from fast3d_core.evaluation.conclude import conclude
 from fast3d_core.evaluation.journal import Journal
+from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.questions import Job, LiveMaps, Plans, Questions
 from fast3d_core.evaluation.result import Result
+from fast3d_core.evaluation.sharing import largest_first, shared
 from fast3d_core.gap.maps import map_file
 from fast3d_core.gap.text import encoder_fingerprint
 from fast3d_core.progress import Progress
+from fast3d_core.vicuna.llm import Generation
 
 
 def evaluate(
@@ -36,36 +45,39 @@ def evaluate(
 ) -> list[Result]:
     """Runs the jobs one after another on one loaded model; each leaves a folder `config.runs / job.name`.
 
-    Under `accelerate launch` the batches are shared out, the first process merges, and the others return no results.
+    Several processes, as `accelerate launch` starts them, share the batches; the first one merges what they answered,
+    and the others return no results.
     Jobs that are complete are read back without loading the model; those that were interrupted continue.
 
     Raises:
-        UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`.
+        UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`, `join_processes`.
+        StoppedError: another process has stopped.
     """
     state = join_processes(config.model.device)
-    batches = questions.batches(config.eval.batch_size)
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
     model = _Model(config, questions, state, progress)
     results = []
     for job, plan in zip(jobs, plans, strict=True):
-        journal = Journal(
-            config.runs / job.name, settings(config, job, list(questions.samples), questions.limit, model.device)
-        )
+        size = batch_size(config, job, questions, model.device, state.num_processes, restart=restart)
+        size = smallest(size, state)  # the memories of several GPUs may differ
+        if config.eval.batch_size == "auto":
+            progress.sized(job.name, size)
+        datasets = list(questions.samples)
+        keys = settings(config, job, datasets, questions.limit, model.device, size)
+        journal = Journal(config.runs / job.name, keys)
         if state.is_main_process:
             journal.open(restart=restart)
-        state.wait_for_everyone()
-        live = questions.live_maps if job.live else None
-        _answer(job.name, batches, plan, live, journal, model, state, progress)
-        state.wait_for_everyone()
+        wait_for_everyone(state)
+        _answer(job, plan, journal, model, state, progress)
         if state.is_main_process:
             processes = state.num_processes
             results.append(conclude(config, job, questions, journal, model.device, processes, meteor=meteor))
-        state.wait_for_everyone()
+        wait_for_everyone(state)
     return results
 
 
 def settings(
-    config: Config, job: Job, datasets: Sequence[str], limit: int | None, device: torch.device
+    config: Config, job: Job, datasets: Sequence[str], limit: int | None, device: torch.device, batch_size: int
 ) -> dict[str, Any]:
     """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
     plain = to_dict(config)
@@ -94,8 +106,9 @@ def settings(
         "dtype": plain["model"]["dtype"],
         "device": device.type,
         "generation": plain["generation"],
-        "batch_size": config.eval.batch_size,
+        "batch_size": batch_size,
         "engine": config.eval.engine,
+        "reuse_scene": config.eval.reuse_scene,
         "files": prints,
     }
 
@@ -104,42 +117,48 @@ class _Model:
     """The model, loaded when the first batch needs it, so that a finished run is read back without."""
 
     def __init__(self, config: Config, questions: Questions, state: PartialState, progress: Progress):
-        self._config, self._questions, self._progress = config, questions, progress
+        self.config, self.questions, self._progress = config, questions, progress
         self.device = own_device(config.model.device, state)
         self._model: ChatScene | None = None
 
     def load(self) -> ChatScene:
         """The model, loaded if it is not."""
         if self._model is None:
-            self._model = load_model(self._config, self._questions.scenes, self.device, self._progress)
+            self._model = load_model(self.config, self.questions.scenes, self.device, self._progress)
         return self._model
 
-    def answer(
-        self, batch: Sequence[Sample], plans: Plans, live: LiveMaps | None
-    ) -> tuple[list[dict[str, Any]], float]:
-        """A journal entry for each sample of a batch, and the seconds that live maps took."""
-        config, scenes = self._config, self._questions.scenes
-        model = self.load()
-        start = time.perf_counter()
-        with out_of_memory_says(_out_of_memory(self.device, len(batch))):
-            planned = plans(batch)  # live maps come back to the CPU, so the GPU's part of this time is over
+    def prepare(self, number: int, samples: list[Sample], plans: Plans, live: LiveMaps | None) -> Ready:
+        """A batch with all that decoding it takes."""
+        model, scenes = self.load(), self.questions.scenes
+        with out_of_memory_says(_out_of_memory(self.device, len(samples))):
+            start = time.perf_counter()
+            planned = plans(samples)  # live maps come back to the CPU, so the GPU's part of this time is over
             planning = time.perf_counter() - start
-            prompts = [model.prompt(scenes[sample.scene_id], sample.prompt) for sample in batch]
-            answers = model.generate(prompts, planned, config.generation, config.eval.engine)
-        entries = [
+            prompts = model.prompts([scenes[s.scene_id] for s in samples], [s.prompt for s in samples])
+        return Ready(number, samples, planned, prompts, planning if live else 0.0)
+
+    def generations(self, ready: Ready) -> list[Generation]:
+        """What the LLM answers to a batch."""
+        config, reuse = self.config, self.config.eval.reuse_scene
+        with out_of_memory_says(_out_of_memory(self.device, len(ready.samples))):
+            return self.load().generations(ready.prompts, ready.plans, config.generation, config.eval.engine, reuse)
+
+    def entries(self, ready: Ready, generations: list[Generation], live: LiveMaps | None) -> list[dict[str, Any]]:
+        """A journal entry for each sample of a batch."""
+        return [
             {
                 "dataset": sample.dataset,
                 "index": sample.index,
-                "pred": answer.text,
+                "pred": self.load().answer(one).text,
                 "tokens": len(prompt),
-                "steps": answer.generation.steps,
+                "steps": one.steps,
                 "layer": plan.layer,
-                "kept": answer.generation.kept.tolist() if len(answer.generation.kept) < plan.visual else None,
+                "kept": one.kept.tolist() if len(one.kept) < plan.visual else None,
+                **({"known": prompt.shared} if self.config.eval.reuse_scene else {}),
                 **({"gap_flops": live.flops(sample)} if live else {}),
             }
-            for sample, prompt, plan, answer in zip(batch, prompts, planned, answers, strict=True)
+            for sample, prompt, plan, one in zip(ready.samples, ready.prompts, ready.plans, generations, strict=True)
         ]
-        return entries, planning if live else 0.0
 
 
 def _out_of_memory(device: torch.device, batch_size: int) -> str:
@@ -147,40 +166,81 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
         return f"{device} is out of memory at batch size 1; free some, or prune more"
     return (
         f"{device} is out of memory at batch size {batch_size}; answers so far are kept. "
-        f"Try --set eval.batch_size={batch_size // 2} with another --name, or with --restart"
+        f"Try --batch {batch_size // 2} --restart, or --batch {batch_size // 2} with another --name"
     )
 
 
-def _answer(
-    run: str,
-    batches: list[list[Sample]],
-    plans: Plans,
-    live: LiveMaps | None,
-    journal: Journal,
-    model: _Model,
-    state: PartialState,
-    progress: Progress,
-) -> None:
-    """This process's share of the batches that are not done yet."""
+def _answer(job: Job, plans: Plans, journal: Journal, model: _Model, state: PartialState, progress: Progress) -> None:
+    """This process's part of the batches that are not done yet; all of them are done when this returns."""
+    batches = model.questions.batches(journal.settings["batch_size"])
+    live = model.questions.live_maps if job.live else None
     done = journal.batches()
     session = journal.next_session()
-    state.wait_for_everyone()  # every process has looked before the first one appends
+    wait_for_everyone(state)  # every process has looked before the first one appends
     pending = [number for number in range(len(batches)) if number not in done]
-    mine = pending[state.process_index :: state.num_processes]
-    if mine:
+    if state.num_processes > 1:
+        sized = {number: batches[number] for number in pending}
+        pending = largest_first(sized, Needs.of_config(model.config), model.questions.plans_beforehand(job))
+    if state.process_index < len(pending):
         model.load()  # here, so that no batch's time holds it
         if live:
             live.load(model.device)
-    started = None
-    for number in mine:
-        batch = batches[number]
-        dataset = batch[0].dataset
-        if dataset != started:
-            started = dataset
-            before = sum(len(batches[i]) for i in done if batches[i][0].dataset == dataset)
-            share = sum(len(batches[i]) for i in mine if batches[i][0].dataset == dataset)
-            progress.start(run, dataset, before + share, before)
-        start = time.perf_counter()
-        samples, gap_seconds = model.answer(batch, plans, live)
-        journal.append(session, state.process_index, number, time.perf_counter() - start, samples, gap_seconds)
-        progress.advance(run, dataset, len(batch))
+    report = _Report(job.name, batches, pending, progress)
+
+    def prepare(number: int) -> Ready:
+        return model.prepare(number, batches[number], plans, live)
+
+    def write(ready: Ready, generations: list[Generation], seconds: float) -> None:
+        entries = model.entries(ready, generations, live)
+        journal.append(session, state.process_index, ready.number, seconds, entries, ready.gap_seconds)
+        report.done(ready.number)
+
+    end = time.perf_counter()
+    numbers = shared(pending, state)
+    with Behind(model.device) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
+        for ready in batches_ready:
+            report.begin(ready.number)
+            generations = model.generations(ready)
+            start, end = end, time.perf_counter()
+            behind(partial(write, ready, generations, end - start))
+    wait_for_everyone(state)
+    report.done()
+
+
+class _Report:
+    """Tells how far a run is, of all processes: batches are handed out in order, so those before one that is done are
+    done too, or nearly.
+
+    Args:
+        pending: the numbers of the batches to be done, in that order.
+    """
+
+    def __init__(self, run: str, batches: list[list[Sample]], pending: Sequence[int], progress: Progress):
+        self._run, self._batches, self._progress = run, batches, progress
+        self._left = deque(pending)
+        self._begun: set[str] = set()
+        self._lock = RLock()  # batches begin in one thread and are done in another
+
+    def begin(self, number: int) -> None:
+        """This process begins with a batch."""
+        dataset = self._batches[number][0].dataset
+        with self._lock:
+            if dataset in self._begun:
+                return
+            self._begun.add(dataset)
+            total, left = (
+                sum(len(self._batches[i]) for i in numbers if self._batches[i][0].dataset == dataset)
+                for numbers in (range(len(self._batches)), self._left)
+            )
+            self._progress.start(self._run, dataset, total, total - left)
+
+    def done(self, number: int | None = None) -> None:
+        """It has done that batch; without a number, all are done."""
+        with self._lock:
+            while self._left:
+                one = self._left[0]
+                self.begin(one)
+                self._left.popleft()
+                self._progress.advance(self._run, self._batches[one][0].dataset, len(self._batches[one]))
+                if one == number:
+                    break

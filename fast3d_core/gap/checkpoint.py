@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.files import atomic_path, load_torch, need_file, shown
+from fast3d_core.data.files import atomic_path, first_line, load_torch, need_file, shown
 from fast3d_core.data.tensors import TensorFile, is_name, told_when_full, write_tensors
 from fast3d_core.errors import DataError
 from fast3d_core.gap.network import GapNetwork, GapShape
@@ -40,8 +40,11 @@ def load_gap(config: Config, device: torch.device) -> GapNetwork:
             f"{width} wide; name the encoder that the checkpoint was trained on"
         )
     encoder = empty_text_encoder(config.gap.text_encoder, text)
-    with torch.device("meta"):
-        network = GapNetwork(shape, encoder)
+    try:
+        with torch.device("meta"):
+            network = GapNetwork(shape, encoder)
+    except Exception as error:  # sizes that make no sense together, or are no numbers
+        raise DataError(f"{_WHAT}: {path} and gap.text_encoder make no network ({first_line(error)})") from None
     _check(tensors, network, path)
     network = network.to_empty(device="cpu")
     network.text_encoder.embeddings.register_buffer(

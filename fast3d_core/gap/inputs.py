@@ -1,6 +1,6 @@
 """What GAP reads, prepared once: questions as token ids, scenes as features and boxes on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_locations
+from fast3d_core.data.annotations import Sample, Scene, Scenes, annotation_file, load_locations
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.maps import load_maps, map_file
 from fast3d_core.gap.network import GapNetwork
@@ -38,8 +38,8 @@ class GapInputs:
     def __init__(
         self,
         samples: Sequence[Sample],
-        scenes: Scenes,
-        locations: dict[str, Tensor],
+        scenes: Scenes | Mapping[str, Scene],
+        locations: Mapping[str, Tensor],
         tokenizer: QuestionTokenizer,
         device: torch.device,
     ):
@@ -92,6 +92,15 @@ def gap_inputs(
     Raises:
         DataError: the features or the number of object slots do not fit the network, or a scene has no boxes.
     """
+    check_fit(config, scenes, network)
+    scenes.check(samples, split)
+    names = {sample.scene_id for sample in samples}
+    locations = load_locations(scenes.folder, split, names, scenes.objects)
+    return GapInputs(samples, scenes, locations, tokenizer, device)
+
+
+def check_fit(config: Config, scenes: Scenes, network: GapNetwork) -> None:
+    """Raises `DataError` where the features or the number of object slots do not fit the network."""
     width = scenes.width_3d + scenes.width_2d
     if width != network.shape.features:
         raise DataError(
@@ -102,10 +111,6 @@ def gap_inputs(
         raise DataError(
             f"data.max_objects is {scenes.objects}, {config.gap.checkpoint} was trained on {network.shape.objects}"
         )
-    scenes.check(samples, split)
-    names = {sample.scene_id for sample in samples}
-    locations = load_locations(scenes.folder, split, names, scenes.objects)
-    return GapInputs(samples, scenes, locations, tokenizer, device)
 
 
 def has_targets(folder: Path, split: str, dataset: str) -> bool:

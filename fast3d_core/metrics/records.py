@@ -88,11 +88,16 @@ class Record:
         return value
 
     def boxes(self, boxes: SceneBoxes) -> np.ndarray:
-        """(n, 6) boxes of the record's scene."""
+        """(n, 6) boxes of the record's scene, finite."""
         scene = self.text("scene_id")
         if scene not in boxes.scenes:
-            raise self.error(f"scene {scene} is not in {boxes.file}; use the annotations that the predictions are for")
-        return boxes.scenes[scene]
+            raise self.error(
+                f"scene {scene[:80]} is not in {boxes.file}; use the annotations that the predictions are for"
+            )
+        found = boxes.scenes[scene]
+        if not np.isfinite(found).all():
+            raise self.error(f"the boxes of {scene[:80]} in {boxes.file} hold NaN or infinity; download it again")
+        return found
 
     def box(self, boxes: SceneBoxes, index: int, name: str) -> np.ndarray:
         """(6,) box `index` of the record's scene; `name` is what the index came from, for the error."""

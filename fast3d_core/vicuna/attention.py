@@ -1,4 +1,4 @@
-"""Attention as the fast engine needs it: over packed prompts, and of decoding beams over what they share."""
+"""Attention as the fast engine needs it: over prompts, and of decoding beams over what they share."""
 
 import math
 
@@ -7,31 +7,71 @@ from torch import Tensor
 from torch.nn import functional
 
 from fast3d_core.vicuna import flash
+from fast3d_core.vicuna.cache import Layout
+from fast3d_core.vicuna.operations import uses_kernels
 from fast3d_core.vicuna.packing import Packing
 
 
+def prefill_backend(device: torch.device, dtype: torch.dtype) -> str:
+    """What attention over prompts runs on.
+
+    "flash-attn" where it is installed and fits, else "torch-varlen", torch's own flash attention over packed rows,
+    on GPUs in half precision, else "sdpa", torch's attention over padded rows.
+    """
+    if flash.usable(device, dtype):
+        return "flash-attn"
+    half = dtype in (torch.float16, torch.bfloat16)
+    if device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0):
+        return "torch-varlen"
+    return "sdpa"
+
+
 def backend(device: torch.device, dtype: torch.dtype) -> str:
-    """What prefill attention runs on: "flash-attn" where it is installed and fits, else torch's "sdpa"."""
-    return "flash-attn" if flash.usable(device, dtype) else "sdpa"
+    """What attention runs on, prefill + decoding, such as "torch-varlen + triton"."""
+    return f"{prefill_backend(device, dtype)} + {'triton' if uses_kernels(device) else 'sdpa'}"
 
 
-def prefill_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
-    """Causal attention inside each sample of packed rows.
+def prefill_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, layout: Layout) -> Tensor:
+    """Causal attention of each sample's last rows to all rows of its prompt.
 
-    Rows keep their order when tokens are dropped, so a row sees exactly the rows before it: no mask is needed.
+    Rows keep their order when tokens are dropped, so a row sees exactly the rows before it.
 
     Args:
-        q: (total, heads, head_dim); k, v: (total, kv heads, head_dim).
+        q: (query rows, heads, head_dim), packed.
+        keys, values: (cache rows, kv heads, head_dim).
+        queries: how many rows of each sample ask.
 
     Returns:
-        (total, heads, head_dim).
+        (query rows, heads, head_dim).
     """
-    if backend(q.device, q.dtype) == "flash-attn":
-        return flash.causal_attention(q, k, v, packing)
-    q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))
+    prompts = layout.prompts
+    kind = prefill_backend(q.device, q.dtype)
+    if kind != "sdpa" and not layout.padded:
+        k, v = keys[: prompts.total], values[: prompts.total]
+        if kind == "flash-attn":
+            return flash.causal_attention(q, k, v, queries, prompts)
+        if q.shape[1] == k.shape[1]:  # grouped queries came to torch-varlen later
+            from torch.nn.attention.varlen import varlen_attn
+
+            out = varlen_attn(
+                q, k, v, queries.offsets, prompts.offsets, queries.longest, prompts.longest, window_size=(-1, 0)
+            )
+            assert isinstance(out, Tensor)
+            return out
+    q, k, v = (x.transpose(1, 2) for x in (queries.pad(q), layout.view(keys), layout.view(values)))
+    mask = None
+    if queries.lengths != prompts.lengths:
+        place = torch.arange(queries.longest, device=q.device)[:, None] + _difference(prompts, queries)[:, None, None]
+        mask = (torch.arange(prompts.longest, device=q.device) <= place)[:, None]
     # Padding stands behind a sample's rows, where causal attention never looks.
-    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-    return packing.unpad(out.transpose(1, 2))
+    gqa = q.shape[1] != k.shape[1]
+    out = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=gqa)
+    return queries.unpad(out.transpose(1, 2))
+
+
+def _difference(prompts: Packing, queries: Packing) -> Tensor:
+    """(samples,) how many rows stand before the first that asks."""
+    return prompts.offsets.diff() - queries.offsets.diff()
 
 
 def row_weights(q: Tensor, k: Tensor, valid: Tensor) -> Tensor:

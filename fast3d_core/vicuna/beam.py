@@ -29,12 +29,19 @@ class _Search:
 
     def __init__(self, samples: int, settings: GenerationConfig, bos: int, eos: int, device: torch.device):
         self.settings = settings
-        self.eos = eos
+        self.bos, self.eos = bos, eos
         self.length = torch.ones((), dtype=torch.long, device=device)
         self.ids = torch.full((samples, settings.beams, 1 + settings.max_new_tokens), bos, device=device)
         self.done = torch.zeros(samples, dtype=torch.bool, device=device)
         self.steps = torch.zeros(samples, dtype=torch.long, device=device)
         self._places = torch.arange(1 + settings.max_new_tokens, device=device)
+
+    def reset(self) -> None:
+        """Back to the start, in the same tensors."""
+        self.length.fill_(1)
+        self.ids.fill_(self.bos)
+        self.done.fill_(False)
+        self.steps.zero_()
 
     @property
     def finished(self) -> bool:
@@ -42,13 +49,13 @@ class _Search:
         return bool(self.done.all() | (self.length == self.ids.shape[2]))
 
     def _process(self, scores: Tensor) -> Tensor:
-        """Repetition penalty and minimum length on (samples, beams, vocab) scores."""
+        """Repetition penalty and minimum length on (samples, beams, vocab) scores, in place."""
         seen = self.ids[:, : scores.shape[1]]  # where there is no token yet, BOS stands, which always was there
         values = scores.gather(2, seen)
         penalty = self.settings.repetition_penalty
-        scores = scores.scatter(2, seen, torch.where(values < 0, values * penalty, values / penalty))
-        too_short = self.length < self.settings.min_length
-        scores[..., self.eos] = scores[..., self.eos].masked_fill(too_short, -torch.inf)
+        scores.scatter_(2, seen, torch.where(values < 0, values * penalty, values / penalty))
+        if self.settings.min_length > 1:  # it counts BOS, as `length` does
+            scores[..., self.eos].masked_fill_(self.length < self.settings.min_length, -torch.inf)
         return scores
 
     def _append(self, tokens: Tensor) -> None:
@@ -62,7 +69,7 @@ class GreedySearch(_Search):
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Takes (samples, 1, vocab) float32 logits; returns the new tokens (samples, 1) and no reordering."""
-        tokens = self._process(logits).argmax(dim=-1)
+        tokens = self._process(logits.clone()).argmax(dim=-1)
         self._append(tokens)
         self.steps += ~self.done
         self.done |= tokens[:, 0] == self.eos
@@ -79,17 +86,25 @@ class BeamSearch(_Search):
 
     def __init__(self, samples: int, settings: GenerationConfig, bos: int, eos: int, device: torch.device):
         super().__init__(samples, settings, bos, eos, device)
-        beams = settings.beams
-        # At the start all beams are equal: one of them is alive.
-        self.scores = torch.full((samples, beams), -torch.inf, device=device)
-        self.scores[:, 0] = 0
-        self.closed_scores = torch.full((samples, beams), -torch.inf, device=device)
-        self.closed_ids = self.ids.clone()
-        self.closed_lengths = torch.zeros(samples, beams, dtype=torch.long, device=device)
-        self.closed_by_eos = torch.zeros(samples, beams, dtype=torch.bool, device=device)
+        shape = (samples, settings.beams)
+        self.scores = torch.empty(shape, device=device)
+        self.closed_scores = torch.empty(shape, device=device)
+        self.closed_ids = torch.empty_like(self.ids)
+        self.closed_lengths = torch.empty(shape, dtype=torch.long, device=device)
+        self.closed_by_eos = torch.empty(shape, dtype=torch.bool, device=device)
         # What the score of a hypothesis of 1, 2, ... tokens is divided by; of 0 there is none.
         norms = [1.0, *(length**settings.length_penalty for length in range(1, 2 + settings.max_new_tokens))]
         self._norms = torch.tensor(norms, device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        super().reset()
+        self.scores.fill_(-torch.inf)
+        self.scores[:, 0] = 0  # at the start all beams are equal: one of them is alive
+        self.closed_scores.fill_(-torch.inf)
+        self.closed_ids.copy_(self.ids)
+        self.closed_lengths.zero_()
+        self.closed_by_eos.fill_(False)
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """One step for every sample.
@@ -102,13 +117,13 @@ class BeamSearch(_Search):
         """
         beams = self.settings.beams
         vocab = logits.shape[-1]
-        scores = self._process(logits.log_softmax(dim=-1)) + self.scores[:, : logits.shape[1], None]
+        scores = self._process(logits.log_softmax(dim=-1)).add_(self.scores[:, : logits.shape[1], None])
         candidates, places = scores.flatten(1).topk(2 * beams, dim=1)
         sources, tokens = places // vocab, places % vocab
         is_eos = tokens == self.eos
         self._close(candidates[:, :beams], sources[:, :beams], is_eos[:, :beams] & ~self.done[:, None], by_eos=True)
         full = self.closed_scores.isfinite().all(dim=1)
-        attainable = candidates[:, 0] / self._norms[self.length + 1]
+        attainable = candidates[:, 0] / self._norm(self.length + 1)
         self.steps += ~self.done
         self.done |= full & (self.closed_scores.amin(dim=1) >= attainable)
         # The best `beams` candidates that go on; at most `beams` of the 2 x beams are EOS.
@@ -132,9 +147,12 @@ class BeamSearch(_Search):
             for ids, length, closed, score in zip(rows, lengths, by_eos, scores, strict=True)
         ]
 
+    def _norm(self, length: Tensor) -> Tensor:
+        return self._norms.index_select(0, length.view(1))  # indexing by a tensor of no dimension waits for the device
+
     def _close(self, sums: Tensor, sources: Tensor, which: Tensor, *, by_eos: bool) -> None:
         """Adds the beams `sources` (samples, n), where `which`, to the hypotheses and keeps the best of them."""
-        scores = (sums / self._norms[self.length]).masked_fill(~which, -torch.inf)
+        scores = (sums / self._norm(self.length)).masked_fill(~which, -torch.inf)
         # Stable: among equals the earlier hypothesis stays.
         merged, order = torch.cat([self.closed_scores, scores], dim=1).sort(dim=1, descending=True, stable=True)
         order = order[:, : self.settings.beams]

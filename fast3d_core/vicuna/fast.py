@@ -4,213 +4,235 @@ Prefill reads each prompt once, packed, whatever the number of beams. Every laye
 tokens that it saw; a sample's beams share them. Generated tokens stand behind them, those of all beams, and a beam sees
 its own; so nothing is ever copied or reordered. Kept tokens keep their original positions, and the first new token
 stands behind the unpruned prompt, so dropping equals masking.
+
+With `reuse_scene` the tokens before the question, which do not depend on it, are read once a scene, and a question
+reads their keys and values. That is not the published computation: there, a kept token of layers >= K has not seen the
+pruned ones; here it has.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
 from fast3d_core.plan import Plan
-from fast3d_core.vicuna.attention import beam_attention, prefill_attention, row_weights
-from fast3d_core.vicuna.beam import BeamSearch, GreedySearch
-from fast3d_core.vicuna.llm import Generation, Prompt, finish_layer, project
+from fast3d_core.vicuna.attention import backend, prefill_backend
+from fast3d_core.vicuna.cache import Caches, Layout
+from fast3d_core.vicuna.decoding import Decoder
+from fast3d_core.vicuna.layers import fuse
+from fast3d_core.vicuna.llm import Generation, Prompt, shape_of
+from fast3d_core.vicuna.operations import uses_kernels
 from fast3d_core.vicuna.packing import Packing
+from fast3d_core.vicuna.prefilling import Reader, Reading, Rows, SceneRows
 
-
-@dataclass
-class LayerCache:
-    """Keys and values of one layer, one set a sample, whatever the number of beams.
-
-    Attributes:
-        keys, values: (samples, tokens + room, kv heads, head_dim): the prompt tokens that this layer saw, right-padded,
-            then room for generated ones: every beam's of the first step, every beam's of the second, ...
-        valid: (samples, tokens) bool, False on padding.
-    """
-
-    keys: Tensor
-    values: Tensor
-    valid: Tensor
-
-    @classmethod
-    def of_prompts(cls, keys: Tensor, values: Tensor, packing: Packing, room: int) -> "LayerCache":
-        """Of packed keys and values, (total, kv heads, head_dim)."""
-        kept = []
-        for packed in (keys, values):
-            padded = packing.pad(packed)
-            # Zeros: what attention does not see must be finite all the same.
-            kept.append(functional.pad(padded, (0, 0, 0, 0, 0, room)) if room else padded)
-        return cls(kept[0], kept[1], packing.valid)
+_SCENES_KEPT = 8  # with `reuse_scene`; 180 MB each for Vicuna-7B in bf16
+_DECODERS_KEPT = 8  # a run's batches are of one size, but for the last of every dataset
 
 
 @dataclass
 class Prefilled:
-    """A batch of prompts after prefill.
+    """A batch of prompts after prefill; their keys and values are in the engine, until its next prefill.
 
     Attributes:
         logits: (samples, vocab) float32 for the first new token.
-        caches: one a layer.
+        layouts: where each layer's cache has what.
         kept: offsets of the visual tokens that layers >= K saw, per sample.
-        lengths: (samples,) unpruned prompt lengths, the position of the first new token.
+        lengths: (samples,) int64, of the unpruned prompts: the position of the first new token.
+        settings: what room was made for.
     """
 
     logits: Tensor
-    caches: list[LayerCache]
+    layouts: list[Layout]
     kept: list[Tensor]
     lengths: Tensor
+    settings: GenerationConfig
 
 
-@torch.inference_mode()
-def prefill(llm: LlamaForCausalLM, prompts: Sequence[Prompt], plans: Sequence[Plan], room: int = 0) -> Prefilled:
-    """Reads the prompts. All plans must have the same K; kept counts and prompt lengths may differ.
+class FastEngine:
+    """Answers batches of prompts. It keeps buffers and captured steps from batch to batch, for one batch at a time.
 
     Args:
-        room: places for generated tokens that caches get behind each prompt.
+        llm: works as before, but for its weights, which become views of the engine's (see `layers.fuse`).
+
+    Attributes:
+        attention: the libraries that attention runs on, in prefill and in decoding.
     """
-    device = prompts[0].embeds.device
-    layers = llm.model.layers
-    drop_at = plans[0].layer
-    assert all(plan.layer == drop_at for plan in plans)
-    x = torch.cat([prompt.embeds for prompt in prompts])
-    packing = Packing([len(prompt) for prompt in prompts], device)
-    lengths = packing.offsets.diff()
-    positions = torch.cat([torch.arange(len(prompt), device=device) for prompt in prompts])
-    cos, sin = (table[0] for table in llm.model.rotary_emb(x, positions[None]))
-    kept = [plan.kept for plan in plans]
-    caches: list[LayerCache] = []
-    for i, layer in enumerate(layers):
-        if i == drop_at:
-            assert all(offsets is not None for offsets in kept)
-            rows = _kept_rows(prompts, packing, kept)  # type: ignore[arg-type]
-            if len(rows) < packing.total:
-                packing = Packing([len(p) - p.visual + len(k) for p, k in zip(prompts, kept, strict=True)], device)  # type: ignore[arg-type]
-                x, cos, sin = x[rows], cos[rows], sin[rows]
-        q, k, v = project(layer, x, cos, sin)
-        cache = LayerCache.of_prompts(k, v, packing, room)
-        caches.append(cache)
-        if i == drop_at - 1 and any(plan.choose is not None for plan in plans):
-            keys = cache.keys[:, : packing.longest]
-            weights = row_weights(q[packing.last], keys, packing.valid).mean(dim=1).cpu()
-            kept = [_choose(plan, prompt, row) for plan, prompt, row in zip(plans, prompts, weights, strict=True)]
-        if i < len(layers) - 1:
-            x = finish_layer(layer, x, prefill_attention(q, k, v, packing))
-        else:  # nobody reads the other rows of the last layer
-            seen_k, seen_v = (part[:, : packing.longest] for part in (cache.keys, cache.values))
-            attended = beam_attention(q[packing.last][:, None], seen_k, seen_v, packing.valid[:, None])[:, 0]
-            x = finish_layer(layer, x[packing.last], attended)
-    logits = llm.lm_head(llm.model.norm(x)).float()
-    return Prefilled(logits, caches, kept, lengths)  # type: ignore[arg-type]
+
+    def __init__(self, llm: LlamaForCausalLM):
+        self._llm = llm
+        self.layers, self._head = fuse(llm)
+        shape, dtype, device = shape_of(llm.config), llm.dtype, llm.device
+        self.attention = backend(device, dtype)
+        self._padded = prefill_backend(device, dtype) == "sdpa"
+        self._make_caches = partial(Caches, shape.layers, shape.kv_heads, shape.head_dim, dtype, device)
+        self._caches = self._make_caches()
+        self._decoders: dict[tuple[int, GenerationConfig, int, int], Decoder] = {}  # oldest first
+        self._scenes: dict[int, tuple[Tensor, SceneRows]] = {}  # by id of the prefix, oldest first
+        empty = torch.empty(0, shape.head_dim, dtype=dtype, device=device)
+        self._tables = empty, empty
+        self._reader = self._new_reader()
+
+    def release(self) -> None:
+        """Gives back buffers, captured steps and scenes; they are made anew where they are needed."""
+        self._decoders.clear()
+        self._scenes.clear()
+        self._caches = self._make_caches()
+        self._reader = self._new_reader()
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        plans: Sequence[Plan],
+        settings: GenerationConfig,
+        bos: int,
+        eos: int,
+        reuse_scene: bool = False,
+    ) -> list[Generation]:
+        """Answers to a batch of prompts, by beam search, or by greedy search where `settings.beams` is 1."""
+        return self.decode(self.prefill(prompts, plans, settings, reuse_scene), bos, eos)
+
+    @torch.inference_mode()
+    def decode(self, state: Prefilled, bos: int, eos: int) -> list[Generation]:
+        """Answers to the prompts that were prefilled last."""
+        key = (len(state.lengths), state.settings, bos, eos)
+        decoder = self._decoders.pop(key, None)
+        if decoder is None:
+            if len(self._decoders) == _DECODERS_KEPT:
+                del self._decoders[next(iter(self._decoders))]
+            decoder = Decoder(self._llm, self.layers, self._head, self._caches, *key)
+        self._decoders[key] = decoder
+        answers = decoder.run(state.logits, state.layouts, state.lengths, self._tables)
+        return [
+            Generation(ids, score, steps, kept) for (ids, score, steps), kept in zip(answers, state.kept, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def prefill(
+        self,
+        prompts: Sequence[Prompt],
+        plans: Sequence[Plan],
+        settings: GenerationConfig,
+        reuse_scene: bool = False,
+    ) -> Prefilled:
+        """Reads the prompts. All plans must have the same K; kept counts and prompt lengths may differ."""
+        drop_at = plans[0].layer
+        assert all(plan.layer == drop_at for plan in plans)
+        self._fit(prompts, plans, settings)
+        scenes = self._scene_rows(prompts) if reuse_scene else None
+        known = [prompt.shared if reuse_scene else 0 for prompt in prompts]
+        kept = [plan.kept for plan in plans]
+        runs = {0: self._rows(prompts, [None] * len(prompts), scenes, settings)} if drop_at else {}
+        choosing = any(plan.choose is not None for plan in plans)
+        if not choosing:
+            runs[drop_at] = self._rows(prompts, kept, scenes, settings)
+
+        def choose(weights: Tensor) -> Rows:
+            pairs = zip(plans, prompts, weights.mean(dim=1).cpu(), strict=True)
+            kept[:] = [_choose(plan, prompt, row) for plan, prompt, row in pairs]
+            runs[drop_at] = self._rows(prompts, kept, scenes, settings)
+            return runs[drop_at]
+
+        positions = np.concatenate([np.arange(n, len(prompt)) for prompt, n in zip(prompts, known, strict=True)])
+        lengths = torch.tensor([len(prompt) for prompt in prompts]).to(self._llm.device)
+        reading = Reading(
+            torch.cat([prompt.embeds[n:] for prompt, n in zip(prompts, known, strict=True)]),
+            torch.from_numpy(positions).to(self._llm.device),
+            runs,
+            Packing([1] * len(prompts), self._llm.device),
+            drop_at,
+            choose if choosing else None,
+        )
+        logits = self._reader(reading)
+        layouts = [runs[0 if i < drop_at else drop_at].layout for i in range(len(self.layers))]
+        return Prefilled(logits, layouts, kept, lengths, settings)  # type: ignore[arg-type]
+
+    def _rows(
+        self,
+        prompts: Sequence[Prompt],
+        kept: Sequence[Tensor | None],
+        scenes: "list[SceneRows] | None",
+        settings: GenerationConfig,
+    ) -> Rows:
+        """For layers that see these visual tokens of each prompt; all of them where None."""
+        device = self._llm.device
+        tokens = [_tokens(prompt, offsets) for prompt, offsets in zip(prompts, kept, strict=True)]
+        counts = [len(one) for one in tokens]
+        layout = Layout(Packing(counts, device), _room(settings), padded=self._padded)
+        nothing = [0] * len(prompts)
+        if scenes is None:
+            begin = accumulate((len(prompt) for prompt in prompts), initial=0)
+            stay = np.concatenate([first + one for first, one in zip(begin, tokens, strict=False)])
+            return Rows(
+                layout,
+                layout.prompts,
+                layout.places(nothing, counts),
+                torch.from_numpy(stay).to(device) if len(stay) < sum(len(prompt) for prompt in prompts) else None,
+            )
+        given = [len(one) - (len(prompt) - prompt.shared) for prompt, one in zip(prompts, tokens, strict=True)]
+        parts = []
+        for scene in {id(scene): scene for scene in scenes}.values():
+            of = [i for i, one in enumerate(scenes) if one is scene]
+            source = torch.from_numpy(np.concatenate([tokens[i][: given[i]] for i in of])).to(device)
+            parts.append((scene, source, layout.places(nothing, [n if i in of else 0 for i, n in enumerate(given)])))
+        queries = Packing([n - g for n, g in zip(counts, given, strict=True)], device)
+        return Rows(layout, queries, layout.places(given, counts), None, parts)
+
+    def _fit(self, prompts: Sequence[Prompt], plans: Sequence[Plan], settings: GenerationConfig) -> None:
+        """Makes room in the caches for a batch, and in the tables of positions."""
+        full = [len(prompt) for prompt in prompts]
+        short = [len(prompt) - prompt.visual + plan.count for prompt, plan in zip(prompts, plans, strict=True)]
+        layouts = (Layout(Packing(n, self._llm.device), _room(settings), padded=self._padded) for n in (full, short))
+        before, behind = (layout.rows + 1 for layout in layouts)  # one for what nobody reads
+        replaced = self._caches.fit([before if i < plans[0].layer else behind for i in range(len(self.layers))])
+        if self._lengthen_tables(max(full) + settings.max_new_tokens) or replaced:
+            self._decoders.clear()  # they know where the buffers were
+            self._reader = self._new_reader()
+
+    def _lengthen_tables(self, positions: int) -> bool:
+        """Makes the rotary tables hold so many positions; returns whether they were replaced."""
+        if positions <= len(self._tables[0]):
+            return False
+        places = torch.arange(-(-positions // 1024) * 1024, device=self._llm.device)[None]
+        cos, sin = (t[0].to(self._llm.dtype) for t in self._llm.model.rotary_emb(self._tables[0], places))
+        self._tables = cos, sin
+        return True
+
+    def _new_reader(self) -> Reader:
+        graphs = uses_kernels(self._llm.device) and not self._padded
+        return Reader(self.layers, self._head, self._caches, self._tables, graphs=graphs)
+
+    def _scene_rows(self, prompts: Sequence[Prompt]) -> list[SceneRows]:
+        """Each prompt's scene, read if it is not known."""
+        prefixes = [prompt.prefix for prompt in prompts if prompt.prefix is not None]
+        assert len(prefixes) == len(prompts)
+        if new := {id(prefix): prefix for prefix in prefixes if id(prefix) not in self._scenes}:
+            read = self._reader.read_scenes(list(new.values()))
+            # The prefix is kept, so that its id stays its own.
+            self._scenes |= {id(prefix): (prefix, rows) for prefix, rows in zip(new.values(), read, strict=True)}
+        rows = [self._scenes[id(prefix)][1] for prefix in prefixes]
+        for oldest in list(self._scenes)[:-_SCENES_KEPT]:
+            del self._scenes[oldest]
+        return rows
+
+
+def _room(settings: GenerationConfig) -> int:
+    """Rows of a sample's generated tokens; the last token of an answer is never read."""
+    return settings.beams * (settings.max_new_tokens - 1)
 
 
 def _choose(plan: Plan, prompt: Prompt, row: Tensor) -> Tensor | None:
     return plan.resolve(row[prompt.visual_start : prompt.visual_start + prompt.visual]) if plan.choose else plan.kept
 
 
-def _kept_rows(prompts: Sequence[Prompt], packing: Packing, kept: Sequence[Tensor]) -> Tensor:
-    """Packed rows that stay: the text around the visual tokens, and the kept ones among them."""
-    rows = []
-    for prompt, offsets, begin in zip(prompts, kept, packing.offsets.tolist(), strict=False):
-        start, end = prompt.visual_start, prompt.visual_start + prompt.visual
-        stay = torch.cat([torch.arange(start), start + offsets.cpu(), torch.arange(end, len(prompt))])
-        rows.append(begin + stay)
-    return torch.cat(rows).to(packing.offsets.device)
-
-
-@torch.inference_mode()
-def generate(
-    llm: LlamaForCausalLM,
-    prompts: Sequence[Prompt],
-    plans: Sequence[Plan],
-    settings: GenerationConfig,
-    bos: int,
-    eos: int,
-) -> list[Generation]:
-    """Answers to a batch of prompts, by beam search, or by greedy search where `settings.beams` is 1."""
-    beams = settings.beams
-    state = prefill(llm, prompts, plans, room=beams * (settings.max_new_tokens - 1))
-    kind = GreedySearch if beams == 1 else BeamSearch
-    search = kind(len(prompts), settings, bos, eos, state.logits.device)
-    decoding = Decoding(llm, state, search)
-    for step in range(1, settings.max_new_tokens):
-        if search.finished:
-            break
-        decoding.step(step)
-    steps = search.steps.tolist()
-    return [
-        Generation(ids, score, n, kept) for (ids, score), n, kept in zip(search.best(), steps, state.kept, strict=True)
-    ]
-
-
-class Decoding:
-    """A batch behind its prompts. A step reads and writes the same tensors, whatever its number.
-
-    Args:
-        state: whose caches have room for all tokens to come.
-        search: that has seen nothing yet.
-    """
-
-    def __init__(self, llm: LlamaForCausalLM, state: Prefilled, search: BeamSearch | GreedySearch):
-        self._llm, self._caches, self._lengths, self._search = llm, state.caches, state.lengths, search
-        self._tokens = search.advance(state.logits[:, None])[0].clone()
-        self.ancestry = Ancestry(search.ids)
-
-    def step(self, upto: int) -> None:
-        """One more token for every beam; `upto` is at least how many tokens a beam has, and bounds what is read."""
-        number = self._search.length - 1  # of tokens that a beam has; the last of them is read now
-        x = self._llm.model.embed_tokens(self._tokens)
-        cos, sin = self._llm.model.rotary_emb(x, (self._lengths + number - 1)[:, None].expand_as(self._tokens))
-        self.ancestry.grow(number)
-        beams = self._tokens.shape[1]
-        places = (number - 1) * beams + self.ancestry.beams  # behind the prompts
-        own, masks = self.ancestry.visible(number, upto), dict[int, Tensor]()  # layers that saw the same share a mask
-        for layer, cache in zip(self._llm.model.layers, self._caches, strict=True):
-            if id(cache.valid) not in masks:
-                prompt = cache.valid[:, None].expand(-1, beams, -1)
-                masks[id(cache.valid)] = torch.cat([prompt, own], dim=-1)
-            x = _decode_layer(layer, x, cos, sin, cache, cache.valid.shape[1] + places, masks[id(cache.valid)])
-        tokens, sources = self._search.advance(self._llm.lm_head(self._llm.model.norm(x)).float())
-        self._tokens.copy_(tokens)
-        if sources is not None:
-            self.ancestry.follow(sources)
-
-
-class Ancestry:
-    """Which beam each generated token of a beam was written by: so beams are followed without moving a key or value.
-
-    Attributes:
-        slots: (samples, beams, tokens), the beam under which a token stands in the caches.
-        beams: (beams,) their numbers.
-    """
-
-    def __init__(self, ids: Tensor):
-        """For as many samples, beams and tokens as `ids` has."""
-        self.beams, self._places = (torch.arange(count, device=ids.device) for count in ids.shape[1:])
-        self.slots = torch.zeros_like(ids)
-
-    def grow(self, number: Tensor) -> None:
-        """Every beam writes its token of that number, () int64 from 1."""
-        self.slots.copy_(torch.where(self._places == number - 1, self.beams[:, None], self.slots))
-
-    def follow(self, sources: Tensor) -> None:
-        """Every beam goes on from the beam `sources` (samples, beams)."""
-        self.slots.copy_(self.slots.gather(1, sources[..., None].expand_as(self.slots)))
-
-    def visible(self, number: Tensor, upto: int) -> Tensor:
-        """(samples, beams, upto x beams) bool, which of the generated tokens in the caches are a beam's own."""
-        own = self.slots[:, :, :upto, None] == self.beams
-        return (own & (self._places[:upto, None] < number)).flatten(2)
-
-
-def _decode_layer(
-    layer: Any, x: Tensor, cos: Tensor, sin: Tensor, cache: LayerCache, places: Tensor, visible: Tensor
-) -> Tensor:
-    q, k, v = project(layer, x, cos, sin)
-    cache.keys.index_copy_(1, places, k)
-    cache.values.index_copy_(1, places, v)
-    read = visible.shape[-1]
-    return finish_layer(layer, x, beam_attention(q, cache.keys[:, :read], cache.values[:, :read], visible))
+def _tokens(prompt: Prompt, kept: Tensor | None) -> np.ndarray:
+    """The prompt's tokens without the visual ones that are not kept."""
+    if kept is None:
+        return np.arange(len(prompt))
+    start, end = prompt.visual_start, prompt.visual_start + prompt.visual
+    return np.concatenate([np.arange(start), start + kept.cpu().numpy(), np.arange(end, len(prompt))])

@@ -34,25 +34,24 @@ def usable(device: torch.device, dtype: torch.dtype) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0) and _varlen_func() is not None
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
-    """Causal attention inside each sample of packed rows.
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) -> Tensor:
+    """Causal attention inside each sample of packed rows; the queries are the last of its rows.
 
     Args:
-        q: (total, heads, head_dim); k, v: (total, kv heads, head_dim).
+        q: (query rows, heads, head_dim); k, v: (key rows, kv heads, head_dim).
 
     Returns:
-        (total, heads, head_dim).
+        (query rows, heads, head_dim).
     """
     function = _varlen_func()
     assert function is not None  # callers ask `usable` first
-    offsets = packing.offsets.to(torch.int32)
     return function(
         q,
         k,
         v,
-        cu_seqlens_q=offsets,
-        cu_seqlens_k=offsets,
-        max_seqlen_q=packing.longest,
-        max_seqlen_k=packing.longest,
-        causal=True,
+        cu_seqlens_q=queries.offsets,
+        cu_seqlens_k=keys.offsets,
+        max_seqlen_q=queries.longest,
+        max_seqlen_k=keys.longest,
+        causal=True,  # aligned at the end: the last query sees every key
     )

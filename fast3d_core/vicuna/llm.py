@@ -14,6 +14,7 @@ from fast3d_core.data.files import first_line, load_json, need
 from fast3d_core.data.pretrained import network_settings, open_tensors
 from fast3d_core.errors import DataError
 from fast3d_core.plan import LlmShape
+from fast3d_core.vicuna.operations import rotate
 
 # What config.json says about a LLaMA beside what it says about any network.
 _NETWORK = (
@@ -29,14 +30,22 @@ class Prompt:
     Attributes:
         embeds: (tokens, hidden).
         visual_start: index of the first visual token; visual: how many there are, in one run.
+        prefix: what stands before the question, (fewer tokens, hidden): the very same tensor for all prompts about a
+            scene, by which its keys and values are found again where scenes are reused.
     """
 
     embeds: Tensor
     visual_start: int
     visual: int
+    prefix: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.embeds)
+
+    @property
+    def shared(self) -> int:
+        """How many of the tokens, from the first, are the same for all prompts about the scene."""
+        return 0 if self.prefix is None else len(self.prefix)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Generation:
 
 def read_shape(folder: Path, extra_tokens: int = 0) -> LlmShape:
     """The LLM's sizes from its config.json, without reading weights."""
-    return shape_of(_read_config(folder), extra_tokens)
+    return shape_of(read_config(folder), extra_tokens)
 
 
 def shape_of(config: LlamaConfig, extra_tokens: int = 0) -> LlmShape:
@@ -76,7 +85,8 @@ def shape_of(config: LlamaConfig, extra_tokens: int = 0) -> LlmShape:
     )
 
 
-def _read_config(folder: Path) -> LlamaConfig:
+def read_config(folder: Path) -> LlamaConfig:
+    """The LLM's config.json. Raises `DataError` where it is missing, damaged, or that of something else."""
     path = need(need(folder, "model.llm") / "config.json", "model.llm")
     content = load_json(path, "model.llm")
     if not isinstance(content, dict) or content.get("model_type") != "llama":
@@ -95,7 +105,7 @@ def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
     Raises:
         DataError: the folder is incomplete; transformers alone would fill missing tensors with random numbers.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     open_weights(folder)  # transformers makes room for whatever config.json claims
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -131,7 +141,7 @@ def open_weights(folder: Path) -> dict[str, Tensor]:
         DataError: as `load_llm`, without reading the numbers.
     """
     tensors = open_tensors(weight_files(folder), "model.llm")
-    config = _read_config(folder)
+    config = read_config(folder)
     try:
         with torch.device("meta"):
             wanted = {name: tuple(tensor.shape) for name, tensor in LlamaForCausalLM(config).state_dict().items()}
@@ -163,8 +173,7 @@ def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Te
         projection(normed).unflatten(-1, (-1, attention.head_dim))
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    return q * cos + _rotate_half(q) * sin, k * cos + _rotate_half(k) * sin, v
+    return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
 def finish_layer(layer: Any, x: Tensor, attended: Tensor) -> Tensor:
@@ -175,8 +184,3 @@ def finish_layer(layer: Any, x: Tensor, attended: Tensor) -> Tensor:
     """
     x = x + layer.self_attn.o_proj(attended.flatten(-2))
     return x + layer.mlp(layer.post_attention_layernorm(x))
-
-
-def _rotate_half(x: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)

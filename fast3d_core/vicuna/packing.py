@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -11,14 +12,16 @@ class Packing:
     """How many rows each sample has in a packed tensor, and where they are.
 
     Attributes:
-        lengths: rows of each sample.
+        lengths: rows of each sample; total: of all; longest: of the one that has most.
+        offsets: (samples + 1,) int32, each sample's first row, and the number of all rows.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device):
         self.lengths = list(lengths)
+        self.device = device
         self.longest = max(self.lengths)
         self.total = sum(self.lengths)
-        self.offsets = torch.tensor([0, *self.lengths], device=device).cumsum(0)  # (samples + 1,)
+        self.offsets = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(device)
 
     @property
     def last(self) -> Tensor:
@@ -28,19 +31,19 @@ class Packing:
     @cached_property
     def valid(self) -> Tensor:
         """(samples, longest) bool: which places of the padded form hold a row; rows stand first, padding behind."""
-        places = torch.arange(self.longest, device=self.offsets.device)
+        places = torch.arange(self.longest, device=self.device)
         return places < self.offsets.diff()[:, None]
 
     @cached_property
     def _rows(self) -> Tensor:
-        places = torch.arange(self.longest, device=self.offsets.device)
+        places = torch.arange(self.longest, device=self.device)
         return torch.where(self.valid, self.offsets[:-1, None] + places, 0)
 
     @cached_property
     def _places(self) -> Tensor:
         """(total,) where each row stands in the flattened padded form; made on the CPU: nothing has to wait."""
         places = [torch.arange(n) + i * self.longest for i, n in enumerate(self.lengths)]
-        return torch.cat(places).to(self.offsets.device)
+        return torch.cat(places).to(self.device)
 
     def pad(self, packed: Tensor) -> Tensor:
         """(total, ...) -> (samples, longest, ...); what stands behind a sample's rows is arbitrary but finite."""

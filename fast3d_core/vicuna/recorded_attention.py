@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from fast3d_core.vicuna.attention import prefill_attention
+from fast3d_core.vicuna.cache import Layout
 from fast3d_core.vicuna.llm import Prompt, finish_layer, project
 from fast3d_core.vicuna.packing import Packing
 
@@ -65,6 +66,7 @@ def text_attention(
     before = Packing([len(prefix) for prefix in prefixes], device)
     behind = Packing([len(text.embeds) for text in texts], device)
     behind.longest += -behind.longest % _ALIGNED
+    prefixes_alone = Layout(before, room=0, padded=False)
     x = torch.cat([*(prefix.embeds for prefix in prefixes), *(text.embeds for text in texts)])
     places = [torch.arange(n) for n in before.lengths]
     places += [torch.arange(len(text.embeds)) + len(prefixes[text.prefix]) for text in texts]
@@ -88,7 +90,7 @@ def text_attention(
         )
         recorded.append(torch.cat(weights))
         if len(recorded) < len(llm.model.layers):  # nobody reads what the last layer would give
-            gathered = prefill_attention(q_before, k_before, v_before, before)
+            gathered = prefill_attention(q_before, k_before, v_before, before, prefixes_alone)
             x = finish_layer(layer, x, torch.cat([gathered, behind.unpad(torch.cat(attended))]))
     back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=device)
     return torch.stack(recorded, dim=1)[back]

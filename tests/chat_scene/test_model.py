@@ -63,12 +63,10 @@ def test_bfloat16_runs(fixture):
     config = load_config(MINIATURE, ["model.dtype=bfloat16", "generation.max_new_tokens=2"])
     model = ChatScene.from_config(config)
     assert model.llm.dtype == torch.bfloat16
-    from fast3d_core.vicuna import fast
-
     prompts = [p.__class__(p.embeds.bfloat16(), p.visual_start, p.visual) for p in fixture.prompts[:4]]
     from fast3d_core.pruning import Vanilla
 
     plans = fixture.plans(Vanilla())[:4]
-    half = fast.prefill(model.llm, prompts, plans).logits
-    full = fast.prefill(fixture.model.llm, fixture.prompts[:4], plans).logits
+    half = model.engine.prefill(prompts, plans, config.generation).logits
+    full = fixture.model.engine.prefill(fixture.prompts[:4], plans, config.generation).logits
     torch.testing.assert_close(half, full, rtol=0, atol=0.3)

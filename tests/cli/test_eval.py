@@ -6,14 +6,20 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
 
-from fast3d_core.config import DATASETS, EMBEDDED
+from fast3d_core.chat_scene.model import ChatScene
+from fast3d_core.config import DATASETS, EMBEDDED, load_config
+from fast3d_core.evaluation import batch_size
+from fast3d_core.evaluation import run as run_module
+from fast3d_core.evaluation.ahead import one_ahead
+from fast3d_core.evaluation.needs import Needs
 from tests.cli.conftest import ROOT
-from tests.conftest import RECORDED
+from tests.conftest import MINIATURE, RECORDED
 
 MAPS = "infer_attn_maps_val_scanqa.pt"
 LIMITED = ["--dataset", "scanrefer", "--limit", "1", "--no-meteor"]
@@ -98,16 +104,28 @@ def test_a_killed_run_continues(fast3d, tmp_path, files):
     assert "loading the model" not in again.stderr
 
 
-def test_two_processes_give_the_result_of_one(fast3d, tmp_path):
-    arguments = ["eval", "-m", "sap", "--alpha", "0.5", "-m", "vanilla", "--set", "eval.batch_size=2", "--no-meteor"]
-    fast3d(*arguments, "--name", "one")
-    done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "fast3d_cli",
-         *arguments, "--name", "two"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True,
-        text=True,
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m"]
+
+
+def alone(tmp_path, *arguments, start=(sys.executable, "-m"), **more):
+    """The command in processes of its own, started in another way where `start` says so."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*start, "fast3d_cli", *map(str, arguments)],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("way", ["--processes", "accelerate launch"])
+def test_two_processes_give_the_result_of_one(fast3d, tmp_path, way):
+    arguments = ["eval", "-m", "sap", "--alpha", "0.5", "-m", "vanilla", "--batch", "2", "--no-meteor", "--json"]
+    fast3d(*arguments, "--name", "one")
+    more = {"--processes": ["--processes", "2"]}.get(way, [])
+    start = {"accelerate launch": ACCELERATE}.get(way, [sys.executable, "-m"])
+    process = alone(tmp_path, *arguments, "--name", "two", *more, start=start)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert [result["name"] for result in json.loads(stdout)] == ["two-sap-alpha0.5", "two-vanilla"]
     for method in ("sap-alpha0.5", "vanilla"):
         one, two = (tmp_path / "runs" / f"{name}-{method}" for name in ("one", "two"))
         assert len(list(two.glob("part-000-*.jsonl"))) == 2  # both answered
@@ -115,6 +133,107 @@ def test_two_processes_give_the_result_of_one(fast3d, tmp_path):
         results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
         assert comparable(results[0]) == comparable(results[1])
         assert results[1]["environment"]["processes"] == 2
+        assert f"two-{method} scanqa: 3 samples" in stderr
+    # And the other way round: one process goes on with what two began.
+    result = two / "result.json"
+    result.unlink()
+    (two / "part-000-01.jsonl").unlink()
+    fast3d(*arguments, "--name", "two")
+    assert (two / "part-001-00.jsonl").exists()
+    assert comparable(json.loads(result.read_text())) == comparable(results[0])
+
+
+def test_a_slow_process_answers_fewer_batches(fast3d, tmp_path):
+    """And the answers are the same."""
+    arguments = ["eval", "-m", "vanilla", "--batch", "1", "--no-meteor"]
+    fast3d(*arguments, "--name", "one")
+    (tmp_path / "slow.py").write_text(
+        "import os, sys, time\n"
+        "from fast3d_core.chat_scene.model import ChatScene\n"
+        "quick = ChatScene.generations\n"
+        "def slow(*arguments, **more):\n"
+        "    time.sleep(0.5 * int(os.environ['RANK']))\n"
+        "    return quick(*arguments, **more)\n"
+        "ChatScene.generations = slow\n"
+        "from fast3d_cli.app import main\n"
+        "main()\n"
+    )
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "slow.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*start, *arguments, "--name", "two"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    quick, slow = (
+        len((tmp_path / "runs" / "two" / f"part-000-{process:02}.jsonl").read_text().splitlines()) for process in (0, 1)
+    )
+    assert quick + slow == 15 and 1 <= slow < quick / 2
+    assert predictions(tmp_path / "runs" / "two") == predictions(tmp_path / "runs" / "one")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--set", "model.checkpoint=nothing.pth"], 1, "nothing.pth does not exist"),  # of both
+        (["--name", "taken"], 2, "holds a run with other settings"),  # of one, while the other waits for it
+    ],
+)
+def test_an_error_of_several_processes_is_one_line(fast3d, tmp_path, arguments, code, message):
+    if "taken" in arguments:
+        fast3d("eval", "-m", "sap", "--alpha", "0.5", *LIMITED, "--name", "taken")
+    process = alone(tmp_path, "eval", "-m", "vanilla", *LIMITED, *arguments, "--processes", "2")
+    stdout, stderr = process.communicate(timeout=300)
+    assert (process.returncode, stdout) == (code, ""), stderr
+    lines = [line for line in stderr.splitlines() if "error" in line.lower()]
+    assert len(lines) == 1 and message in lines[0], stderr
+    assert "Traceback" not in stderr
+
+
+def _children(process):
+    """The processes that this one started."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,stat"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    return [int(pid) for pid, parent, state in rows if int(parent) == process.pid and state[0] != "Z"]
+
+
+def _is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("sent", "to", "code", "said"),
+    [
+        (signal.SIGINT, "all", 130, "interrupted; the same command continues"),
+        (signal.SIGTERM, "launcher", 143, ""),
+        (signal.SIGKILL, "one of two", 137, "was ended by signal 9"),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "a killed child"],
+)
+def test_several_processes_end_together(fast3d, tmp_path, sent, to, code, said):
+    """Nothing is left running, nothing is lost, and the same command continues."""
+    arguments = ["eval", "-m", "vanilla", "--batch", "1", "--no-meteor", "--set", "generation.beams=20"]
+    process = alone(tmp_path, *arguments, "--processes", "2", start_new_session=True)
+    run = tmp_path / "runs" / "vanilla"
+    while process.poll() is None and len(list(run.glob("part-*.jsonl"))) < 2:
+        time.sleep(0.01)
+    children = _children(process)
+    assert len(children) == 2
+    if to == "all":
+        os.killpg(process.pid, sent)  # as a terminal does
+    else:
+        os.kill(process.pid if to == "launcher" else children[1], sent)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert said in stderr and "Traceback" not in stderr
+    assert not any(map(_is_there, children))
+    answered = sum(len(path.read_text().splitlines()) for path in run.glob("part-*.jsonl"))
+    assert 2 <= answered < 15
+    fast3d(*arguments)
+    assert sum(len(records) for records in predictions(run).values()) == 15
 
 
 def test_bfloat16_resumes_to_the_same_answers(fast3d, tmp_path):
@@ -131,6 +250,110 @@ def test_bfloat16_resumes_to_the_same_answers(fast3d, tmp_path):
     assert predictions(run) == whole
 
 
+def test_auto_batches(fast3d, tmp_path, monkeypatch):
+    """Said once, recorded as a number, kept by a resumed run, whatever the memory holds then."""
+
+    def memory(more):
+        monkeypatch.setattr(batch_size, "available_memory", lambda device: (weights + more) / 0.85)
+
+    weights = Needs.of_config(load_config(MINIATURE)).weights
+    memory(6e6)
+    done = fast3d("eval", "-m", "vanilla", "--batch", "auto", "--no-meteor")
+    run = tmp_path / "runs" / "vanilla"
+    size = json.loads((run / "settings.json").read_text())["batch_size"]
+    assert size == 2
+    assert done.stderr.count(f"vanilla: {size} samples a batch (eval.batch_size is auto)") == 1
+    whole = predictions(run)
+    (run / "result.json").unlink()
+    part = run / "part-000-00.jsonl"
+    part.write_text("".join(part.read_text().splitlines(keepends=True)[1:]))
+    memory(1e12)
+    assert "done before" in fast3d("eval", "-m", "vanilla", "--batch", "auto", "--no-meteor").stderr
+    assert predictions(run) == whole
+    assert json.loads((run / "result.json").read_text())["settings"]["batch_size"] == size
+    fast3d("eval", "-m", "vanilla", "--batch", "auto", "--no-meteor", "--restart")
+    assert json.loads((run / "result.json").read_text())["settings"]["batch_size"] == 16
+    dry = fast3d("eval", "-m", "fastv", "--preset", "35", "--batch", "auto", "--dry-run", "--json")
+    assert json.loads(dry.stdout)["batch_size"] == 16
+
+
+def test_an_error_in_the_next_batch_loses_nothing(fast3d, tmp_path, monkeypatch):
+    """As on a GPU, where a thread prepares one batch ahead; with live maps, which it predicts."""
+    monkeypatch.setattr(run_module, "prepared", lambda numbers, prepare, device: one_ahead(numbers, prepare))
+    arguments = ["eval", "-m", "sap", "--alpha", "0.5", "--gap", "live", "--batch", "1", "--no-meteor"]
+    fast3d(*arguments, "--name", "whole")
+    prompts, calls, failed = ChatScene.prompts, [], threading.Event()
+
+    def third_fails(*given):
+        calls.append(threading.current_thread())
+        if len(calls) == 3:
+            failed.set()
+            raise RuntimeError("CUDA out of memory")
+        return prompts(*given)
+
+    generations = ChatScene.generations
+
+    def slowly(*given):
+        if len(calls) > 1:
+            assert failed.wait(20)  # the third batch fails while the second is being answered
+        return generations(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChatScene, "prompts", third_fails)
+        patch.setattr(ChatScene, "generations", slowly)
+        done = fast3d(*arguments, "--name", "broken", check=False)
+    assert done.returncode == 1 and "out of memory at batch size 1" in done.stderr
+    assert threading.main_thread() not in calls
+    assert len((tmp_path / "runs" / "broken" / "part-000-00.jsonl").read_text().splitlines()) == 2
+    fast3d(*arguments, "--name", "broken")
+    assert predictions(tmp_path / "runs" / "broken") == predictions(tmp_path / "runs" / "whole")
+    fast3d(*[word for word in arguments if word not in ("--gap", "live")], "--name", "files")
+    assert predictions(tmp_path / "runs" / "files") == predictions(tmp_path / "runs" / "whole")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_stream_of_its_own_changes_no_answer(fast3d, tmp_path, monkeypatch, device="cuda"):
+    """Live maps, plans and prompts of the next batch, made while this one is decoded, or one after the other."""
+    methods = ["-m", "sap", "--alpha", "0.5", "-m", "gap", "--layer", "2", "--keep", "15", "--reuse-scene"]
+    arguments = ["eval", *methods, "--gap", "live", "--batch", "2", "--no-meteor", "--set", f"model.device={device}"]
+    for name in ("ahead", "again"):
+        fast3d(*arguments, "--name", name)
+    monkeypatch.setattr(run_module, "prepared", lambda numbers, prepare, device: (prepare(n) for n in numbers))
+    fast3d(*arguments, "--name", "inline")
+    for method in ("sap-alpha0.5-reuse", "gap-K2-keep15-reuse"):
+        ahead, again, inline = (tmp_path / "runs" / f"{name}-{method}" for name in ("ahead", "again", "inline"))
+        assert predictions(ahead) == predictions(again) == predictions(inline)
+
+
+def test_reuse_of_scenes(fast3d, files):
+    """Where nothing is pruned the answers are the published ones; three questions about one scene cost less."""
+    path = files / "annotations" / "scanqa_val.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([record | {"scene_id": records[0]["scene_id"]} for record in records]))
+    arguments = ["eval", "-c", files / "fast3d.yaml", "--dataset", "scanqa", "--no-meteor"]
+    fast3d(*arguments, "-m", "vanilla")
+    fast3d(*arguments, "-m", "vanilla", "--reuse-scene")
+    fast3d(*arguments, "-m", "vanilla", "--set", "eval.reuse_scene=true", "--name", "x")
+    fast3d(*arguments, "-m", "vanilla", "--reuse-scene", "--batch", "1", "--name", "alone")
+    plain, reused, other, alone_ = (
+        json.loads((files / "runs" / name / "result.json").read_text())
+        for name in ("vanilla", "vanilla-reuse", "x", "alone")
+    )
+    assert [result["settings"]["reuse_scene"] for result in (plain, reused, other)] == [False, True, True]
+    answers = [
+        json.loads((files / "runs" / name / "predictions" / "scanqa.json").read_text())
+        for name in ("vanilla", "vanilla-reuse")
+    ]
+    assert answers[0] == answers[1]
+    assert reused["cost"]["prefill_flops"] < 0.5 * plain["cost"]["prefill_flops"]
+    assert alone_["cost"]["prefill_flops"] == pytest.approx(plain["cost"]["prefill_flops"])
+    done = fast3d(*arguments, "-m", "vanilla", "--name", "x", check=False)
+    assert done.returncode == 2 and "reuse_scene: true -> false" in done.stderr
+    dry = fast3d(*arguments, "-m", "vanilla", "--reuse-scene", "--dry-run")
+    assert "what --reuse-scene saves is not taken off" in dry.stderr
+
+
 def test_changed_settings_are_refused(fast3d, tmp_path):
     fast3d("eval", "-m", "gap", "--layer", "1", "--keep", "30", *LIMITED, "--name", "x")
     done = fast3d("eval", "-m", "gap", "--layer", "1", "--keep", "15", *LIMITED, "--name", "x", check=False)
@@ -143,7 +366,7 @@ def test_changed_settings_are_refused(fast3d, tmp_path):
 SPOILT = [
     {"index": 1}, {"index": None}, {"dataset": "../x"}, {"dataset": None}, {"pred": 3}, {"tokens": "9"},
     {"tokens": 0}, {"steps": -1}, {"layer": 1.5}, {"kept": [300]}, {"kept": [-1]}, {"kept": "all"},
-    {"kept": [0] * 301}, {"gap_flops": "1"},
+    {"kept": [0] * 301}, {"gap_flops": "1"}, {"known": -1}, {"known": "x"},
 ]  # fmt: skip
 
 
@@ -159,6 +382,10 @@ def test_a_journal_that_answers_something_else(fast3d, tmp_path):
         done = fast3d(*arguments, check=False)
         assert done.returncode == 1 and "is damaged: batch 0 of its journal does not answer" in done.stderr, change
         assert {path: path.read_bytes() for path in run.rglob("*.json")} == kept
+    for name in line["samples"][0].keys() - {"known"}:
+        without = {key: value for key, value in line["samples"][0].items() if key != name}
+        part.write_text(json.dumps(line | {"samples": [without]}) + "\n")
+        assert fast3d(*arguments, check=False).returncode == 1, name
     part.write_text(json.dumps(line | {"samples": 3}) + "\n")
     fast3d(*arguments)
     path = run / "predictions" / "scanrefer.json"
@@ -200,6 +427,9 @@ def test_verbose_lists_what_is_not_used(fast3d):
         (["-m", "vanilla", "--set", "model.checkpont=x"], 'did you mean "model.checkpoint"'),
         (["-m", "vanilla", "--set", "model.device=cuda:99"], "CUDA"),
         (["-m", "vanila"], "did you mean vanilla"),
+        (["-m", "vanilla", "--batch", "0"], "eval.batch_size must be at least 1, not 0"),
+        (["-m", "vanilla", "--batch", "much"], 'eval.batch_size must be an integer or auto, not "much"'),
+        (["-m", "vanilla", "--reuse-scene", "--engine", "reference"], "--reuse-scene needs the fast engine"),
     ],
 )  # fmt: skip
 def test_usage_errors(fast3d, tmp_path, arguments, message):
@@ -298,7 +528,7 @@ def test_out_of_memory_says_what_to_try(fast3d):
     )  # fmt: skip
     assert done.returncode == 1
     assert "out of memory at batch size 3" in done.stderr
-    assert "--set eval.batch_size=1" in done.stderr
+    assert "Try --batch 1 --restart" in done.stderr
 
 
 def test_help_is_quick_and_does_not_import_torch(fast3d):

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from fast3d_core.config import default_yaml
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.release import GAP, write_demo
@@ -30,7 +32,7 @@ def test_schema():
 
 def fast3d_commands(text):
     commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in commands if line.startswith("fast3d ")]
+    return [shlex.split(line)[1:] for line in commands if line.startswith("fast3d ") and "--processes" not in line]
 
 
 BEFORE, AFTER = README.split("## Install")
@@ -58,20 +60,22 @@ def test_the_other_commands(fast3d, tmp_path, files):
         assert fast3d(*command).stdout, command
 
 
-def test_accelerate_launch(fast3d, tmp_path):
-    (command,) = [line for line in COMMANDS if line.startswith("accelerate ")]
-    parts = shlex.split(command)
+@pytest.mark.parametrize("start", ["accelerate launch ", "fast3d eval "])
+def test_several_processes(tmp_path, start):
+    (command,) = [line for line in COMMANDS if line.startswith(start) and "processes" in line]
+    module = command.replace(
+        start, {"accelerate launch ": "accelerate.commands.launch "}.get(start, "fast3d_cli eval ")
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *parts[2:], "--no-meteor"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", *shlex.split(module), "--no-meteor"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "sap-alpha0.5" / "result.json").exists()
 
 
 def test_make_targets_exist():
     targets = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
-    assert targets == ["demo", "test"]
+    assert targets == ["demo", "test", "bench"]
     assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
 
 

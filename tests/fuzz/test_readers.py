@@ -15,7 +15,7 @@ from fast3d_core.data.tensors import TensorFile
 from tests.fuzz.mutations import mutate
 from tests.fuzz.readers import READERS, WRITERS, Reader, outcome, replace
 
-_TIMES = int(os.environ.get("FUZZ_TIMES", "1"))  # more makes more cases, for a longer run by hand
+TIMES = int(os.environ.get("FUZZTIMES", "1"))  # more makes more cases, for a longer run by hand
 _MOST = 1 << 30  # bytes that all cases together may add to the memory in use
 
 _watched: list[str] = []
@@ -43,7 +43,7 @@ def test_hostile_files(reader: Reader, folder: Path) -> None:
     assert outcome(reader, folder) is None  # as long as it is sound
     outcomes = {True: 0, False: 0}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for case in range(_TIMES * reader.cases):
+    for case in range(TIMES * reader.cases):
         rng = random.Random(f"{reader.name} {case}")
         name = rng.choice(reader.files)
         replace(folder / name, mutate(rng, name, whole[name]))
@@ -74,7 +74,7 @@ def test_hostile_files_of_what_writes(writer: Reader, folder: Path) -> None:
     kept = others()
     whole = {name: (folder / name).read_bytes() for name in writer.files}
     outcomes = {True: 0, False: 0}
-    for case in range(_TIMES * writer.cases):
+    for case in range(TIMES * writer.cases):
         rng = random.Random(f"{writer.name} {case}")
         name = rng.choice(writer.files)
         replace(folder / name, mutate(rng, name, whole[name]))

@@ -171,6 +171,10 @@ def test_a_text_encoder_of_another_width(tmp_path):
     with pytest.raises(DataError, match="gap.text_encoder: .*config.json does not exist"):
         (tmp_path / "empty").mkdir()
         load_gap(config(CHECKPOINTS["spatial"], f"gap.text_encoder={tmp_path / 'empty'}"), CPU)
+    odd = json.loads((SHIPPED / "roberta_tiny" / "config.json").read_text()) | {"hidden_dropout_prob": -1}
+    (tmp_path / "empty" / "config.json").write_text(json.dumps(odd))
+    with pytest.raises(DataError, match="dropout probability has to be between 0 and 1"):
+        load_gap(config(CHECKPOINTS["spatial"], f"gap.text_encoder={tmp_path / 'empty'}"), CPU)
 
 
 def test_more_layers_than_can_be_meant(tmp_path):

@@ -84,7 +84,7 @@ def test_damaged_scanrefer_annotations(tmp_path, annotations):
 @pytest.mark.parametrize(
     "locs",
     [
-        torch.full((1, 6), torch.nan), torch.zeros(6), torch.zeros(1, 6, dtype=torch.int64), torch.zeros(1001, 6),
+        torch.zeros(6), torch.zeros(1, 6, dtype=torch.int64), torch.zeros(1001, 6),
         [[0.0] * 6], None, "none", torch.zeros(0, 7),
     ],
 )  # fmt: skip

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fast3d_core.vicuna import attention, flash
 from fast3d_core.vicuna.attention import beam_attention, prefill_attention, row_weights
-from fast3d_core.vicuna.fast import Ancestry
+from fast3d_core.vicuna.cache import Layout
+from fast3d_core.vicuna.decoding import Ancestry
 from fast3d_core.vicuna.packing import Packing
 
 CPU = torch.device("cpu")
@@ -32,26 +33,45 @@ def packed(lengths, heads, kv_heads, d=8, seed=0):
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
-@settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), kv_heads=st.sampled_from([1, 2, 4]))
-def test_prefill_attention(lengths, kv_heads):
+def cached(packed, layout):
+    """Packed prompt rows as they stand in a cache whose other rows hold nonsense."""
+    cache = torch.full((layout.rows, *packed.shape[1:]), 1e3)
+    lengths = layout.prompts.lengths
+    cache[layout.places([0] * len(lengths), lengths)] = packed
+    return cache
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    kv_heads=st.sampled_from([1, 2, 4]),
+    asking=st.integers(0, 4),
+    room=st.integers(0, 2),
+    padded=st.booleans(),
+)
+def test_prefill_attention(lengths, kv_heads, asking, room, padded):
+    """All rows ask (0), or the last few of each sample."""
     q, k, v = packed(lengths, 4, kv_heads)
-    want = torch.cat([plain_attention(*parts) for parts in zip(*(x.split(lengths) for x in (q, k, v)), strict=True)])
-    torch.testing.assert_close(prefill_attention(q, k, v, Packing(lengths, CPU)), want)
+    whole = [plain_attention(*parts) for parts in zip(*(x.split(lengths) for x in (q, k, v)), strict=True)]
+    count = [min(n, asking) if asking else n for n in lengths]
+    last = torch.cat([part[len(part) - n :] for part, n in zip(q.split(lengths), count, strict=True)])
+    want = torch.cat([part[len(part) - n :] for part, n in zip(whole, count, strict=True)])
+    layout = Layout(Packing(lengths, CPU), room, padded=padded)
+    got = prefill_attention(last, cached(k, layout), cached(v, layout), Packing(count, CPU), layout)
+    torch.testing.assert_close(got, want)
 
 
 @settings(max_examples=25, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), kv_heads=st.sampled_from([1, 2, 4]))
-def test_last_rows_alone_equal_the_last_rows_of_all(lengths, kv_heads):
+def test_weights_of_the_last_rows(lengths, kv_heads):
     q, k, v = packed(lengths, 4, kv_heads)
     packing = Packing(lengths, CPU)
-    whole = prefill_attention(q, k, v, packing)[packing.last]
-    rows = beam_attention(q[packing.last][:, None], packing.pad(k), packing.pad(v), packing.valid[:, None])[:, 0]
-    torch.testing.assert_close(rows, whole)
+    layout = Layout(packing, 0, padded=False)
+    want = prefill_attention(q, k, v, packing, layout)[packing.last]
     weights = row_weights(q[packing.last], packing.pad(k), packing.valid)
     torch.testing.assert_close(weights.sum(-1), torch.ones(len(lengths), 4))
     values = packing.pad(v).repeat_interleave(4 // kv_heads, dim=2)
-    torch.testing.assert_close(torch.einsum("bht,bthd->bhd", weights, values), whole)
+    torch.testing.assert_close(torch.einsum("bht,bthd->bhd", weights, values), want)
 
 
 @settings(max_examples=25, deadline=None)
@@ -117,9 +137,12 @@ def flash_attn_varlen_func(
         rows_k = slice(int(cu_seqlens_k[i]), int(cu_seqlens_k[i + 1]))
         assert rows_q.stop - rows_q.start <= max_seqlen_q and rows_k.stop - rows_k.start <= max_seqlen_k
         heads_first = (x.transpose(0, 1) for x in (q[rows_q], k[rows_k], v[rows_k]))
+        count_q, count_k = rows_q.stop - rows_q.start, rows_k.stop - rows_k.start
+        mask = torch.ones(count_q, count_k, dtype=torch.bool)  # as documented: causal is aligned at the end
+        mask = mask.tril(count_k - count_q) if causal else mask
         out.append(
             torch.nn.functional.scaled_dot_product_attention(
-                *heads_first, is_causal=causal, scale=softmax_scale, enable_gqa=True
+                *heads_first, mask, scale=softmax_scale, enable_gqa=True
             ).transpose(0, 1)
         )
     return torch.cat(out)
@@ -136,14 +159,17 @@ def test_flash_adapter(monkeypatch, kv_heads):
     lengths = [3, 7, 1, 5]
     packing = Packing(lengths, CPU)
     q, k, v = packed(lengths, 4, kv_heads)
-    want = prefill_attention(q, k, v, packing)
+    layout = Layout(packing, 0, padded=False)
+    want = prefill_attention(q, k, v, packing, layout)
     monkeypatch.setattr(flash, "_varlen_func", lambda: stand_in)
     monkeypatch.setattr(flash, "usable", lambda device, dtype: True)
-    assert attention.backend(CPU, torch.bfloat16) == "flash-attn"
-    torch.testing.assert_close(prefill_attention(q, k, v, packing), want)
-    assert len(calls) == 1
+    assert attention.backend(CPU, torch.bfloat16) == "flash-attn + sdpa"
+    torch.testing.assert_close(prefill_attention(q, k, v, packing, layout), want)
+    last = Packing([1] * 4, CPU)
+    torch.testing.assert_close(prefill_attention(q[packing.last], k, v, last, layout), want[packing.last])
+    assert len(calls) == 2
 
 
 def test_flash_attn_is_not_needed():
-    assert attention.backend(CPU, torch.float32) == "sdpa"
+    assert attention.backend(CPU, torch.float32) == "sdpa + sdpa"
     assert not flash.usable(CPU, torch.bfloat16)

@@ -8,9 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fast3d_core.plan import cost
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
-from fast3d_core.vicuna import fast
-from fast3d_core.vicuna.beam import BeamSearch, GreedySearch
-from fast3d_core.vicuna.llm import Prompt
+from fast3d_core.vicuna.beam import BeamSearch
+from fast3d_core.vicuna.decoding import Decoder
+from fast3d_core.vicuna.fast import FastEngine
+from fast3d_core.vicuna.layers import Layer
+from fast3d_core.vicuna.llm import Prompt, finish_layer, project
 
 BOS, EOS = 1, 2
 LAYERS = 4
@@ -73,36 +75,43 @@ def test_generation_settings(fixture, change, beams):
 def test_nothing_of_unpruned_length_from_layer_k_on(fixture, pruner):
     """Every activation and every cached key of layers >= K has exactly the kept tokens' and the text's length."""
     plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
-    seen: dict[int, list[int]] = {i: [] for i in range(LAYERS)}
+    seen: list[list[int]] = []
 
-    def watch(i):
-        return lambda module, args: seen[i].extend(a.shape[0] for a in args if isinstance(a, torch.Tensor))
+    class Watched(Layer):
+        def queries(self, x, *others):
+            seen.append([len(x)])
+            return super().queries(x, *others)
 
-    hooks = [
-        part.register_forward_pre_hook(watch(i))
-        for i, layer in enumerate(fixture.model.llm.model.layers)
-        for part in layer.modules()
-    ]
-    try:
-        state = fast.prefill(fixture.model.llm, fixture.prompts, plans)
-    finally:
-        for hook in hooks:
-            hook.remove()
+        def finish(self, x, attended):
+            seen[-1] += [len(x), len(attended)]
+            return super().finish(x, attended)
+
+    engine = FastEngine(fixture.model.llm)
+    engine.layers = [Watched(**vars(layer)) for layer in engine.layers]
+    engine.release()
+    state = engine.prefill(fixture.prompts, plans, fixture.config.generation)
     full = [len(p) for p in fixture.prompts]
     short = [len(p) - p.visual + plan.count for p, plan in zip(fixture.prompts, plans, strict=True)]
     for i in range(LAYERS):
         lengths = short if i >= plans[0].layer else full
-        assert seen[i]
-        assert set(seen[i]) <= {sum(lengths), len(lengths)}  # all rows, or the last row of each sample
-        assert state.caches[i].keys.shape[1] == max(lengths)
-        assert state.caches[i].valid.sum(dim=1).tolist() == lengths
+        behind = len(lengths) if i == LAYERS - 1 else sum(lengths)  # the last layer ends with the last rows
+        assert seen[i] == [sum(lengths), behind, behind]
+        assert state.layouts[i].prompts.lengths == lengths
 
 
 def test_beams_share_the_prompt_cache(fixture):
     """The cache of the prompt is stored once per sample, whatever the number of beams."""
-    state = fast.prefill(fixture.model.llm, fixture.prompts[:3], fixture.plans(Vanilla())[:3], room=20)
+    rows = []
+    for beams in (1, 5):
+        settings = replace(fixture.config.generation, beams=beams, max_new_tokens=5)
+        state = fixture.model.engine.prefill(fixture.prompts[:3], fixture.plans(Vanilla())[:3], settings)
+        rows.append([layout.rows - 3 * beams * 4 for layout in state.layouts])
     longest = max(len(prompt) for prompt in fixture.prompts[:3])
-    assert all(cache.keys.shape[:2] == cache.values.shape[:2] == (3, longest + 20) for cache in state.caches)
+    assert rows == [[3 * longest] * LAYERS] * 2
+
+
+def _addmm_flops(_self, a_shape, b_shape, out_shape=None, **_):
+    return 2 * a_shape[0] * a_shape[1] * b_shape[1]
 
 
 @pytest.mark.parametrize("pruner", [Vanilla(), Gap(layer=2, keep=15), Sap(alpha=0.21)], ids=repr)
@@ -111,13 +120,15 @@ def test_flops_are_those_that_torch_counts(fixture, pruner):
 
     The counter sees matrix products only. It counts attention without the causal half, so that part is taken out of
     both: what is left are projections, MLP and lm_head. The last layer computes more than its one scored row needs only
-    in keys and values; `cost` charges the full layer: it is the cost of the model, not of this shortcut.
+    in keys and values; `cost` charges the full layer: it is the cost of the model, not of this shortcut. The head's
+    rows that fill its last tile are not the model's, either.
     """
     plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
     prompt, plan = fixture.prompts[0], plans[0]
     shape = fixture.model.shape
-    with FlopCounterMode(display=False) as counter:
-        fast.prefill(fixture.model.llm, [prompt], [plan])
+    in_place = {torch.ops.aten.addmm_: _addmm_flops}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        fixture.model.engine.prefill([prompt], [plan], fixture.config.generation)
     counted = sum(
         n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op) and "bmm" not in str(op)
     )
@@ -127,21 +138,114 @@ def test_flops_are_those_that_torch_counts(fixture, pruner):
     tokens = [text + (300 if i < plan.layer else plan.count) for i in range(shape.layers)]
     attention = sum(4 * shape.heads * shape.head_dim * n * (n + 1) // 2 for n in tokens)
     skipped = 2 * (last - 1) * (shape.layer_macs - 3 * shape.hidden * shape.heads * shape.head_dim)
-    assert whole.prefill_flops - attention - skipped == counted
+    filled = 2 * shape.hidden * (-shape.vocab % 64)
+    assert whole.prefill_flops - attention - skipped + filled == counted
 
 
 @pytest.mark.parametrize("beams", [1, 5])
-def test_a_step_may_read_further_than_there_are_tokens(fixture, beams):
-    """As one captured as a CUDA graph does, whose shapes are those of a later step."""
+def test_a_step_may_read_further_than_there_are_tokens(fixture, monkeypatch, beams):
+    """As one captured as a CUDA graph does, whose shapes are those of the last step."""
     settings = replace(fixture.config.generation, beams=beams, max_new_tokens=7)
     plans = fixture.plans(Gap(layer=1, keep=30), fixture.config.maps.predicted)[:5]
-    llm, prompts = fixture.model.llm, fixture.prompts[:5]
-    want = fast.generate(llm, prompts, plans, settings, 1, 2)
-    with torch.inference_mode():
-        state = fast.prefill(llm, prompts, plans, room=beams * 6)
-        kind = GreedySearch if beams == 1 else BeamSearch
-        search = kind(5, settings, 1, 2, state.logits.device)
-        decoding = fast.Decoding(llm, state, search)
-        while not search.finished:
-            decoding.step(6)
-        assert [ids for ids, _ in search.best()] == [one.ids for one in want]
+    engine, prompts = fixture.model.engine, fixture.prompts[:5]
+    want = engine.generate(prompts, plans, settings, BOS, EOS)
+    step = Decoder.step
+    monkeypatch.setattr(Decoder, "step", lambda self, upto: step(self, 6))
+    got = engine.generate(prompts, plans, settings, BOS, EOS)
+    assert [one.ids for one in got] == [one.ids for one in want]
+
+
+def test_steps_beyond_the_end_change_nothing(fixture, monkeypatch):
+    """On a GPU some are made before it is known that all samples are done."""
+    settings = replace(fixture.config.generation, max_new_tokens=40, repetition_penalty=1.0, length_penalty=-3.0)
+    plans = fixture.plans(Sap(alpha=0.21), fixture.config.maps.predicted)
+    engine, prompts = fixture.model.engine, fixture.prompts
+    want = engine.generate(prompts, plans, settings, BOS, EOS)
+    assert max(one.steps for one in want) < 40
+    monkeypatch.setattr(BeamSearch, "finished", False)
+    got = engine.generate(prompts, plans, settings, BOS, EOS)
+    assert [(one.ids, one.score, one.steps) for one in got] == [(one.ids, one.score, one.steps) for one in want]
+
+
+@pytest.mark.parametrize("reuse_scene", [False, True])
+def test_an_engine_that_was_released_starts_anew(fixture, reuse_scene):
+    plans, settings = fixture.plans(Vanilla())[:2], replace(fixture.config.generation, max_new_tokens=4)
+    engine = FastEngine(fixture.model.llm)
+
+    def answers():
+        generated = engine.generate(fixture.prompts[:2], plans, settings, BOS, EOS, reuse_scene)
+        return [(one.ids, one.score) for one in generated]
+
+    def held():
+        return sum(buffer.numel() for buffers in engine._caches.both for buffer in buffers)
+
+    first = answers()
+    assert held() > 0
+    engine.release()
+    assert held() == 0 and not engine._scenes and not engine._decoders
+    assert answers() == first
+
+
+def test_batches_do_not_depend_on_what_was_before(fixture):
+    """Buffers are kept from batch to batch; what another batch left in them must not matter."""
+    settings = replace(fixture.config.generation, max_new_tokens=6)
+    llm = fixture.model.llm
+    engine, fresh = FastEngine(llm), lambda: FastEngine(llm)
+    batches = [
+        (Gap(layer=2, keep=15), slice(0, 4)), (Vanilla(), slice(4, 12)), (FastV(layer=1, keep=6), slice(0, 4)),
+        (Sap(alpha=0.02), slice(2, 6)), (Vanilla(), slice(0, 4)),
+    ]  # fmt: skip
+    for pruner, part in batches:
+        plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)[part]
+        got, want = (one.generate(fixture.prompts[part], plans, settings, BOS, EOS) for one in (engine, fresh()))
+        assert [(a.ids, a.score) for a in got] == [(a.ids, a.score) for a in want]
+
+
+@pytest.mark.parametrize(
+    "pruner", [Vanilla(), FastV(layer=1, keep=300), Gap(layer=2, keep=300), Sap(alpha=1.0)], ids=repr
+)
+def test_a_reused_scene_changes_nothing_where_nothing_is_pruned(fixture, pruner):
+    indices = [0, 3, 4, 7, 9, 13, 1]  # of three scenes, mixed
+    plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
+    prompts, plans = [fixture.prompts[i] for i in indices], [plans[i] for i in indices]
+    settings = replace(fixture.config.generation, max_new_tokens=6)
+    engine = FastEngine(fixture.model.llm)
+    want = engine.generate(prompts, plans, settings, BOS, EOS)
+    for _ in range(2):  # the second time scenes are known
+        got = engine.generate(prompts, plans, settings, BOS, EOS, reuse_scene=True)
+        assert [one.ids for one in got] == [one.ids for one in want]
+
+
+@pytest.mark.parametrize("pruner", [Gap(layer=0, keep=15), Gap(layer=2, keep=45), Sap(alpha=0.3)], ids=repr)
+def test_a_reused_scene_means_what_it_says(fixture, pruner):
+    """Kept tokens have seen the pruned ones, the question sees the kept ones: the reference engine's masks, with the
+    scene's own rows left causal."""
+    plans = fixture.plans(pruner, fixture.config.maps.predicted)
+    indices = [0, 4, 9]
+    prompts, plans = [fixture.prompts[i] for i in indices], [plans[i] for i in indices]
+    got = FastEngine(fixture.model.llm).prefill(prompts, plans, fixture.config.generation, reuse_scene=True).logits
+    published = fixture.model.engine.prefill(prompts, plans, fixture.config.generation).logits
+    for i, (prompt, plan) in enumerate(zip(prompts, plans, strict=True)):
+        want = _masked_logits(fixture.model.llm, prompt, plan)
+        torch.testing.assert_close(got[i], want, rtol=0, atol=1e-4)
+        assert (published[i] - want).abs().max() > 1e-3  # and that is another computation than the published one
+
+
+@torch.inference_mode()
+def _masked_logits(llm, prompt, plan):
+    n, shared = len(prompt), prompt.shared
+    causal = torch.ones(n, n, dtype=torch.bool).tril()
+    hidden = torch.ones(n, dtype=torch.bool)
+    hidden[prompt.visual_start + plan.kept] = False
+    hidden[: prompt.visual_start] = False
+    hidden[prompt.visual_start + prompt.visual :] = False
+    pruned = causal.clone()
+    pruned[shared:] &= ~hidden
+    cos, sin = (table[0] for table in llm.model.rotary_emb(prompt.embeds, torch.arange(n)[None]))
+    x = prompt.embeds
+    for i, layer in enumerate(llm.model.layers):
+        q, k, v = (t.transpose(0, 1) for t in project(layer, x, cos, sin))
+        mask = pruned if i >= plan.layer else causal
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+        x = finish_layer(layer, x, attended.transpose(0, 1))
+    return llm.lm_head(llm.model.norm(x[-1]))

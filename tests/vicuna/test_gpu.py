@@ -1,4 +1,9 @@
-"""The recorded answers on a CUDA device, in float32 without TF32. Skipped where there is none, as in CI."""
+"""The engine on a CUDA device: the recorded answers in float32 without TF32, and what half precision adds.
+
+Skipped where there is none, as in CI.
+"""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +11,9 @@ import torch
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes
-from fast3d_core.vicuna import fast
+from fast3d_core.pruning import FastV, Gap, Sap, Vanilla
+from fast3d_core.vicuna.fast import FastEngine
+from fast3d_core.vicuna.prefilling import Reader
 from tests.conftest import MINIATURE, MODES
 
 pytestmark = [
@@ -29,5 +36,58 @@ def test_fast_on_a_gpu(fixture, recorded, on_gpu, mode):
     model, prompts = on_gpu
     plans = fixture.plans(*fixture.mode(mode))
     column = "fixed_beam_ids" if mode.startswith("fastv") else "beam_ids"
-    got = fast.generate(model.llm, prompts, plans, fixture.config.generation, 1, 2)
+    got = model.engine.generate(prompts, plans, fixture.config.generation, 1, 2)
     assert [generation.ids for generation in got] == [want[column] for want in recorded[mode]]
+
+
+def test_batches_in_a_row(fixture, recorded, on_gpu):
+    """Steps that were captured for one batch serve the next ones."""
+    model, prompts = on_gpu
+    engine = FastEngine(model.llm)
+    for mode in ("vanilla", "sap_gap_K0_alpha0.5", "map_gap_K2_rank15", "sap_gap_K0_alpha0.5"):
+        plans, got = fixture.plans(*fixture.mode(mode)), []
+        for i in range(0, 15, 4):
+            got += engine.generate(prompts[i : i + 4], plans[i : i + 4], fixture.config.generation, 1, 2)
+        assert [generation.ids for generation in got] == [want["beam_ids"] for want in recorded[mode]]
+
+
+@pytest.fixture(scope="module")
+def in_half(fixture):
+    """The model in half precision, whose prompts are packed, and its prompts."""
+    model = ChatScene.from_config(load_config(MINIATURE, ["model.device=cuda", "model.dtype=float16"]))
+    scenes = Scenes(fixture.config.data.annotations)
+    return model, [model.prompt(scenes[s.scene_id], s.prompt) for s in fixture.samples]
+
+
+@pytest.mark.parametrize("reuse_scene", [False, True])
+@pytest.mark.parametrize("pruner", [Vanilla(), Gap(2, 15), Gap(0, 45), FastV(1, 30), Sap(0.35)], ids=repr)
+def test_packed_prompts_in_half_precision(fixture, in_half, pruner, reuse_scene):
+    model, prompts = in_half
+    assert model.engine.attention == "torch-varlen + triton" or "flash-attn" in model.engine.attention
+    plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
+    settings = replace(fixture.config.generation, max_new_tokens=3)
+    want = FastEngine(fixture.model.llm).prefill(fixture.prompts, plans, settings, reuse_scene).logits
+    got = model.engine.prefill(prompts, plans, settings, reuse_scene).logits
+    torch.testing.assert_close(got.cpu(), want.cpu(), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("pruner", [Vanilla(), Gap(2, 15), Sap(0.35)], ids=repr)
+def test_captured_prefill(fixture, in_half, monkeypatch, pruner):
+    """A small batch is read by a CUDA graph that was captured for another of about its size."""
+    model, prompts = in_half
+    plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
+    settings = replace(fixture.config.generation, max_new_tokens=5)
+
+    def answers():
+        engine = FastEngine(model.llm)
+        return [
+            [engine.generate(prompts[i:j], plans[i:j], settings, 1, 2) for i, j in ((0, 2), (3, 5), (7, 9), (0, 2))]
+            for _ in range(3)
+        ], engine
+
+    captured, engine = answers()
+    assert any(one._graph is not None for one in engine._reader._known.values())
+    monkeypatch.setattr(Reader, "__call__", Reader._read)
+    plain, _ = answers()
+    for a, b in zip(captured, plain, strict=True):
+        assert [[g.ids for g in batch] for batch in a] == [[g.ids for g in batch] for batch in b]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fast3d_core.vicuna import fast, reference
+from fast3d_core.vicuna import reference
 from tests.conftest import MODES, RECORDED
 
 BOS, EOS = 1, 2
@@ -28,7 +28,7 @@ def test_all_modes_are_here():
 def test_first_logits_and_kept_tokens(fixture, recorded, mode):
     pruner, maps, key = fixture.mode(mode)
     plans = fixture.plans(pruner, maps, key)
-    state = fast.prefill(fixture.model.llm, fixture.prompts, plans)
+    state = fixture.model.engine.prefill(fixture.prompts, plans, fixture.config.generation)
     for i, (sample, want) in enumerate(zip(fixture.samples, recorded[mode], strict=True)):
         logits = FIRST_LOGITS[f"{mode}/{sample.dataset}/{sample.index}"]
         torch.testing.assert_close(state.logits[i], logits, rtol=0, atol=1e-4)
@@ -65,7 +65,7 @@ def test_fast(fixture, recorded, mode, search, batch):
     got = []
     for i in range(0, 15, batch):
         prompts = fixture.prompts[i : i + batch]
-        got += fast.generate(fixture.model.llm, prompts, plans[i : i + batch], chosen, BOS, EOS)
+        got += fixture.model.engine.generate(prompts, plans[i : i + batch], chosen, BOS, EOS)
     assert [generation.ids for generation in got] == [want[column] for want in recorded[mode]]
 
 
@@ -81,6 +81,6 @@ def test_fastv_scores_match_the_recorded_rows(fixture):
         return torch.arange(15)
 
     plans = [Plan(layer=2, visual=300, count=15, choose=choose) for _ in fixture.prompts]
-    fast.prefill(fixture.model.llm, fixture.prompts, plans)
+    fixture.model.engine.prefill(fixture.prompts, plans, fixture.config.generation)
     for sample, row in zip(fixture.samples, seen, strict=True):
         torch.testing.assert_close(row, rows[f"{sample.dataset}/{sample.index}"], rtol=0, atol=1e-6)

@@ -104,9 +104,17 @@ def test_no_weights(llm):
         open_weights(llm)
 
 
-def test_absurd_depth(llm):
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, not"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0, not"),
+        ({"intermediate_size": -3}, "intermediate_size is -3, not"),
+    ],
+)
+def test_absurd_sizes(llm, sizes, message):
     config = json.loads((llm / "config.json").read_text())
-    (llm / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**9}))
-    with pytest.raises(DataError, match="num_hidden_layers is 1000000000, not"):
+    (llm / "config.json").write_text(json.dumps({**config, **sizes}))
+    with pytest.raises(DataError, match=message):
         read_shape(llm)
     assert read_shape(MINIATURE.parent / "llm").layers == 4

@@ -1,0 +1,120 @@
+"""Stopwatch and rooflines."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fast3d_core.evaluation.estimate import Rates, measure
+from fast3d_core.plan import Cost, LlmShape
+
+
+class Stopwatch:
+    """Durations between marks: CUDA events on a GPU, where marking does not wait; else the performance counter.
+
+    An event is stamped when the device gets to it. Where the device waits for the host, that is when the host marks it;
+    so the durations add up to what a user waits.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device, self._cuda = device, device.type == "cuda"
+        if self._cuda:
+            torch.cuda.synchronize(device)
+        self._marks: list[tuple[str, Any]] = []
+        self.mark("start")
+
+    def mark(self, name: str) -> None:
+        """Ends the part `name`, which began with the mark before."""
+        if self._cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self._device))
+            self._marks.append((name, event))
+        else:
+            self._marks.append((name, time.perf_counter()))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each part, and of all of them as "end_to_end"; waits for the device."""
+        parts: dict[str, float] = {}
+        for (_, start), (name, end) in zip(self._marks, self._marks[1:], strict=False):
+            parts[name] = self._between(start, end)
+        parts["end_to_end"] = self._between(self._marks[0][1], self._marks[-1][1])
+        return parts
+
+    def _between(self, start: Any, end: Any) -> float:
+        if not self._cuda:
+            return end - start
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+
+
+class PeakMemory:
+    """The most that is allocated on a device from here on."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def bytes(self) -> int | None:
+        """None on a CPU."""
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a batch costs.
+
+    Attributes:
+        costs: costs[n] are the samples' where n + 1 tokens are generated.
+        scene_flops: of scenes that are read apart from the questions.
+        llm_bytes, gap_bytes: of weights, that a pass reads.
+    """
+
+    costs: Sequence[Sequence[Cost]]
+    scene_flops: float
+    gap_flops: float
+    llm_bytes: float
+    gap_bytes: float
+
+
+class Machine:
+    """The rates of a device, measured when this is made, and the seconds that work takes at these rates.
+
+    Args:
+        dtype: of the LLM; GAP runs in float32.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype):
+        self.llm = measure(device, dtype)
+        self.gap = self.llm if dtype == torch.float32 else measure(device, torch.float32)
+
+    def gap_floor(self, work: Work) -> float:
+        """Of predicting the batch's maps."""
+        return _floor(self.gap, work.gap_flops, work.gap_bytes if work.gap_flops else 0)
+
+    def prefill_floor(self, work: Work) -> float:
+        """Of reading the prompts."""
+        return _floor(self.llm, work.scene_flops + _sum(work.costs[0], lambda cost: cost.prefill_flops), work.llm_bytes)
+
+    def decode_floor(self, work: Work) -> float:
+        """Of all decode steps, each of which reads weights and caches once."""
+        seconds = 0.0
+        for before, after in zip(work.costs, work.costs[1:], strict=False):
+            flops = _sum(after, lambda cost: cost.decode_flops) - _sum(before, lambda cost: cost.decode_flops)
+            seconds += _floor(self.llm, flops, work.llm_bytes + _sum(after, lambda cost: cost.kv_bytes))
+        return seconds
+
+
+def _sum(costs: Sequence[Cost], part: Callable[[Cost], float]) -> float:
+    return sum(map(part, costs))
+
+
+def _floor(rates: Rates, flops: float, bytes_read: float) -> float:
+    return max(flops / rates.flops, bytes_read / rates.bytes)
+
+
+def read_bytes(shape: LlmShape, element_bytes: int) -> int:
+    """Bytes of the weights that a pass of the LLM reads: layers and lm_head; of the embedding it looks up rows."""
+    return (shape.parameters - shape.vocab * shape.hidden) * element_bytes

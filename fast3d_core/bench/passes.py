@@ -1,0 +1,133 @@
+"""Batches from questions as text to answers as text, by our engine or by stock transformers: one with every part timed,
+or several in a row."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast3d_core.bench.baselines import stock_generate, without_pruned
+from fast3d_core.bench.measure import Stopwatch
+from fast3d_core.bench.subject import Batch, Subject
+from fast3d_core.chat_scene.tokenizer import tidy_answer
+from fast3d_core.config import GenerationConfig
+from fast3d_core.evaluation.ahead import Behind, Ready, prepared
+from fast3d_core.plan import Plan
+from fast3d_core.pruning import PlanRequest, Pruner
+from fast3d_core.vicuna.llm import Prompt
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A batch that was answered.
+
+    Attributes:
+        seconds: of the parts gap, prompts, prefill, decode and text, and of all of them, end_to_end.
+        layer: K; kept: offsets of the visual tokens that each sample kept from there on.
+    """
+
+    batch: Batch
+    prompts: list[Prompt]
+    layer: int
+    kept: list[Tensor]
+    seconds: dict[str, float]
+
+
+def fast_pass(
+    subject: Subject, pruner: Pruner, batch: Batch, settings: GenerationConfig, reuse_scene: bool = False
+) -> Pass:
+    """By the fast engine, as `ChatScene.generate` does it."""
+    tokenizer, engine = subject.model.tokenizer, subject.model.engine
+    watch = Stopwatch(subject.model.device)
+    plans, prompts = _prepare(subject, pruner, batch, watch.mark)
+    state = engine.prefill(prompts, plans, settings, reuse_scene)
+    watch.mark("prefill")
+    generations = engine.decode(state, tokenizer.bos_id, tokenizer.eos_id)
+    watch.mark("decode")
+    _texts(subject, [generation.ids for generation in generations])
+    watch.mark("text")
+    steps = {generation.steps for generation in generations}
+    assert steps == {settings.max_new_tokens}, steps
+    kept = [generation.kept for generation in generations]
+    return Pass(batch, prompts, plans[0].layer, kept, watch.seconds())
+
+
+def in_a_row(
+    subject: Subject, pruner: Pruner, batches: Sequence[Batch], settings: GenerationConfig, reuse_scene: bool = False
+) -> list[float]:
+    """Seconds from the end of a batch to that of the next, of all but the first and the last.
+
+    They are answered as `fast3d eval` answers them: while a GPU decodes one, the next is prepared, GAP's part included,
+    and the last one's texts are made. The last batch is prepared only: so every timed one had a batch behind it.
+    """
+    model = subject.model
+    ends = []
+
+    def prepare(number: int) -> Ready:
+        batch = batches[number]
+        plans, prompts = _prepare(subject, pruner, batch)
+        return Ready(number, batch.samples, plans, prompts, 0.0)
+
+    numbers = range(len(batches))
+    with Behind(model.device) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
+        for ready in batches_ready:
+            if ready.number == numbers[-1]:
+                break
+            generations = model.generations(ready.prompts, ready.plans, settings, reuse_scene=reuse_scene)
+            ends.append(time.perf_counter())  # answers are on the CPU, so the GPU is done
+            behind(partial(_texts, subject, [generation.ids for generation in generations]))
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+def stock_pass(
+    subject: Subject, pruner: Pruner, batch: Batch, settings: GenerationConfig, attentions: bool = False
+) -> Pass:
+    """By stock transformers, without the tokens that are pruned; the plans must have K = 0."""
+    tokenizer, watch = subject.model.tokenizer, Stopwatch(subject.model.device)
+    plans, prompts = _prepare(subject, pruner, batch, watch.mark)
+    rows = [without_pruned(prompt, plan) for prompt, plan in zip(prompts, plans, strict=True)]
+    ids = stock_generate(
+        subject.model.llm,
+        rows,
+        settings,
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        attentions=attentions,
+        first_scores=lambda: watch.mark("prefill"),
+    )
+    watch.mark("decode")
+    _texts(subject, ids)
+    watch.mark("text")
+    assert {len(one) for one in ids} == {settings.max_new_tokens}
+    return Pass(batch, prompts, 0, [plan.kept for plan in plans if plan.kept is not None], watch.seconds())
+
+
+@torch.inference_mode()
+def _prepare(
+    subject: Subject, pruner: Pruner, batch: Batch, mark: Callable[[str], None] = lambda _: None
+) -> tuple[list[Plan], list[Prompt]]:
+    model = subject.model
+    maps: Any = [None] * len(batch.samples)
+    if pruner.needs_map:
+        assert subject.gap is not None
+        maps = subject.gap.maps(batch)
+        mark("gap")
+    plans = [
+        pruner.plan(PlanRequest(sample.dataset, sample.index, model.objects, scores))
+        for sample, scores in zip(batch.samples, maps, strict=True)
+    ]
+    scenes = [batch.scenes[sample.scene_id] for sample in batch.samples]
+    prompts = model.prompts(scenes, [sample.prompt for sample in batch.samples])
+    mark("prompts")
+    return plans, prompts
+
+
+def _texts(subject: Subject, answers: Sequence[list[int]]) -> None:
+    for ids in answers:
+        tidy_answer(subject.model.tokenizer.decode(ids))

@@ -1,0 +1,227 @@
+"""`fast3d bench`: times methods, and baselines, on one model, row by row."""
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from fast3d_core.bench.baselines import attention_of
+from fast3d_core.bench.measure import Machine, PeakMemory
+from fast3d_core.bench.passes import Pass, fast_pass, in_a_row, stock_pass
+from fast3d_core.bench.result import REUSE, BenchResult, MeasuredRates, Row, ratios
+from fast3d_core.bench.rows import build_row
+from fast3d_core.bench.subject import Batch, Subject
+from fast3d_core.config import GenerationConfig
+from fast3d_core.devices import out_of_memory_says
+from fast3d_core.errors import DataError
+from fast3d_core.evaluation.result import describe_environment
+from fast3d_core.pruning import Pruner, Vanilla
+from fast3d_core.pruning.alpha_search import nearest
+from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured.
+
+    Attributes:
+        methods: names; batches: sizes, each for every method.
+        ratio: layer-averaged percentage that the methods prune; sap's alpha is searched for it.
+        repeats: batches that are timed, alone and in a row; warmup: batches before them (at most one for a baseline).
+        baselines: stock transformers, too.
+        reuse_scene: every method also with what stands before the questions computed once a scene.
+        seed: of the random method.
+    """
+
+    methods: Sequence[str]
+    batches: Sequence[int]
+    ratio: float = 90
+    repeats: int = 5
+    warmup: int = 2
+    baselines: bool = False
+    reuse_scene: bool = False
+    seed: int = 0
+
+
+def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float = 1) -> list[Pruner]:
+    """The methods, at the ratio, for an LLM of `layers` layers and prompts of `objects` slots.
+
+    Args:
+        alpha: sap's; any will do to see whether the options can be meant.
+
+    Raises:
+        UsageError: a method or the ratio cannot be meant.
+    """
+    pruners = []
+    for method in options.methods:
+        taken = settings_taken([method])
+        given = MethodOptions(
+            ratio=options.ratio if "keep" in taken else None,
+            alphas=(alpha,) if "alpha" in taken else (),
+            seed=options.seed if "seed" in taken else None,
+        )
+        pruners += build_pruners([method], given, layers, objects)
+    return pruners
+
+
+class Bench:
+    """Measures row after row.
+
+    Args:
+        settings: of beam search. Every answer has `max_new_tokens` tokens: none may end before.
+        said: told what is going on; saved: given the result so far, at first without rows, then after each.
+
+    Raises:
+        UsageError: methods or ratio cannot be meant.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        settings: GenerationConfig,
+        options: BenchOptions,
+        said: Callable[[str], None] = lambda _: None,
+        saved: Callable[[BenchResult], None] = lambda _: None,
+    ):
+        self._subject, self._options, self._said, self._saved = subject, options, said, saved
+        # With more tokens asked for than may be, EOS is forbidden in each of them.
+        self._settings = replace(settings, min_length=settings.max_new_tokens + 1)
+        self._device = subject.model.device
+        self._methods()  # what cannot be meant stops here
+        self._machine = Machine(self._device, subject.model.llm.dtype)
+        self._result = self._without_rows()
+        saved(self._result)
+
+    def run(self) -> BenchResult:
+        """All rows, ours first; one that does not fit the memory is left out, and noted.
+
+        Raises `DataError` where no row fits.
+        """
+        options, pruners = self._options, dict[int, list[Pruner]]()
+        for size in options.batches:
+            alpha = self._alpha(size) if "alpha" in settings_taken(options.methods) else 1
+            pruners[size] = self._methods(alpha)
+            for pruner in pruners[size]:
+                self._measure(pruner.name, size, pruner, self._fast)
+                if options.reuse_scene:
+                    self._measure(pruner.name + REUSE, size, pruner, self._reusing, reuse_scene=True)
+        if options.baselines:
+            for size in options.batches:
+                self._baselines(size, next((pruner for pruner in pruners[size] if pruner.name == "sap"), None))
+        if not self._result.rows:
+            raise DataError("; ".join(self._result.notes))
+        return self._result
+
+    def _without_rows(self) -> BenchResult:
+        model, rates = self._subject.model, self._machine
+        return BenchResult(
+            llm=self._subject.name,
+            shape=asdict(model.shape),
+            dtype=str(model.llm.dtype).removeprefix("torch."),
+            settings={
+                **asdict(self._options),
+                "generation": asdict(self._settings),
+                "objects": model.objects,
+                "questions": self._subject.questions,
+            },
+            environment=describe_environment(self._device, 1, model.engine.attention),
+            rates=MeasuredRates(rates.llm.flops, rates.gap.flops, rates.llm.bytes),
+        )
+
+    def _methods(self, alpha: float = 1) -> list[Pruner]:
+        model = self._subject.model
+        return build_methods(self._options, model.shape.layers, model.objects, alpha)
+
+    def _timed(self) -> range:
+        """Numbers of the batches that are timed; those before warm up."""
+        return range(self._options.warmup, self._options.warmup + self._options.repeats)
+
+    def _alpha(self, size: int) -> float:
+        """SAP's, on the maps that the GAP network predicts for the very questions that are timed."""
+        assert self._subject.gap is not None
+        with out_of_memory_says(
+            f"batch {size}: {self._device} is out of memory predicting maps; take a smaller --batch"
+        ):
+            maps = torch.cat([self._subject.gap.maps(self._subject.batch(size, number)) for number in self._timed()])
+        target = self._options.ratio
+        return min(nearest({"bench": maps}, target), key=lambda found: abs(found.ratio - target)).alpha
+
+    def _baselines(self, size: int, sap: Pruner | None) -> None:
+        """The published protocol masks what it prunes, which costs what unpruned tokens cost; so it runs unpruned."""
+        llm, everything = self._subject.model.llm, Vanilla()
+        if not any(row.name == "published" for row in self._result.rows):
+            with attention_of(llm, "eager"):
+                self._measure("published", 1, everything, self._published, baseline=True)
+        with attention_of(llm, "sdpa"):
+            self._measure("stock", size, everything, self._stock, baseline=True)
+            if sap:
+                self._measure("stock pruned", size, sap, self._stock, baseline=True)
+
+    def _in_a_row(self, pruner: Pruner, size: int, reuse_scene: bool) -> list[float]:
+        """As many times as batches are timed, on the same ones after one that was not, and with one behind them."""
+        numbers = [self._options.warmup - 1, *self._timed(), self._options.warmup]
+        batches = [self._subject.batch(size, max(number, 0)) for number in numbers]
+        return in_a_row(self._subject, pruner, batches, self._settings, reuse_scene)
+
+    def _fast(self, pruner: Pruner, batch: Batch) -> Pass:
+        return fast_pass(self._subject, pruner, batch, self._settings)
+
+    def _reusing(self, pruner: Pruner, batch: Batch) -> Pass:
+        return fast_pass(self._subject, pruner, batch, self._settings, reuse_scene=True)
+
+    def _stock(self, pruner: Pruner, batch: Batch) -> Pass:
+        return stock_pass(self._subject, pruner, batch, self._settings)
+
+    def _published(self, pruner: Pruner, batch: Batch) -> Pass:
+        return stock_pass(self._subject, pruner, batch, self._settings, attentions=True)
+
+    def _measure(
+        self,
+        name: str,
+        size: int,
+        pruner: Pruner,
+        answer: Callable[[Pruner, Batch], Pass],
+        *,
+        baseline: bool = False,
+        reuse_scene: bool = False,
+    ) -> None:
+        """Adds a row, or a note on why there is none. Warm-up and memory are its own: no row leaves anything behind."""
+        self._said(f"timing {name}, batch {size}")
+        self._subject.model.engine.release()
+        if self._device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+        try:
+            with out_of_memory_says(f"{name}, batch {size}: left out, {self._device} is out of memory"):
+                memory = PeakMemory(self._device)
+                start = time.perf_counter()
+                for number in range(self._options.warmup)[: 1 if baseline else None]:
+                    answer(pruner, self._subject.batch(size, number))
+                warmup = time.perf_counter() - start
+                passes = [answer(pruner, self._subject.batch(size, number)) for number in self._timed()]
+                row_seconds = [] if baseline else self._in_a_row(pruner, size, reuse_scene)
+        except DataError as problem:
+            self._said(str(problem))
+            self._result = replace(self._result, notes=[*self._result.notes, str(problem)])
+        else:
+            row = build_row(
+                name,
+                pruner,
+                passes,
+                row_seconds,
+                self._subject,
+                self._settings,
+                self._machine,
+                baseline=baseline,
+                reuse_scene=reuse_scene,
+                warmup=warmup,
+                memory=memory.bytes(),
+            )
+            self._add(row)
+        self._saved(self._result)
+
+    def _add(self, row: Row) -> None:
+        rows = [*self._result.rows, row]
+        self._result = replace(self._result, rows=rows, ratios=ratios(rows))

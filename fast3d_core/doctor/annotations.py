@@ -1,0 +1,113 @@
+"""The annotations folder: questions, features, boxes and references, and whether they are about the same things."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
+from fast3d_core.doctor.case import Case
+from fast3d_core.doctor.findings import Finding, error, ok, warning
+from fast3d_core.errors import DataError
+from fast3d_core.metrics import score
+
+_AGAIN = "take all files of data.annotations from one release: `fast3d download annotations`"
+
+
+def questions(case: Case, dataset: str) -> Iterator[Finding]:
+    """The questions of a dataset by themselves."""
+    samples, objects = case.samples(dataset), case.config.data.max_objects
+    qids = Counter(str(sample.qid) for sample in samples if sample.qid)
+    if repeated := [qid for qid, count in qids.items() if count > 1]:
+        yield warning(
+            f"{dataset}: {len(repeated)} qids stand for several questions, {repeated[0][:40]!r} first",
+            "was a file joined twice? repeated questions count twice",
+        )
+    for sample in samples:
+        named = [int(slot) for slot in re.findall(r"<OBJ(\d{3,9})>", sample.prompt)]
+        if named and max(named) >= objects:
+            yield error(
+                f"{dataset}: record {sample.index} asks about object {max(named)}, data.max_objects is {objects}",
+                "raise data.max_objects, or take the annotations that fit it",
+            )
+            return
+        if dataset == "scan2cap" and named and named[0] != sample.pred_id:
+            yield error(
+                f"{dataset}: record {sample.index} asks about object {named[0]}, but its pred_id is {sample.pred_id}",
+                _AGAIN,
+            )
+            return
+    yield ok(f"{dataset}: {len(samples)} questions about {len({sample.scene_id for sample in samples})} scenes")
+
+
+def features(case: Case) -> Iterator[Finding]:
+    """Are there features of all scenes that are asked about, and are their numbers features?"""
+    scenes, missing = case.scenes, 0
+    for dataset in case.datasets:
+        try:
+            scenes.check(case.samples(dataset))
+        except DataError as problem:
+            missing += 1
+            yield error(str(problem), _AGAIN)
+    present = case.present  # reads them all; raises where one is not finite
+    for name in present:
+        scene = scenes[name]
+        for file, numbers in ((FEATURES_3D, scene.features_3d), (FEATURES_2D, scene.features_2d)):
+            if not numbers.any():
+                yield error(f"{file}: all features of {name} are zero or missing", _AGAIN)
+                return
+        if scene.features_3d.equal(scene.features_2d):
+            yield error(f"{FEATURES_3D} and {FEATURES_2D} hold the same features for {name}", _AGAIN)
+            return
+    if not missing:
+        held, total = sum(int(slots.sum()) for slots in present.values()), len(present) * scenes.objects
+        yield ok(f"features of {len(present)} scenes, for {held} of their {total} object slots")
+
+
+def boxes(case: Case) -> Iterator[Finding]:
+    """Do the detected boxes count the objects that the features are of? `<OBJxxx>` names both by one number."""
+    instances, objects = case.references.instances, case.config.data.max_objects
+    counts = {name: len(instances.scenes[name]) for name in case.present if name in instances.scenes}
+    slots = {name: int(case.present[name].nonzero().max()) + 1 for name in counts}
+    fewer = [name for name in counts if counts[name] < slots[name]]
+    if fewer:
+        first = f"{fewer[0]} has {counts[fewer[0]]} boxes, and features up to object {slots[fewer[0]] - 1}"
+        what = f"{instances.file} has fewer boxes than objects with features in {len(fewer)} of {len(counts)} scenes"
+        # A few may be how they were detected; where it is most, the files are of different detections.
+        yield (error if 2 * len(fewer) > len(counts) else warning)(f"{what}: {first}", _AGAIN)
+    if more := [name for name in counts if counts[name] > objects]:
+        yield warning(
+            f"{len(more)} scenes have more boxes than data.max_objects, {more[0]} has {counts[more[0]]}; "
+            f"those from {objects} on can never be named",
+            "raise data.max_objects if the checkpoint was trained on more",
+        )
+    for found in (instances, case.references.objects):
+        wrong = [name for name in counts if not np.isfinite(found.scenes.get(name, np.zeros(0))).all()]
+        if wrong:
+            yield error(f"{found.file}: the boxes of {wrong[0]} hold NaN or infinity", _AGAIN)
+            return
+    if not fewer:
+        yield ok(f"{sum(counts.values())} detected boxes in {len(counts)} scenes, none missing for an object")
+
+
+def references(case: Case, dataset: str) -> Iterator[Finding]:
+    """Scores empty answers to all questions, so that a run of hours does not end with a reference that is missing."""
+    samples = case.samples(dataset)
+    score(dataset, [sample.record("") for sample in samples], case.references, meteor=False)
+    if dataset == "scanrefer" and case.references.unique_multiple is None:
+        yield warning(
+            "scanrefer: there is no scanrefer_unique_multiple_lookup.json, so Unique and Multiple stay null",
+            "`fast3d prepare` makes it from ScanRefer and ScanNet's label table; the headline does not need it",
+        )
+    if dataset == "scan2cap":
+        corpus = set(case.references.corpus)
+        left = corpus - {f"{sample.scene_id}|{sample.obj_id}" for sample in samples}
+        if 2 * len(left) > len(corpus):
+            yield error(
+                f"scan2cap: of {len(corpus)} objects in {case.references.corpus_file}, the questions leave out "
+                f"{len(left)}, which count as empty captions",
+                _AGAIN,
+            )
+            return
+    yield ok(f"{dataset}: all questions can be scored")

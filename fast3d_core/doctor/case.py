@@ -1,0 +1,173 @@
+"""What is examined: the files that a config names, each loaded once, by the loaders that `fast3d eval` uses."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from fast3d_core.chat_scene.checkpoint import Checkpoint, load_checkpoint
+from fast3d_core.chat_scene.model import prompt_tokens
+from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
+from fast3d_core.config import Config, load_config, need_path
+from fast3d_core.data.annotations import Sample, Scenes, load_samples
+from fast3d_core.devices import pick_device
+from fast3d_core.doctor.findings import NotCheckedError, Options
+from fast3d_core.errors import Fast3DError, UsageError
+from fast3d_core.gap.maps import load_maps
+from fast3d_core.metrics.references import References
+from fast3d_core.plan import LlmShape
+from fast3d_core.pruning import METHODS
+from fast3d_core.pruning.options import settings_taken
+from fast3d_core.vicuna.llm import open_weights, read_shape
+
+T = TypeVar("T")
+
+
+class Case:
+    """The files behind one config.
+
+    What cannot be loaded raises its loader's error for the first check that asks, and `NotCheckedError` for the others,
+    so that one damaged file is told once. Raises `UsageError` for a method that there is not, and for live maps where
+    no method follows any.
+    """
+
+    def __init__(self, options: Options):
+        settings_taken(options.methods)
+        self.options = options
+        self.methods = list(dict.fromkeys(options.methods or METHODS))
+        self._loaded: dict[str, Any] = {}
+        self._failed: set[str] = set()
+        if options.live and not self.needs_maps:
+            raise UsageError(f"--gap live means nothing to {', '.join(self.methods)}")
+
+    def _once(self, name: str, load: Callable[[], T]) -> T:
+        """What `load` returns, called once. Callers ask for what it needs of the case before, so that of two files the
+        one that fails is the damaged one."""
+        if name in self._failed:
+            raise NotCheckedError(name)
+        if name not in self._loaded:
+            try:
+                self._loaded[name] = load()
+            except NotCheckedError:
+                raise
+            except Exception:
+                self._failed.add(name)
+                raise
+        loaded: T = self._loaded[name]
+        return loaded
+
+    @property
+    def config(self) -> Config:
+        options = self.options
+        return self._once("the config", lambda: load_config(options.config, options.overrides, options.said))
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether any of the methods follows attention maps."""
+        return any(METHODS[name].needs_map for name in self.methods)
+
+    @property
+    def device(self) -> torch.device:
+        return self._once("the device", lambda: pick_device(self.config.model.device))
+
+    @property
+    def llm(self) -> Path:
+        """The LLM's folder."""
+        return self._once("the LLM's folder", lambda: need_path(self.config, "model.llm"))
+
+    @property
+    def shape(self) -> LlmShape:
+        """The LLM's, with its own vocabulary."""
+        folder = self.llm
+        return self._once("the LLM's config.json", lambda: read_shape(folder))
+
+    @property
+    def shape_with_objects(self) -> LlmShape:
+        """The LLM's, with the object tokens in its vocabulary."""
+        return replace(self.shape, vocab=self.shape.vocab + self.config.data.max_objects)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The LLM's tensors, mapped into memory."""
+        folder = self.llm
+        return self._once("the LLM's weights", lambda: open_weights(folder))
+
+    @property
+    def tokenizer(self) -> ChatSceneTokenizer:
+        folder, objects = self.llm, self.config.data.max_objects
+        return self._once("the tokeniser", lambda: ChatSceneTokenizer(folder, objects))
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        def load() -> Checkpoint:
+            path, allow = need_path(self.config, "model.checkpoint"), self.config.model.allow_unexpected
+            return load_checkpoint(path, layers, allow_unexpected=allow)
+
+        layers = self.shape.layers
+        return self._once("the checkpoint", load)
+
+    @property
+    def annotations(self) -> Path:
+        return self._once("the annotations folder", lambda: need_path(self.config, "data.annotations"))
+
+    def samples(self, dataset: str) -> list[Sample]:
+        folder = self.annotations
+        return self._once(f"the questions of {dataset}", lambda: load_samples(folder, dataset))
+
+    @property
+    def scenes(self) -> Scenes:
+        folder, objects = self.annotations, self.config.data.max_objects
+        return self._once("the feature files", lambda: Scenes(folder, objects))
+
+    @property
+    def maps_folder(self) -> Path:
+        """That of the predicted maps."""
+        return self._once("the folder of maps", lambda: need_path(self.config, "maps.predicted"))
+
+    def maps(self, dataset: str) -> Tensor:
+        """The predicted maps, (samples, objects)."""
+
+        def load() -> Tensor:
+            maps = load_maps(folder, dataset, count, objects=objects, what="maps.predicted")
+            return torch.stack([maps[i] for i in range(count)])
+
+        folder, objects = self.maps_folder, self.config.data.max_objects
+        count = len(self.samples(dataset))
+        return self._once(f"the maps of {dataset}", load)
+
+    @property
+    def references(self) -> References:
+        folder = self.annotations
+        return self._once("the references", lambda: References(folder))
+
+    @property
+    def datasets(self) -> list[str]:
+        """Those of the config whose questions can be read."""
+        found: list[str] = []
+        for dataset in self.config.data.datasets:
+            with contextlib.suppress(NotCheckedError, Fast3DError):  # which `annotations.questions` tells
+                self.samples(dataset)
+                found.append(dataset)
+        if not found:
+            raise NotCheckedError("the questions")
+        return found
+
+    @property
+    def present(self) -> dict[str, Tensor]:
+        """Scene -> (objects,) bool, of the scenes that are asked about and have features; all of them are read."""
+
+        def load() -> dict[str, Tensor]:
+            asked = dict.fromkeys(sample.scene_id for name in self.datasets for sample in self.samples(name))
+            return {name: scenes[name].present for name in asked if name in scenes}
+
+        scenes = self.scenes
+        return self._once("the features", load)
+
+    def longest_text(self) -> int:
+        """Tokens, of those that are not visual, of the prompt whose question has the most characters."""
+        prompts = [sample.prompt for dataset in self.datasets for sample in self.samples(dataset)]
+        return prompt_tokens(self.tokenizer, max(prompts, key=len))

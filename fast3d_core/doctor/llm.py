@@ -1,0 +1,92 @@
+"""The LLM's folder: weights and tokeniser."""
+
+from collections.abc import Iterator
+
+from fast3d_core.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, check_vocabulary
+from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
+from fast3d_core.doctor.case import Case
+from fast3d_core.doctor.findings import Finding, error, ok, warning
+from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.vicuna.llm import read_config, weight_files
+
+# What the tokeniser of LLaMA 1 and 2, which is Vicuna's, makes of Chat-Scene's fixed text. The published code counts on
+# the prefix's 45 tokens.
+_VICUNA_VOCAB = 32000
+_VICUNA = {
+    PREFIX: [
+        1, 319, 13563, 1546, 263, 12758, 1404, 322, 385, 23116, 21082, 20255, 29889, 450, 20255, 4076, 8444, 29892,
+        13173, 29892, 322, 1248, 568, 6089, 304, 278, 1404, 29915, 29879, 5155, 29889, 450, 14983, 1644, 414, 2820, 385,
+        1399, 16946, 9088, 29889, 4669, 2472, 29901, 518,
+    ],
+    AFTER_OBJECTS: [29871, 1822, 3148, 1001, 29901, 29871],
+    QUESTION.format(prompt="What can you do?"): [
+        259, 5618, 508, 366, 437, 29973, 319, 1799, 9047, 13566, 29901, 29871,
+    ],
+}  # fmt: skip
+_PROBED = 200  # questions of each dataset that are searched for text unknown to the tokeniser
+
+
+def weights(case: Case) -> Iterator[Finding]:
+    """Names, shapes and number types of all tensors."""
+    tensors = case.weights.values()
+    numbers = sum(tensor.numel() for tensor in tensors)
+    kinds = dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
+    files = weight_files(case.llm)
+    several = f"{len(files)} files, {files[0].name} first" if len(files) > 1 else files[0].name
+    yield ok(f"{len(tensors)} tensors, {numbers / 1e6:.4g} M numbers, {', '.join(kinds)}; in {several}")
+
+
+def tokeniser(case: Case) -> Iterator[Finding]:
+    """Is tokenizer.model the LLM's own? Another's gives other ids, and the LLM reads noise without an error."""
+    tokenizer = case.tokenizer
+    check_vocabulary(tokenizer, case.shape.vocab)
+    config = read_config(case.llm)
+    own = {"bos": config.bos_token_id, "eos": config.eos_token_id}
+    read = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    problems = [
+        f"{name} is token {read[name]} in tokenizer.model, {own[name]} in config.json"
+        for name in own
+        if isinstance(own[name], int) and own[name] != read[name]
+    ]
+    if tokenizer.vocab_size == _VICUNA_VOCAB:
+        problems += _not_vicuna(tokenizer)
+    if problems:
+        yield error(f"tokenizer.model is of another model: {problems[0]}", "take the one from the LLM's own repository")
+    else:
+        known = "LLaMA's own" if tokenizer.vocab_size == _VICUNA_VOCAB else "of an LLM that is not known here"
+        yield ok(f"tokenizer.model: {tokenizer.vocab_size} tokens, {known}")
+
+
+def _not_vicuna(tokenizer: ChatSceneTokenizer) -> Iterator[str]:
+    for text, wanted in _VICUNA.items():
+        ids = tokenizer.encode(text, bos=text is PREFIX)
+        if len(ids) != len(wanted):
+            yield f"{text[:40]!r} takes {len(ids)} tokens, {len(wanted)} in LLaMA's"
+        elif ids != wanted:
+            yield f"{text[:40]!r} gives other ids than LLaMA's"
+
+
+def prompts(case: Case) -> Iterator[Finding]:
+    """Can the tokeniser spell the questions, and the LLM hold them?"""
+    tokenizer, config = case.tokenizer, case.config
+    unknown = total = 0
+    for dataset in case.datasets:
+        for sample in case.samples(dataset)[:_PROBED]:
+            ids = tokenizer.encode(sample.prompt)
+            unknown, total = unknown + ids.count(tokenizer.unk_id), total + len(ids)
+    if unknown * 20 > total:
+        share = 100 * unknown / total
+        yield error(
+            f"tokenizer.model does not know {share:.0f}% of the questions' tokens, so it is of another model",
+            "take the one from the LLM's own repository",
+        )
+    positions = read_config(case.llm).max_position_embeddings
+    visual = config.data.max_objects * TOKENS_PER_OBJECT
+    longest = case.longest_text() + visual + config.generation.max_new_tokens
+    if longest > positions:
+        yield warning(
+            f"the longest prompt and answer take {longest} tokens, the LLM was trained on {positions}",
+            "lower generation.max_new_tokens, or look at the longest question",
+        )
+    else:
+        yield ok(f"the longest prompt and answer take {longest} of {positions} tokens")

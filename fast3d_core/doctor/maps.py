@@ -1,0 +1,92 @@
+"""Attention maps: are they of these questions, of this network, and is alpha of these maps?"""
+
+from collections.abc import Iterator
+
+import torch
+
+from fast3d_core.data.settings import differences
+from fast3d_core.doctor.case import Case
+from fast3d_core.doctor.findings import Finding, error, ok, warning
+from fast3d_core.evaluation.found_alpha import found_alpha
+from fast3d_core.gap.inputs import has_targets, load_targets
+from fast3d_core.gap.ledger import is_ours, read_ledger
+from fast3d_core.gap.maps import MAP_KEYS, map_file
+from fast3d_core.gap.prediction import map_sources
+
+_PREDICT = "`fast3d predict` makes them for these questions, or name others in maps.predicted"
+
+
+def predicted(case: Case, dataset: str) -> Iterator[Finding]:
+    """The maps that `gap` and `sap` follow."""
+    samples, scores = case.samples(dataset), case.maps(dataset)
+    objects = scores.shape[1]
+    flat = (scores == scores[:, :1]).all(-1)
+    if objects > 1 and flat.any():
+        yield error(
+            f"{dataset}: {int(flat.sum())} of {len(samples)} maps give all objects the same number, "
+            f"sample {int(flat.nonzero()[0])} first",
+            _PREDICT,
+        )
+        return
+    if len(samples) > 1 and (scores == scores[0]).all():
+        yield error(f"{dataset}: all questions have the same map", _PREDICT)
+        return
+    if (scores >= 0).all() and (scores.sum(-1) <= 1.01).all():
+        yield warning(
+            f"{dataset}: the maps are shares of attention, as `fast3d extract` records them from right answers, not "
+            "logits as GAP predicts them",
+            "sap takes the softmax of them, which makes alpha another; name predicted maps in maps.predicted",
+        )
+    nothing = torch.zeros(objects, dtype=torch.bool)
+    present = torch.stack([case.present.get(sample.scene_id, nothing) for sample in samples])
+    empty = ~present.gather(1, scores.argmax(-1, keepdim=True)).squeeze(1)
+    if empty.float().mean() > 0.5:
+        yield warning(
+            f"{dataset}: {int(empty.sum())} of {len(samples)} maps rank a slot first that holds no object, "
+            "as maps of other questions would",
+            _PREDICT,
+        )
+    else:
+        yield ok(f"{dataset}: {len(samples)} maps of {objects} objects")
+
+
+def ledger(case: Case) -> Iterator[Finding]:
+    """What `fast3d predict` wrote down about its maps, against the files that the config names now."""
+    folder, config = case.maps_folder, case.config
+    known = read_ledger(folder)
+    ours = [name for name in config.data.datasets if is_ours(known.get(f"val/{name}"), map_file(folder, name))]
+    if not ours:
+        return
+    if not config.gap.checkpoint.exists():
+        yield ok(f"{len(ours)} of the map files are by `fast3d predict`; gap.checkpoint, to compare with, is not there")
+        return
+    sources = map_sources(config, case.annotations, "val", ours)
+    changed = {}
+    for name in ours:
+        entry = {key: value for key, value in known[f"val/{name}"].items() if key != "map"}
+        changed[name] = differences(entry, sources[name])
+    other = [name for name in ours if changed[name]]
+    if other:
+        what = (
+            f"{', '.join(other)}: predicted with other files than the config names: {', '.join(changed[other[0]][:3])}"
+        )
+        asked = any(line.startswith("annotations:") for name in other for line in changed[name])
+        yield (error if asked else warning)(what, "`fast3d predict` makes them anew, unless those maps are meant")
+    else:
+        yield ok(f"{len(ours)} of the map files are by `fast3d predict`, from the network and the files that are named")
+
+
+def alpha(case: Case) -> Iterator[Finding]:
+    """The alpha that `fast3d eval --method sap` would take."""
+    said: list[str] = []
+    folder = None if case.options.live else case.maps_folder
+    found = found_alpha(case.config, case.config.data.datasets, folder, MAP_KEYS[0], said.append)
+    yield ok("none was searched, so sap takes --alpha" if found is None else said[-1])
+
+
+def targets(case: Case, dataset: str) -> Iterator[Finding]:
+    """Extracted maps of the same questions, if there are any."""
+    folder = case.config.maps.targets
+    if has_targets(folder, "val", dataset):
+        load_targets(case.config, folder, "val", dataset, len(case.samples(dataset)))
+        yield ok(f"{dataset}: extracted maps of all questions")

@@ -1,0 +1,94 @@
+"""What answering needs, by arithmetic from the LLM's shape and the plans: FLOPs, memory, and the batch that fits."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fast3d_core.chat_scene.model import prompt_tokens
+from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
+from fast3d_core.config import Config, GenerationConfig
+from fast3d_core.data.annotations import Sample
+from fast3d_core.plan import Cost, LlmShape, Plan, cost
+from fast3d_core.vicuna.llm import read_shape
+
+_ROOM = 1.125  # the engine's caches are that much larger than what has to be in them, so that they seldom grow
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one sample asks of the LLM.
+
+    Attributes:
+        cost: with an answer of `max_new_tokens`.
+        rows: tokens that the first layer sees.
+    """
+
+    cost: Cost
+    rows: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Works out what samples need; no weights are read.
+
+    Attributes:
+        element_bytes: bytes of one weight, activation or cached number.
+    """
+
+    shape: LlmShape
+    generation: GenerationConfig
+    element_bytes: int
+    tokenizer: ChatSceneTokenizer
+
+    @classmethod
+    def of_config(cls, config: Config) -> "Needs":
+        """Of the model that the config names. Raises `DataError` where its config or its tokenizer is missing."""
+        objects = config.data.max_objects
+        return cls(
+            read_shape(config.model.llm, extra_tokens=objects),
+            config.generation,
+            getattr(torch, config.model.dtype).itemsize,
+            ChatSceneTokenizer(config.model.llm, objects),
+        )
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the LLM's weights."""
+        return self.shape.parameters * self.element_bytes
+
+    def of(self, plan: Plan, text: int) -> Need:
+        """Of a prompt with `text` tokens that are not visual."""
+        spent = cost(
+            self.shape,
+            layer=plan.layer,
+            text=text,
+            visual=plan.visual,
+            count=plan.count,
+            beams=self.generation.beams,
+            steps=self.generation.max_new_tokens,
+            element_bytes=self.element_bytes,
+        )
+        return Need(spent, text + (plan.count if plan.layer == 0 else plan.visual))
+
+    def of_batch(self, samples: Sequence[Sample], plans: Sequence[Plan]) -> list[Need]:
+        """Of each sample under its plan."""
+        texts = [prompt_tokens(self.tokenizer, sample.prompt) for sample in samples]
+        return [self.of(plan, text) for plan, text in zip(plans, texts, strict=True)]
+
+    def memory(self, batch: Sequence[Need]) -> float:
+        """Bytes of weights, caches and activations while a batch is answered."""
+        return self._memory(len(batch), sum(need.rows for need in batch), sum(need.cost.kv_bytes for need in batch))
+
+    def largest_batch(self, needs: Iterable[Need], available: float, most: int) -> int:
+        """The most samples, up to `most`, that fit into `available` bytes, however greedy they are: 1, 2, 4, or a
+        multiple of 8. 1 where nothing fits."""
+        rows, cached = (max(values) for values in zip(*((n.rows, n.cost.kv_bytes) for n in needs), strict=True))
+        sizes = [size for size in (1, 2, 4, *range(8, most + 1, 8)) if size <= most]
+        return max((n for n in sizes if self._memory(n, n * rows, n * cached) <= available), default=1)
+
+    def _memory(self, samples: int, rows: int, cached: int) -> float:
+        # Alive at the widest moment: a layer's MLP over all packed rows, or the scores over the vocabulary.
+        layer = rows * (4 * self.shape.hidden + 3 * self.shape.intermediate) * self.element_bytes
+        scores = 4 * samples * self.generation.beams * self.shape.vocab * 4
+        return self.weights + _ROOM * cached + max(layer, scores)

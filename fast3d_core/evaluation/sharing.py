@@ -1,0 +1,40 @@
+"""How several processes share a run's batches: by cost, each taking the next one when it is free."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from accelerate import PartialState
+
+from fast3d_core.data.annotations import Sample
+from fast3d_core.devices import ask
+from fast3d_core.evaluation.needs import Needs
+from fast3d_core.evaluation.questions import Plans
+
+_queues = itertools.count()
+
+
+def largest_first(batches: Mapping[int, Sequence[Sample]], needs: Needs, plans: Plans) -> list[int]:
+    """The numbers of the batches by what reading their prompts costs, so that no process is left with a large one at
+    the end; how long answers get is not known beforehand."""
+
+    def flops(samples: Sequence[Sample]) -> int:
+        return sum(need.cost.prefill_flops for need in needs.of_batch(samples, plans(samples)))
+
+    return sorted(batches, key=lambda number: flops(batches[number]), reverse=True)
+
+
+def shared(numbers: Sequence[int], state: PartialState) -> Iterator[int]:
+    """This process's part of `numbers`, which is decided as it goes: whoever asks gets the next one.
+
+    Every process calls this, with the same numbers. All get one to begin with, if there are enough. Raises
+    `StoppedError` when asked for more after the process that counts has stopped.
+    """
+    name = f"queue/{next(_queues)}"  # processes make their queues in the same order
+
+    def turns() -> Iterator[int]:
+        place = state.process_index
+        while place < len(numbers):
+            yield numbers[place]
+            place = state.num_processes + ask(name) if state.num_processes > 1 else place + 1
+
+    return turns()

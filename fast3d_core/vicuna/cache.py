@@ -1,0 +1,83 @@
+"""Keys and values of a batch: one set a sample, whatever the number of beams; nothing in it is ever moved.
+
+A layer keeps rows of just the tokens that it saw. Behind the prompts there is room for generated tokens: every beam's
+of the first step, every beam's of the second, ... A `Layout` says which row is whose. The buffers stay where they are
+from batch to batch, so that a decoding step, once captured as a CUDA graph, serves all of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fast3d_core.vicuna.packing import Packing
+
+_GROWTH = 1.125  # buffers that are too small grow beyond what was asked for, so that they seldom do
+
+
+class Layout:
+    """Where the samples' rows stand in a cache.
+
+    Packed, prompts stand one behind another, and the room behind all of them. Padded, every sample has its room behind
+    the longest prompt's length, so that the cache is a (samples, stride, ...) tensor, too.
+
+    Attributes:
+        prompts: the rows that each sample's prompt has; room: rows for generated tokens, a sample.
+        rows: of the cache, in all.
+        bounds: (3, samples) int32: a sample's first prompt row, the row behind its last, its first row for new tokens.
+    """
+
+    def __init__(self, prompts: Packing, room: int, *, padded: bool):
+        self.prompts, self.room, self.padded = prompts, room, padded
+        self._stride = prompts.longest + room
+        lengths, numbers = np.array(prompts.lengths), np.arange(len(prompts.lengths))
+        self._begin = numbers * self._stride if padded else lengths.cumsum() - lengths
+        new = self._begin + prompts.longest if padded else prompts.total + numbers * room
+        self.rows = len(numbers) * self._stride if padded else prompts.total + len(numbers) * room
+        bounds = np.stack([self._begin, self._begin + lengths, new]).astype(np.int32)
+        self.bounds = torch.from_numpy(bounds).to(prompts.device)
+
+    def places(self, first: Sequence[int], behind: Sequence[int]) -> Tensor:
+        """(sum of counts,) int64: rows of the prompt tokens `first` to before `behind` of each sample."""
+        spans = [np.arange(b + i, b + j) for b, i, j in zip(self._begin.tolist(), first, behind, strict=True)]
+        return torch.from_numpy(np.concatenate(spans)).to(self.prompts.device)
+
+    def view(self, rows: Tensor, new: int = 0) -> Tensor:
+        """(samples, longest + new, ...): prompts, right-padded, and the first `new` rows of the room.
+
+        What stands in padding is arbitrary but finite. Only padded caches show their room.
+        """
+        if not self.padded:
+            assert not new
+            return self.prompts.pad(rows[: self.prompts.total])
+        return rows[: self.rows].unflatten(0, (-1, self._stride))[:, : self.prompts.longest + new]
+
+
+class Caches:
+    """The buffers of all layers.
+
+    Attributes:
+        keys, values: one a layer, (rows, kv heads, head_dim), finite everywhere.
+    """
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device):
+        self._row = (kv_heads, head_dim)
+        empty = torch.zeros(0, kv_heads, head_dim, dtype=dtype, device=device)
+        self.keys, self.values = [empty] * layers, [empty] * layers
+
+    @property
+    def both(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values."""
+        return self.keys, self.values
+
+    def fit(self, rows: Sequence[int]) -> bool:
+        """Makes room for so many rows in each layer; returns whether a buffer was replaced, its content lost."""
+        small = [i for i, count in enumerate(rows) if len(self.keys[i]) < count]
+        for i in small:
+            like = self.keys[i][:0]
+            for buffers in self.both:
+                buffers[i] = like.new_zeros(0, *self._row)  # the old one goes first
+            for buffers in self.both:
+                buffers[i] = like.new_zeros(int(rows[i] * _GROWTH), *self._row)
+        return bool(small)

@@ -1,0 +1,187 @@
+"""Prefill: prompts through the layers, keys and values into the caches, logits for the first new token.
+
+Few rows are over before Python has launched the next kernel, so such batches are read by CUDA graphs, one for every so
+many rows; what is missing to them is filled with rows that nobody reads.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast3d_core.vicuna.attention import prefill_attention, row_weights
+from fast3d_core.vicuna.cache import Caches, Layout
+from fast3d_core.vicuna.layers import Head, Layer
+from fast3d_core.vicuna.packing import Packing
+
+_FEW = 1024  # rows; beyond, launching is hidden behind computing (a 7B model on an H100 takes 20 ms for them)
+_STEP = 64  # rows by which graphs differ
+_GRAPHS_KEPT = 32
+
+
+@dataclass(frozen=True)
+class SceneRows:
+    """Keys and values of the tokens before the question, one a layer, (tokens, kv heads, head_dim)."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a run of layers computes and where that stands in their caches. All of it is on the device before the first
+    layer runs: what comes later waits for those before.
+
+    Attributes:
+        layout: of their caches; queries: how many rows of each sample they compute, always its last ones.
+        places: (rows,) int64, where in the cache the computed rows go.
+        stay: of the rows before those that are computed; None for all.
+        given: scene, its rows, and where in the cache these go: what is not computed but known.
+    """
+
+    layout: Layout
+    queries: Packing
+    places: Tensor
+    stay: Tensor | None = None
+    given: "Sequence[tuple[SceneRows, Tensor, Tensor]]" = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A batch to read.
+
+    Attributes:
+        x: (rows, hidden) embedded tokens; positions: (rows,) int64.
+        runs: by the layer from which on they are meant; what is missing, `choose` gives.
+        last: of one row a sample.
+        choose: for FastV: given the attention weights of the last rows, (samples, heads, tokens) at layer K - 1, the
+            run from layer K on.
+    """
+
+    x: Tensor
+    positions: Tensor
+    runs: dict[int, Rows]
+    last: Packing
+    drop_at: int
+    choose: Callable[[Tensor], Rows] | None = None
+
+
+class Reader:
+    """Reads batches; where that pays, by graphs.
+
+    Args:
+        tables: cos and sin of all positions, (positions, head_dim).
+        graphs: whether small batches may be captured.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], head: Head, caches: Caches, tables: tuple[Tensor, Tensor], *, graphs: bool
+    ):
+        self._layers, self._head, self._caches, self._tables, self._graphs = layers, head, caches, tables, graphs
+        self._known: dict[tuple[object, ...], _Captured] = {}  # oldest first
+        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+
+    def __call__(self, reading: Reading) -> Tensor:
+        """(samples, vocab) float32."""
+        few = len(reading.x) <= _FEW and reading.choose is None
+        if not self._graphs or not few or any(rows.given for rows in reading.runs.values()):
+            return self._read(reading)
+        runs = ((_filled(rows.queries.total), rows.stay is None) for rows in reading.runs.values())
+        key = (len(reading.last.lengths), reading.drop_at, _filled(len(reading.x)), *runs)
+        captured = self._known.pop(key, None) or _Captured(reading, self._read, self._pool)
+        if len(self._known) == _GRAPHS_KEPT:
+            del self._known[next(iter(self._known))]
+        self._known[key] = captured
+        return captured(reading)
+
+    def _read(self, reading: Reading) -> Tensor:
+        x, runs = reading.x, dict(reading.runs)
+        cos, sin = (table.index_select(0, reading.positions) for table in self._tables)
+        for i, layer in enumerate(self._layers):
+            if i in runs:
+                rows = runs[i]
+                if rows.stay is not None:
+                    x, cos, sin = (part.index_select(0, rows.stay) for part in (x, cos, sin))
+            keys, values = self._caches.keys[i], self._caches.values[i]
+            for scene, source, target in rows.given:
+                keys.index_copy_(0, target, scene.keys[i].index_select(0, source))
+                values.index_copy_(0, target, scene.values[i].index_select(0, source))
+            q, queries = layer.queries(x, cos, sin, keys, values, rows.places), rows.queries
+            if i == reading.drop_at - 1 and reading.choose is not None:
+                valid = rows.layout.prompts.valid
+                runs[i + 1] = reading.choose(row_weights(q[queries.last], rows.layout.view(keys), valid))
+            if i == len(self._layers) - 1:  # nobody reads the other rows of the last layer
+                x, q, queries = x[queries.last], q[queries.last], reading.last
+            x = layer.finish(x, prefill_attention(q, keys, values, queries, rows.layout))
+        return self._head.logits(x)
+
+    def read_scenes(self, prefixes: Sequence[Tensor]) -> list[SceneRows]:
+        """Keys and values of what stands before the questions about scenes, each (tokens, hidden)."""
+        x = torch.cat(list(prefixes))
+        prompts = Packing([len(prefix) for prefix in prefixes], x.device)
+        layout = Layout(prompts, 0, padded=False)
+        places = torch.arange(len(x), device=x.device)
+        positions = torch.cat([places[: len(prefix)] for prefix in prefixes])
+        cos, sin = (table.index_select(0, positions) for table in self._tables)
+        scenes = [SceneRows() for _ in prefixes]
+        for i, layer in enumerate(self._layers):
+            keys, values = (buffers[i].new_empty(len(x), *buffers[i].shape[1:]) for buffers in self._caches.both)
+            q = layer.queries(x, cos, sin, keys, values, places)
+            for scene, k, v in zip(scenes, keys.split(prompts.lengths), values.split(prompts.lengths), strict=True):
+                scene.keys.append(k)
+                scene.values.append(v)
+            if i < len(self._layers) - 1:
+                x = layer.finish(x, prefill_attention(q, keys, values, prompts, layout))
+        return scenes
+
+
+class _Captured:
+    """Reads batches of about as many rows: the first one from Python, which compiles what has to be, then captured."""
+
+    def __init__(self, like: Reading, read: Callable[[Reading], Tensor], pool: Any):
+        self._read, self._pool = read, pool
+        self._warm = False
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._logits = like.x  # replaced when captured
+        self._given = Reading(
+            like.x.new_zeros(_filled(len(like.x)), like.x.shape[1]),
+            like.positions.new_zeros(_filled(len(like.x))),
+            {first: _room_for(rows) for first, rows in like.runs.items()},
+            like.last,
+            like.drop_at,
+        )
+
+    def __call__(self, reading: Reading) -> Tensor:
+        given = self._given
+        given.x[: len(reading.x)].copy_(reading.x)
+        given.positions[: len(reading.x)].copy_(reading.positions)
+        for mine, rows in zip(given.runs.values(), reading.runs.values(), strict=True):
+            mine.queries.offsets.copy_(rows.queries.offsets)
+            mine.places.fill_(rows.layout.rows)  # rows that nobody reads go to the row behind the last
+            mine.places[: len(rows.places)].copy_(rows.places)
+            if mine.stay is not None and rows.stay is not None:
+                mine.stay[: len(rows.stay)].copy_(rows.stay)
+        if not self._warm:
+            self._warm = True
+            return self._read(given)
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, pool=self._pool, capture_error_mode="thread_local"):
+                self._logits = self._read(given)
+        self._graph.replay()
+        return self._logits
+
+
+def _filled(rows: int) -> int:
+    return -(-rows // _STEP) * _STEP
+
+
+def _room_for(rows: Rows) -> Rows:
+    """Tensors that hold any rows of about this number; lengths are whatever their offsets say."""
+    count = _filled(rows.queries.total)
+    packing = Packing([count], rows.places.device)
+    packing.offsets = torch.zeros_like(rows.queries.offsets)
+    stay = None if rows.stay is None else rows.stay.new_zeros(count)
+    return Rows(Layout(packing, 0, padded=False), packing, rows.places.new_zeros(count), stay)

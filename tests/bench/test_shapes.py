@@ -1,0 +1,78 @@
+"""Random models and generated questions: sizes as named, prompts of exactly as many tokens as asked for."""
+
+import pytest
+import torch
+
+from fast3d_core.bench.shapes import QUESTIONS_A_SCENE, SHAPES, WORDS, _tokenizer, random_subject
+from fast3d_core.chat_scene.model import QUESTION, prompt_tokens
+from fast3d_core.errors import UsageError
+from fast3d_core.pruning.alpha_search import nearest, outcome
+
+CPU = torch.device("cpu")
+
+
+def test_named_sizes():
+    """LLaMA's 7B and 13B, by the number of their weights."""
+    for name, billions in (("7b", 6.74), ("13b", 13.0)):
+        s = SHAPES[name]
+        weights = s.layers * (4 * s.hidden**2 + 3 * s.hidden * s.intermediate) + 2 * s.words * s.hidden
+        assert weights / 1e9 == pytest.approx(billions, rel=0.01)
+
+
+def test_prompts_are_as_long_as_asked_for(tiny):
+    batch = tiny.batch(70, 3)
+    assert {prompt_tokens(tiny.model.tokenizer, sample.prompt) for sample in batch.samples} == {80}
+    assert len({sample.prompt for sample in batch.samples}) == 70
+    prompt = tiny.model.prompt(batch.scenes[batch.samples[0].scene_id], batch.samples[0].prompt)
+    assert len(prompt) == 80 + 300
+    assert prompt.embeds.std(dim=-1).min() > 0  # no row of zeros
+    with pytest.raises(UsageError, match=r"--text-tokens must be at least \d\d"):
+        random_subject("tiny", CPU, torch.float32, 5, seed=0)
+
+
+def test_the_vocabulary_of_a_full_size_model(tmp_path):
+    tokenizer = _tokenizer(tmp_path, 32000)
+    assert (tokenizer.vocab_size, len(tokenizer)) == (32000, 32100)
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
+    plain = QUESTION.format(prompt=" ".join(WORDS))
+    assert tokenizer.sentencepiece.unk_id() not in tokenizer.encode(plain)
+    assert tokenizer.decode(tokenizer.encode(plain)).split() == plain.split()
+    assert tokenizer.decode([31999, 32007])  # what a random model answers is text, too
+
+
+def test_batches_are_the_same_again_but_new_objects(tiny):
+    first, again, other = tiny.batch(70, 0), tiny.batch(70, 0), tiny.batch(70, 1)
+    assert first.samples == again.samples and first.samples != other.samples
+    assert len(first.scenes) == 2 and not first.scenes.keys() & other.scenes.keys()
+    names = [sample.scene_id for sample in first.samples]
+    assert names.count(names[0]) == QUESTIONS_A_SCENE
+    for name, scene in first.scenes.items():
+        assert again.scenes[name] is not scene
+        assert torch.equal(again.scenes[name].features_3d, scene.features_3d)
+        assert torch.equal(again.locations[name], first.locations[name])
+        assert scene.features_2d.std(dim=-1).min() > 0
+
+
+def test_a_seed_draws_another_model(tiny):
+    same, other = (random_subject("tiny", CPU, torch.float32, 80, seed=seed) for seed in (0, 1))
+    weights = [subject.model.llm.lm_head.weight for subject in (tiny, same, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert tiny.batch(2, 0).samples == same.batch(2, 0).samples != other.batch(2, 0).samples
+
+
+def test_maps_let_sap_keep_as_many_objects_as_real_ones_do(tiny):
+    """Many or few, from question to question, on one scene, too."""
+    maps = {"bench": torch.cat([tiny.gap.maps(tiny.batch(32, number)) for number in range(4)])}
+    (found, *_) = nearest(maps, 90)
+    assert found.ratio == pytest.approx(90, abs=0.1)
+    kept = outcome(maps, found.alpha).datasets["bench"]
+    assert 2 <= kept.kept_p5 <= 6 and 15 <= kept.kept_p95 <= 25
+    one_scene = outcome({"bench": maps["bench"][:32]}, found.alpha).datasets["bench"]
+    assert one_scene.kept_p95 - one_scene.kept_p5 > 5
+
+
+def test_weights_are_made_in_their_dtype():
+    model = random_subject("tiny", CPU, torch.bfloat16, 80, seed=0).model
+    assert {p.dtype for p in model.llm.parameters()} == {torch.bfloat16}
+    assert model.llm.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert model.llm.model.layers[0].mlp.up_proj.weight.float().std() == pytest.approx(0.02, rel=0.05)

@@ -1,0 +1,46 @@
+"""Examining a copy of the miniature in which something was broken."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fast3d_core.data.files import load_torch
+from fast3d_core.doctor import Finding, Options, examine
+
+Examine = Callable[..., list[Finding]]
+
+
+@pytest.fixture(autouse=True)
+def unseen(monkeypatch, tmp_path) -> None:
+    """No GPU that torch does not see, whatever machine the tests run on."""
+    monkeypatch.setattr("fast3d_core.doctor.machine._GPUS", tmp_path / "no driver")
+
+
+@pytest.fixture
+def examined(files) -> Examine:
+    """All findings about the files; keys are `Options`'s, positional arguments are config overrides."""
+
+    def run(*overrides: str, **options) -> list[Finding]:
+        return list(examine(Options(files / "fast3d.yaml", [f"runs={files / 'runs'}", *overrides], **options)))
+
+    return run
+
+
+def troubles(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.status != "ok"]
+
+
+def edit_json(path: Path, change: Callable) -> None:
+    """`change` gets the content and changes it in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_torch(path: Path, change: Callable) -> None:
+    content = load_torch(path, "a test")
+    change(content)
+    torch.save(content, path)
