@@ -33,7 +33,7 @@ def build_row(
     parts = {part: Times.of([one.seconds[part] for one in passes]) for part in passes[0].seconds}
     in_a_row = Times.of(row_seconds) if row_seconds else None
     total = (in_a_row or parts["end_to_end"]).median
-    works = [] if baseline else [_work(one, pruner, subject, settings, reuse_scene) for one in passes]
+    works = [] if baseline else _works(passes, pruner, subject, settings, reuse_scene)
     return Row(
         name=name,
         baseline=baseline,
@@ -66,7 +66,22 @@ def _kept(passes: Sequence[Pass], subject: Subject) -> Kept:
     return Kept(ratio, fmean(map(len, kept)), Spread.of(objects))
 
 
-def _work(done: Pass, pruner: Pruner, subject: Subject, settings: GenerationConfig, reuse_scene: bool) -> Work:
+def _works(
+    passes: Sequence[Pass], pruner: Pruner, subject: Subject, settings: GenerationConfig, reuse_scene: bool
+) -> list[Work]:
+    """What each batch costs; a scene that is reused is read in the first batch that asks about it."""
+    read, works = set[int](), []
+    for one in passes:
+        new = {id(prompt.prefix): prompt.shared for prompt in one.prompts if id(prompt.prefix) not in read}
+        scenes = sum(scene_flops(subject.model.shape, tokens) for tokens in new.values()) if reuse_scene else 0
+        works.append(_work(one, pruner, subject, settings, reuse_scene, scenes))
+        read |= new.keys()
+    return works
+
+
+def _work(
+    done: Pass, pruner: Pruner, subject: Subject, settings: GenerationConfig, reuse_scene: bool, scenes: float
+) -> Work:
     shape, element_bytes = subject.model.shape, subject.model.llm.dtype.itemsize
     costs = [
         [
@@ -86,10 +101,9 @@ def _work(done: Pass, pruner: Pruner, subject: Subject, settings: GenerationConf
         for steps in range(1, settings.max_new_tokens + 1)
     ]
     gap = subject.gap if pruner.needs_map else None
-    scenes = {id(prompt.prefix): prompt.shared for prompt in done.prompts} if reuse_scene else {}
     return Work(
         costs=costs,
-        scene_flops=sum(scene_flops(shape, tokens) for tokens in scenes.values()),
+        scene_flops=scenes,
         llm_bytes=read_bytes(shape, element_bytes),
         gap_flops=sum(gap.flops(done.batch)) if gap else 0,
         gap_bytes=gap.read_bytes if gap else 0,

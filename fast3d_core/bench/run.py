@@ -162,8 +162,8 @@ class Bench:
 
     def _in_a_row(self, pruner: Pruner, size: int, reuse_scene: bool) -> list[float]:
         """As many times as batches are timed, on the same ones, after the last of them and with the first behind."""
-        numbers = [self._timed()[-1], *self._timed(), 0]
-        batches = [self._subject.batch(size, number) for number in numbers]
+        before, behind = (self._subject.batch(size, number) for number in (self._timed()[-1], 0))
+        batches = [before, *self._subject.batches(size, self._timed()), behind]
         return in_a_row(self._subject, pruner, batches, self._settings, reuse_scene)
 
     def _fast(self, pruner: Pruner, batch: Batch) -> Pass:
@@ -203,7 +203,7 @@ class Bench:
                     if baseline:
                         break
                 warmup = time.perf_counter() - start
-                passes = [answer(pruner, self._subject.batch(size, number)) for number in self._timed()]
+                passes = [answer(pruner, batch) for batch in self._subject.batches(size, self._timed())]
                 row_seconds = [] if baseline else self._in_a_row(pruner, size, reuse_scene)
         except DataError as problem:
             self._said(str(problem))

@@ -75,7 +75,7 @@ SHAPES = {
 def random_subject(name: str, device: torch.device, dtype: torch.dtype, text_tokens: int, seed: int) -> Subject:
     """A model of a named shape with random weights, and endless questions about scenes of 100 objects.
 
-    Every batch has scenes of its own, one for up to 67 questions.
+    One batch after another, 67 questions in a row are about the same scene.
 
     Args:
         dtype: of the LLM; text_tokens: tokens of a prompt that are not visual.
@@ -95,8 +95,8 @@ def random_subject(name: str, device: torch.device, dtype: torch.dtype, text_tok
         maps = torch.cat([gap.maps(make.batch(8, number)) for number in range(4)])
         _scale_logits(gap.network, _LOGITS_STD / float(maps.std(dim=-1).mean()))
         model = _chat_scene(shape, tokenizer, device, dtype)
-    described = f"generated, {text_tokens} text tokens each; every batch on scenes of its own, {QUESTIONS_A_SCENE} "
-    return Subject(name, model, gap, make.batch, described + "questions on each at most")
+    described = f"generated, {text_tokens} text tokens each, {QUESTIONS_A_SCENE} in a row about each scene"
+    return Subject(name, model, gap, make.batch, described)
 
 
 @torch.no_grad()
@@ -192,7 +192,7 @@ class _Questions:
 
     def batch(self, size: int, number: int) -> Batch:
         """See `Subject.batch`."""
-        names = [f"{size}-{number}-{i // QUESTIONS_A_SCENE}" for i in range(size)]
+        names = [f"{size}-{(number * size + i) // QUESTIONS_A_SCENE}" for i in range(size)]
         samples = [
             Sample("bench", number * size + i, name, " ".join(self._draw(size, number, i)), 0, 0, 0, (), 0, None)
             for i, name in enumerate(names)

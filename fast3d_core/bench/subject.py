@@ -1,6 +1,6 @@
 """What is benchmarked: a Chat-Scene with its GAP network, and batches of questions about scenes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from fast3d_core.evaluation.questions import Questions
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, check_fit
 from fast3d_core.gap.network import GapNetwork
-from fast3d_core.gap.prediction import predict
+from fast3d_core.gap.prediction import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
 from fast3d_core.progress import Progress
 
@@ -24,7 +24,7 @@ class Batch:
     """Questions, and the scenes they are about.
 
     Attributes:
-        scenes: by name, as objects that nobody has seen: what is cached by scene is not found.
+        scenes: by name; what is cached for a scene is found by the very object.
         locations: scene -> (objects, 6) boxes.
     """
 
@@ -33,18 +33,18 @@ class Batch:
     locations: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
 class Gap:
     """The network that predicts maps, and what it reads questions with."""
 
-    network: GapNetwork
-    tokenizer: QuestionTokenizer
+    def __init__(self, network: GapNetwork, tokenizer: QuestionTokenizer):
+        self.network, self.tokenizer = network, tokenizer
+        self._predict = MapPredictor(network)
 
     def maps(self, batch: Batch) -> Tensor:
         """Logits (samples, objects) float32, on the CPU; everything from text on is done anew."""
         device = next(self.network.parameters()).device
         inputs = GapInputs(batch.samples, batch.scenes, batch.locations, self.tokenizer, device)
-        return predict(self.network, inputs, torch.arange(len(inputs))).cpu()
+        return self._predict(inputs.batch(torch.arange(len(inputs)))).cpu()
 
     def flops(self, batch: Batch) -> list[float]:
         """Of each sample's map."""
@@ -65,7 +65,8 @@ class Subject:
     Attributes:
         name: what was asked for.
         gap: None where no method needs maps.
-        batch: (size, number) -> the batch of that number; the same whenever it is asked for, in new objects.
+        batch: (size, number) -> the batch of that number; the same whenever it is asked for, in objects that nobody has
+            seen.
         questions: what the questions are, in words.
     """
 
@@ -74,6 +75,12 @@ class Subject:
     gap: Gap | None
     batch: Callable[[int, int], Batch]
     questions: str
+
+    def batches(self, size: int, numbers: Iterable[int]) -> list[Batch]:
+        """Those batches, in new objects, but a scene that several ask about is one object: what is cached for it by the
+        first serves the others, as where a whole dataset is answered."""
+        batches, scenes = [self.batch(size, number) for number in numbers], dict[str, Scene]()
+        return [replace(one, scenes={n: scenes.setdefault(n, s) for n, s in one.scenes.items()}) for one in batches]
 
 
 def real_subject(config: Config, device: torch.device, progress: Progress, *, gap: bool) -> Subject:

@@ -11,8 +11,8 @@ from fast3d_core.config import Config, GenerationConfig
 from fast3d_core.data.annotations import Sample
 from fast3d_core.plan import Cost, LlmShape, Plan, cost
 from fast3d_core.vicuna.cache import GROWTH
-from fast3d_core.vicuna.fast import SCENES_KEPT
 from fast3d_core.vicuna.llm import read_shape
+from fast3d_core.vicuna.scenes import SCENES_KEPT
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published
 from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss
-from fast3d_core.gap.prediction import predict
 from fast3d_core.gap.quality import MapQuality, map_quality
 from fast3d_core.gap.text import QuestionTokenizer, encoder_fingerprint, load_text_encoder
 from fast3d_core.graphs import Inputs, StepGraphs
@@ -405,13 +404,14 @@ class TrainingRun:
         self._log(epoch=epoch, best=best, val={name: asdict(quality) for name, quality in self.quality.items()})
         self.progress.validated(self.step, epoch, self.quality, best)
 
+    @torch.inference_mode()
     def _measure(self) -> dict[str, MapQuality]:
         """Agreement on the validation sets, which the processes share out."""
         self.network.eval()
         logits = torch.zeros_like(self.val.targets)
         mine = torch.arange(len(self.val))[self.process :: self.processes]
         for rows in mine.split(self.options.batch_size) if len(mine) else ():
-            logits[rows] = predict(self.network, self.val.inputs, rows)
+            logits[rows] = self.network(*self.val.inputs.batch(rows)).float()
         if self.processes > 1:
             logits = self.accelerator.reduce(logits, "sum")
         self.network.train()

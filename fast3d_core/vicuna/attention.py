@@ -1,6 +1,7 @@
 """Attention as the fast engine needs it: over prompts, and of decoding beams over what they share."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -90,17 +91,24 @@ def row_weights(q: Tensor, k: Tensor, valid: Tensor) -> Tensor:
     return scores.masked_fill(~valid[:, None], -math.inf).softmax(dim=-1, dtype=torch.float32)
 
 
-def beam_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+def beam_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, samples: Sequence[int]) -> Tensor:
     """Attention of each beam's newest token to keys that all beams of its sample share.
 
     Args:
         q: (samples, beams, heads, head_dim).
-        k, v: (samples, tokens, kv heads, head_dim), finite everywhere.
+        k, v: (all samples, tokens, kv heads, head_dim), finite everywhere.
         visible: (samples, beams or 1, tokens) bool, which of them each beam sees; at least one.
+        samples: whose beams ask.
 
     Returns:
         (samples, beams, heads, head_dim).
     """
+    if len(samples) < len(k):  # one by one, as picking them out would copy their keys and values
+        out = torch.empty_like(q)
+        for i, sample in enumerate(samples):
+            own = slice(sample, sample + 1)
+            out[i] = beam_attention(q[i : i + 1], k[own], v[own], visible[i : i + 1], [0])[0]
+        return out
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     gqa = q.shape[1] != k.shape[1]
     return functional.scaled_dot_product_attention(q, k, v, visible[:, None], enable_gqa=gqa).transpose(1, 2)

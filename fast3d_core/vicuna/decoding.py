@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
+from fast3d_core.graphs import captured
 from fast3d_core.vicuna.attention import beam_attention
 from fast3d_core.vicuna.beam import BeamSearch, GreedySearch
 from fast3d_core.vicuna.cache import Caches, Layout
-from fast3d_core.vicuna.capture import captured
 from fast3d_core.vicuna.layers import Head, Layer
 from fast3d_core.vicuna.operations import uses_kernels
 
@@ -119,17 +119,19 @@ class Decoder:
         search, (cos, sin) = self.search, self._tables
         samples, beams = self._tokens.shape
         number = search.length - 1  # of tokens that a beam has; the last of them is read now
-        x = self._embed(self._tokens).flatten(0, 1)
-        positions = (self._lengths + number - 1).repeat_interleave(beams)
+        # A graph's shapes stay, and its attention passes over samples that are done; else these are left out.
+        open_ = slice(None) if self._kernels else (~search.done).nonzero()[:, 0]
+        x = self._embed(self._tokens[open_]).flatten(0, 1)
+        positions = (self._lengths[open_] + number - 1).repeat_interleave(beams)
         cos, sin = cos.index_select(0, positions), sin.index_select(0, positions)
         self.ancestry.grow(number)
-        first = self._bounds[:, 2].long() + (number - 1) * beams
+        first = self._bounds[:, 2, open_].long() + (number - 1) * beams
         places = (first[..., None] + self.ancestry.beams).flatten(1)  # (layers, samples x beams)
-        masks = {} if self._kernels else self._masks(number, upto)
+        masks = {} if isinstance(open_, slice) else self._masks(number, upto, open_)
         for i, layer in enumerate(self._layers):
             keys, values = self._caches.keys[i], self._caches.values[i]
-            q = layer.queries(x, cos, sin, keys, values, places[i]).unflatten(0, (samples, beams))
-            if self._kernels:
+            q = layer.queries(x, cos, sin, keys, values, places[i]).unflatten(0, (-1, beams))
+            if isinstance(open_, slice):
                 from fast3d_core.vicuna import kernels
 
                 begin, behind, new = self._bounds[i]
@@ -138,19 +140,22 @@ class Decoder:
             else:
                 layout = self._layouts[i]
                 k, v = (layout.view(buffer, new=upto * beams) for buffer in (keys, values))
-                attended = beam_attention(q, k, v, masks[id(layout)])
+                attended = beam_attention(q, k, v, masks[id(layout)], open_.tolist())
             x = layer.finish(x, attended.flatten(0, 1))
-        tokens, sources = search.advance(self._head.logits(x).unflatten(0, (samples, beams)))
+        logits = self._head.logits(x).unflatten(0, (-1, beams))
+        if len(logits) < samples:
+            logits = logits.new_zeros(samples, *logits.shape[1:]).index_copy_(0, open_, logits)
+        tokens, sources = search.advance(logits)
         self._tokens.copy_(tokens)
         if sources is not None:
             self.ancestry.follow(sources)
         self._finished.copy_(search.done.all())
 
-    def _masks(self, number: Tensor, upto: int) -> dict[int, Tensor]:
-        """By layout: (samples, beams, longest prompt + upto x beams) bool, what each beam sees."""
-        own = self.ancestry.visible(number, upto)
+    def _masks(self, number: Tensor, upto: int, samples: Tensor) -> dict[int, Tensor]:
+        """By layout: (samples, beams, longest prompt + upto x beams) bool, what each beam of these samples sees."""
+        own = self.ancestry.visible(number, upto)[samples]
         return {
-            id(layout): torch.cat([layout.prompts.valid[:, None].expand(-1, own.shape[1], -1), own], dim=-1)
+            id(layout): torch.cat([layout.prompts.valid[samples, None].expand(-1, own.shape[1], -1), own], dim=-1)
             for layout in {id(layout): layout for layout in self._layouts}.values()
         }
 

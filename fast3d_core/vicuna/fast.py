@@ -31,10 +31,8 @@ from fast3d_core.vicuna.layers import fuse
 from fast3d_core.vicuna.llm import Generation, Prompt, shape_of
 from fast3d_core.vicuna.operations import uses_kernels
 from fast3d_core.vicuna.packing import Packing
-from fast3d_core.vicuna.prefilling import Reader, Reading, Rows, SceneRows
-
-SCENES_KEPT = 8
-"""Scenes that are kept from batch to batch with `reuse_scene`; 180 MB each for Vicuna-7B in bf16."""
+from fast3d_core.vicuna.prefilling import Reader, Reading, Rows
+from fast3d_core.vicuna.scenes import SceneStore
 
 _DECODERS_KEPT = 8  # a run's batches are of one size, but for the last of every dataset
 
@@ -77,7 +75,7 @@ class FastEngine:
         self._make_caches = partial(Caches, shape.layers, shape.kv_heads, shape.head_dim, dtype, device)
         self._caches = self._make_caches()
         self._decoders: dict[tuple[int, GenerationConfig, int, int], Decoder] = {}  # oldest first
-        self._scenes: dict[int, tuple[Tensor, SceneRows]] = {}  # by id of the prefix, oldest first
+        self._scenes = SceneStore(self._make_caches())
         empty = torch.empty(0, shape.head_dim, dtype=dtype, device=device)
         self._tables = empty, empty
         self._reader = self._new_reader()
@@ -86,7 +84,7 @@ class FastEngine:
         """Gives back buffers, captured steps and scenes; they are made anew where they are needed."""
         self._decoders.clear()
         self._reader.clear()
-        self._scenes.clear()
+        self._scenes = SceneStore(self._make_caches())
         self._caches = self._make_caches()
         self._reader = self._new_reader()
 
@@ -131,8 +129,10 @@ class FastEngine:
         """Reads the prompts. All plans must have the same K; kept counts and prompt lengths may differ."""
         drop_at = plans[0].layer
         assert all(plan.layer == drop_at for plan in plans)
-        self._fit(prompts, plans, settings)
-        scenes = self._scene_rows(prompts) if reuse_scene else None
+        prefixes = [_prefix(prompt) for prompt in prompts] if reuse_scene else []
+        self._fit(prompts, plans, settings, prefixes)
+        self._read_scenes(prefixes)
+        scenes = [self._scenes.first_row(prefix) for prefix in prefixes] if reuse_scene else None
         known = [prompt.shared if reuse_scene else 0 for prompt in prompts]
         kept = [plan.kept for plan in plans]
         runs = {0: self._rows(prompts, [None] * len(prompts), scenes, settings)} if drop_at else {}
@@ -158,8 +158,6 @@ class FastEngine:
         )
         with on(self._llm.device):
             logits = self._reader(reading.without_dropped())
-        if scenes:
-            self._keep_scenes(SCENES_KEPT)
         layouts = [runs[0 if i < drop_at else drop_at].layout for i in range(len(self.layers))]
         return Prefilled(logits, layouts, kept, lengths, settings)  # type: ignore[arg-type]
 
@@ -167,10 +165,14 @@ class FastEngine:
         self,
         prompts: Sequence[Prompt],
         kept: Sequence[Tensor | None],
-        scenes: "list[SceneRows] | None",
+        scenes: Sequence[int] | None,
         settings: GenerationConfig,
     ) -> Rows:
-        """For layers that see these visual tokens of each prompt; all of them where None."""
+        """For layers that see these visual tokens of each prompt; all of them where None.
+
+        Args:
+            scenes: where each prompt's scene begins in the store; None where all of the prompt is read.
+        """
         device = self._llm.device
         tokens = [_tokens(prompt, offsets) for prompt, offsets in zip(prompts, kept, strict=True)]
         counts = [len(one) for one in tokens]
@@ -186,25 +188,31 @@ class FastEngine:
                 torch.from_numpy(stay).to(device) if len(stay) < sum(len(prompt) for prompt in prompts) else None,
             )
         given = [len(one) - (len(prompt) - prompt.shared) for prompt, one in zip(prompts, tokens, strict=True)]
-        parts = []
-        for scene in {id(scene): scene for scene in scenes}.values():
-            of = [i for i, one in enumerate(scenes) if one is scene]
-            source = torch.from_numpy(np.concatenate([tokens[i][: given[i]] for i in of])).to(device)
-            parts.append((scene, source, layout.places(nothing, [n if i in of else 0 for i, n in enumerate(given)])))
+        source = np.concatenate([first + one[:n] for first, one, n in zip(scenes, tokens, given, strict=True)])
         queries = Packing([n - g for n, g in zip(counts, given, strict=True)], device)
-        return Rows(layout, queries, layout.places(given, counts), None, parts)
+        copied = torch.from_numpy(source).to(device), layout.places(nothing, given)
+        return Rows(layout, queries, layout.places(given, counts), None, copied)
 
-    def _fit(self, prompts: Sequence[Prompt], plans: Sequence[Plan], settings: GenerationConfig) -> None:
-        """Makes room in the caches for a batch, and in the tables of positions."""
+    def _fit(
+        self,
+        prompts: Sequence[Prompt],
+        plans: Sequence[Plan],
+        settings: GenerationConfig,
+        prefixes: Sequence[Tensor],
+    ) -> None:
+        """Makes room in the caches for a batch, in the tables of positions, and for scenes to be reused."""
         full = [len(prompt) for prompt in prompts]
         short = [len(prompt) - prompt.visual + plan.count for prompt, plan in zip(prompts, plans, strict=True)]
         # One more row for what nobody reads.
         before, behind = (1 + rows_needed(n, _room(settings), padded=self._padded) for n in (full, short))
-        rows = [before if i < plans[0].layer else behind for i in range(len(self.layers))]
+        scene = max((1 + len(prefix) for prefix in prefixes), default=0)  # is read before the batch, into its caches
+        rows = [max(scene, before if i < plans[0].layer else behind) for i in range(len(self.layers))]
         positions = max(full) + settings.max_new_tokens
+        if prefixes and self._scenes.fit(list({id(prefix): prefix for prefix in prefixes}.values())):
+            self._reader.clear()  # what was captured knows where things were
         if self._caches.hold(rows) and positions <= len(self._tables[0]):
             return
-        self._decoders.clear()  # what was captured knows where things were
+        self._decoders.clear()
         self._reader.clear()
         self._caches.fit(rows)
         if positions > len(self._tables[0]):
@@ -215,24 +223,25 @@ class FastEngine:
 
     def _new_reader(self) -> Reader:
         graphs = uses_kernels(self._llm.device) and not self._padded
-        return Reader(self.layers, self._head, self._caches, self._tables, graphs=graphs)
+        return Reader(self.layers, self._head, self._caches, self._scenes.caches, self._tables, graphs=graphs)
 
-    def _scene_rows(self, prompts: Sequence[Prompt]) -> list[SceneRows]:
-        """Each prompt's scene, read if it is not known."""
-        prefixes = {id(prompt.prefix): prompt.prefix for prompt in prompts if prompt.prefix is not None}
-        assert all(id(prompt.prefix) in prefixes for prompt in prompts)
-        self._scenes |= {key: self._scenes.pop(key) for key in prefixes if key in self._scenes}  # now the youngest
-        if new := {key: prefix for key, prefix in prefixes.items() if key not in self._scenes}:
-            self._keep_scenes(max(SCENES_KEPT, len(prefixes)) - len(new))
+    def _read_scenes(self, prefixes: Sequence[Tensor]) -> None:
+        """Those that are not known, one after another: each is enough to read to keep a GPU busy."""
+        for prefix in prefixes:
+            if prefix in self._scenes:
+                continue
+            layout = Layout(Packing([len(prefix)], prefix.device), 0, padded=self._padded)
+            places = layout.places([0], [len(prefix)])
+            rows = {0: Rows(layout, layout.prompts, places)}
+            x = prefix.clone()  # is computed in place
             with on(self._llm.device):
-                read = self._reader.read_scenes(list(new.values()))
-            # The prefix is kept, so that its id stays its own.
-            self._scenes |= {key: (new[key], rows) for key, rows in zip(new, read, strict=True)}
-        return [self._scenes[id(prompt.prefix)][1] for prompt in prompts]
+                self._reader(Reading(x, places, rows, Packing([1], prefix.device), 0))
+            self._scenes.keep(prefix, self._caches)
 
-    def _keep_scenes(self, most: int) -> None:
-        for oldest in list(self._scenes)[: max(0, len(self._scenes) - most)]:
-            del self._scenes[oldest]
+
+def _prefix(prompt: Prompt) -> Tensor:
+    assert prompt.prefix is not None
+    return prompt.prefix
 
 
 def _room(settings: GenerationConfig) -> int:

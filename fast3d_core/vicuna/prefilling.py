@@ -5,29 +5,22 @@ many rows; what is missing to them is filled with rows that nobody reads.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fast3d_core.graphs import captured
 from fast3d_core.vicuna.attention import prefill_attention, row_weights
 from fast3d_core.vicuna.cache import Caches, Layout
-from fast3d_core.vicuna.capture import captured
 from fast3d_core.vicuna.layers import Head, Layer
 from fast3d_core.vicuna.packing import Packing
 
-_FEW = 1024  # rows; beyond, launching is hidden behind computing (a 7B model on an H100 takes 20 ms for them)
-_STEP = 64  # rows by which graphs differ
+_FEW = 2048  # rows; beyond, launching is hidden behind computing (a 7B model on an H100 takes 40 ms for them)
+_STEP = 64  # computed rows by which graphs differ
+_GIVEN_STEP = 512  # the same of rows that are only copied
 _GRAPHS_KEPT = 32
-
-
-@dataclass(frozen=True)
-class SceneRows:
-    """Keys and values of the tokens before the question, one a layer, (tokens, kv heads, head_dim)."""
-
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -39,14 +32,14 @@ class Rows:
         layout: of their caches; queries: how many rows of each sample they compute, always its last ones.
         places: (rows,) int64, where in the cache the computed rows go.
         stay: of the rows before those that are computed; None for all.
-        given: scene, its rows, and where in the cache these go: what is not computed but known.
+        given: what is not computed but copied: rows of the scene store, and where in the cache they go, (rows,) int64.
     """
 
     layout: Layout
     queries: Packing
     places: Tensor
     stay: Tensor | None = None
-    given: "Sequence[tuple[SceneRows, Tensor, Tensor]]" = ()
+    given: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,14 +74,23 @@ class Reader:
     """Reads batches; where that pays, by graphs.
 
     Args:
+        caches: to read into; scenes: to copy from.
         tables: cos and sin of all positions, (positions, head_dim).
         graphs: whether small batches may be captured: where attention goes by offsets alone, not by lengths.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], head: Head, caches: Caches, tables: tuple[Tensor, Tensor], *, graphs: bool
+        self,
+        layers: Sequence[Layer],
+        head: Head,
+        caches: Caches,
+        scenes: Caches,
+        tables: tuple[Tensor, Tensor],
+        *,
+        graphs: bool,
     ):
-        self._layers, self._head, self._caches, self._tables, self._graphs = layers, head, caches, tables, graphs
+        self._layers, self._head, self._caches, self._scenes = layers, head, caches, scenes
+        self._tables, self._graphs = tables, graphs
         self._captured: dict[tuple[object, ...], _Captured] = {}  # oldest first
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
 
@@ -98,10 +100,9 @@ class Reader:
 
     def __call__(self, reading: Reading) -> Tensor:
         """(samples, vocab) float32."""
-        few = len(reading.x) <= _FEW and reading.choose is None
-        if not self._graphs or not few or any(rows.given for rows in reading.runs.values()):
+        if not self._graphs or len(reading.x) > _FEW or reading.choose is not None:
             return self.read(reading)
-        runs = ((_filled(rows.queries.total), rows.stay is None) for rows in reading.runs.values())
+        runs = ((_filled(rows.queries.total), rows.stay is None, _copied(rows)) for rows in reading.runs.values())
         key = (len(reading.last.lengths), reading.drop_at, _filled(len(reading.x)), *runs)
         captured_ = self._captured.pop(key, None) or _Captured(reading)
         if len(self._captured) == _GRAPHS_KEPT:
@@ -119,9 +120,10 @@ class Reader:
                 if rows.stay is not None:
                     x, cos, sin = (part.index_select(0, rows.stay) for part in (x, cos, sin))
             keys, values = self._caches.keys[i], self._caches.values[i]
-            for scene, source, target in rows.given:
-                keys.index_copy_(0, target, scene.keys[i].index_select(0, source))
-                values.index_copy_(0, target, scene.values[i].index_select(0, source))
+            if rows.given is not None:
+                source, target = rows.given
+                keys.index_copy_(0, target, self._scenes.keys[i].index_select(0, source))
+                values.index_copy_(0, target, self._scenes.values[i].index_select(0, source))
             q, queries = layer.queries(x, cos, sin, keys, values, rows.places), rows.queries
             if i == reading.drop_at - 1 and reading.choose is not None:
                 valid = rows.layout.prompts.valid
@@ -130,25 +132,6 @@ class Reader:
                 x, q, queries = x[queries.last], q[queries.last], reading.last
             x = layer.finish(x, prefill_attention(q, keys, values, queries, rows.layout))
         return self._head.logits(x)
-
-    def read_scenes(self, prefixes: Sequence[Tensor]) -> list[SceneRows]:
-        """Keys and values of what stands before the questions about scenes, each (tokens, hidden)."""
-        x = torch.cat(list(prefixes))
-        prompts = Packing([len(prefix) for prefix in prefixes], x.device)
-        layout = Layout(prompts, 0, padded=False)
-        places = torch.arange(len(x), device=x.device)
-        positions = torch.cat([places[: len(prefix)] for prefix in prefixes])
-        cos, sin = (table.index_select(0, positions) for table in self._tables)
-        scenes = [SceneRows() for _ in prefixes]
-        for i, layer in enumerate(self._layers):
-            keys, values = (buffers[i].new_empty(len(x), *buffers[i].shape[1:]) for buffers in self._caches.both)
-            q = layer.queries(x, cos, sin, keys, values, places)
-            for scene, k, v in zip(scenes, keys.split(prompts.lengths), values.split(prompts.lengths), strict=True):
-                scene.keys.append(k.clone())  # a part would keep those of all scenes
-                scene.values.append(v.clone())
-            if i < len(self._layers) - 1:
-                x = layer.finish(x, prefill_attention(q, keys, values, prompts, layout))
-        return scenes
 
 
 class _Captured:
@@ -173,10 +156,16 @@ class _Captured:
         inputs.positions[: len(reading.x)].copy_(reading.positions)
         for mine, rows in zip(inputs.runs.values(), reading.runs.values(), strict=True):
             mine.queries.offsets.copy_(rows.queries.offsets)
+            mine.layout.prompts.offsets.copy_(rows.layout.prompts.offsets)
             mine.places.fill_(rows.layout.rows)  # rows that nobody reads go to the row behind the last
             mine.places[: len(rows.places)].copy_(rows.places)
             if mine.stay is not None and rows.stay is not None:
                 mine.stay[: len(rows.stay)].copy_(rows.stay)
+            if mine.given is not None and rows.given is not None:
+                (source, target), (from_, to) = mine.given, rows.given
+                source[: len(from_)].copy_(from_)
+                target.fill_(rows.layout.rows)
+                target[: len(to)].copy_(to)
         if not self._warm:
             logits = read(inputs)
             self._warm = True
@@ -188,14 +177,26 @@ class _Captured:
         return self._logits
 
 
-def _filled(rows: int) -> int:
-    return -(-rows // _STEP) * _STEP
+def _filled(rows: int, step: int = _STEP) -> int:
+    return -(-rows // step) * step
+
+
+def _copied(rows: Rows) -> int:
+    """How many rows a graph copies that serves these."""
+    return 0 if rows.given is None else _filled(len(rows.given[0]), _GIVEN_STEP)
 
 
 def _room_for(rows: Rows) -> Rows:
     """Tensors that hold any rows of about this number. Their offsets say whose they are; their lengths do not."""
-    count = _filled(rows.queries.total)
-    packing = Packing([count], rows.places.device)
-    packing.offsets = torch.zeros_like(rows.queries.offsets)
+    count, copied = _filled(rows.queries.total), _copied(rows)
+    queries, prompts = (_packing_for(total, rows.queries) for total in (count, count + copied))
     stay = None if rows.stay is None else rows.stay.new_zeros(count)
-    return Rows(Layout(packing, 0, padded=False), packing, rows.places.new_zeros(count), stay)
+    places = rows.places.new_zeros(count)
+    given = None if rows.given is None else (places.new_zeros(copied), places.new_zeros(copied))
+    return Rows(Layout(prompts, 0, padded=False), queries, places, stay, given)
+
+
+def _packing_for(total: int, like: Packing) -> Packing:
+    packing = Packing([total], like.device)
+    packing.offsets = torch.zeros_like(like.offsets)
+    return packing

@@ -43,14 +43,18 @@ def test_the_vocabulary_of_a_full_size_model(tmp_path):
 def test_batches_are_the_same_again_but_new_objects(tiny):
     first, again, other = tiny.batch(70, 0), tiny.batch(70, 0), tiny.batch(70, 1)
     assert first.samples == again.samples and first.samples != other.samples
-    assert len(first.scenes) == 2 and not first.scenes.keys() & other.scenes.keys()
-    names = [sample.scene_id for sample in first.samples]
-    assert names.count(names[0]) == QUESTIONS_A_SCENE
     for name, scene in first.scenes.items():
         assert again.scenes[name] is not scene
         assert torch.equal(again.scenes[name].features_3d, scene.features_3d)
         assert torch.equal(again.locations[name], first.locations[name])
         assert scene.features_2d.std(dim=-1).min() > 0
+
+
+def test_so_many_questions_in_a_row_are_about_a_scene(tiny):
+    batches = tiny.batches(30, range(5))
+    names = [sample.scene_id for batch in batches for sample in batch.samples]
+    assert [names.count(name) for name in dict.fromkeys(names)] == [QUESTIONS_A_SCENE, QUESTIONS_A_SCENE, 16]
+    assert len({id(scene) for batch in batches for scene in batch.scenes.values()}) == 3  # one object each
 
 
 def test_a_seed_draws_another_model(tiny):

@@ -100,7 +100,8 @@ def test_beams_attend_to_the_shared_prompt_and_their_own_suffix(lengths, beams, 
         owners = [[sample[b] for b in row] for sample, row in zip(owners, sources.tolist(), strict=True)]
     prompt = packing.valid[:, None].expand(-1, beams, -1)
     keys, values = (torch.cat([packing.pad(x), w.flatten(1, 2)], dim=1) for x, w in zip((k, v), written, strict=True))
-    got = beam_attention(q, keys, values, torch.cat([prompt, ancestry.visible(torch.tensor(steps), steps)], dim=-1))
+    visible = torch.cat([prompt, ancestry.visible(torch.tensor(steps), steps)], dim=-1)
+    got = beam_attention(q, keys, values, visible, range(len(q)))
     suffix = [
         torch.stack([torch.stack([torch.stack([w[s, i, m] for i, m in own]) for own in sample])
                      for s, sample in enumerate(owners)])

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from fast3d_core.config import GenerationConfig
 from fast3d_core.plan import Plan, cost
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
-from fast3d_core.vicuna import fast, reference
+from fast3d_core.vicuna import reference, scenes
 from fast3d_core.vicuna.beam import BeamSearch
 from fast3d_core.vicuna.decoding import Decoder
 from fast3d_core.vicuna.fast import FastEngine
@@ -186,7 +186,7 @@ def test_an_engine_that_was_released_starts_anew(fixture, reuse_scene):
     first = answers()
     assert held() > 0
     engine.release()
-    assert held() == 0 and not engine._scenes and not engine._decoders
+    assert held() == 0 and not len(engine._scenes) and not engine._decoders
     assert answers() == first
 
 
@@ -236,21 +236,18 @@ def test_a_reused_scene_means_what_it_says(fixture, pruner):
 
 
 def test_few_reused_scenes_are_kept(fixture, monkeypatch):
-    """And each takes no more than its own tokens, whatever was read with it."""
-    monkeypatch.setattr(fast, "SCENES_KEPT", 2)
+    """The oldest makes way; a batch about more of them makes room for all."""
+    monkeypatch.setattr(scenes, "SCENES_KEPT", 2)
     engine = FastEngine(fixture.model.llm)
     plans = fixture.plans(Gap(layer=1, keep=45), fixture.config.maps.predicted)
-    indices = [i for i, one in enumerate(fixture.prompts) if one.prefix is not fixture.prompts[0].prefix]
-    one_of_each = list({id(p.prefix): i for i, p in enumerate(fixture.prompts)}.values())
-    assert len(one_of_each) == 3
-    for batch in (one_of_each, indices[:1], one_of_each):
+    a, b, c = {id(p.prefix): i for i, p in enumerate(fixture.prompts)}.values()
+    for batch, kept in (([a], [a]), ([b, a], [b, a]), ([c, a], [a, c]), ([a, b, c], [a, b, c]), ([b], [a, c, b])):
         prompts, chosen = [fixture.prompts[i] for i in batch], [plans[i] for i in batch]
         fresh = FastEngine(fixture.model.llm)
         got, want = (one.generate(prompts, chosen, _SHORT, BOS, EOS, reuse_scene=True) for one in (engine, fresh))
         assert [one.ids for one in got] == [one.ids for one in want]
-        assert len(engine._scenes) <= 2
-        for prefix, rows in engine._scenes.values():
-            assert all(k.untyped_storage().nbytes() == k.nbytes and len(k) == len(prefix) for k in rows.keys)
+        assert len(engine._scenes) == len(kept)
+        assert all(fixture.prompts[i].prefix in engine._scenes for i in kept)
 
 
 def test_running_out_of_memory_leaves_the_engine_usable(fixture, monkeypatch):

@@ -93,6 +93,6 @@ def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
     got = kernels.attend_beams(q, *caches, *packed.bounds, ancestry.slots, count, done)
     k, v = (dense.view(cache(dense, p, w), new=number * beams) for p, w in zip(prompts, written, strict=True))
     visible = [packing.valid[:, None].expand(-1, beams, -1), ancestry.visible(count, number)]
-    want = beam_attention(q, k, v, torch.cat(visible, dim=-1))
+    want = beam_attention(q, k, v, torch.cat(visible, dim=-1), range(samples))
     close(got[~done], want[~done], dtype)
     assert (got[done] == 0).all()
