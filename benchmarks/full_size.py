@@ -1,6 +1,7 @@
 """Times the learned half (extraction of attention maps, GAP training) on files of full size in the released formats.
 
     python benchmarks/full_size.py files DIR [--shape 7b|tiny]
+    python benchmarks/full_size.py loading DIR [--out FILE.json]
     python benchmarks/full_size.py extraction DIR [--batch-size 32] [--samples 256] [--out FILE.json]
     python benchmarks/full_size.py training DIR [--batch-size 64 --batch-size 256] [--steps 100] [--out FILE.json]
 
@@ -24,11 +25,13 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from fast3d_core.bench.shapes import QUESTIONS_A_SCENE, WORDS
+from fast3d_core.chat_scene.checkpoint import load_checkpoint, merge
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, load_config
 from fast3d_core.data.annotations import Scenes, load_samples
 from fast3d_core.devices import pick_device
 from fast3d_core.gap.targets import load_part, record
+from fast3d_core.vicuna.llm import load_llm, weight_files
 
 _MINIATURE = Path(__file__).parents[1] / "tests" / "data" / "miniature"  # whose tokenizers are used
 SHAPES = {
@@ -40,7 +43,7 @@ SHAPES = {
         "dtype": "bfloat16",
     },
     "tiny": {
-        "llm": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+        "llm": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 12, "num_attention_heads": 4},
         "vocab": 560,
         "roberta": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96},
         "features": 32,
@@ -54,8 +57,8 @@ def write_files(folder: Path, shape: dict[str, Any], scenes: int) -> None:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, shape["dtype"])
-    _write_llm(folder / "llm", shape, device, dtype)
-    _write_checkpoint(folder / "ckpt.pth", shape, device)
+    ends = _write_llm(folder / "llm", shape, device, dtype)
+    _write_checkpoint(folder / "ckpt.pth", shape, device, ends)
     _write_roberta(folder / "roberta", shape)
     _write_annotations(folder / "annotations", shape["features"], scenes)
     (folder / "fast3d.yaml").write_text(
@@ -65,7 +68,8 @@ def write_files(folder: Path, shape: dict[str, Any], scenes: int) -> None:
     )
 
 
-def _write_llm(folder: Path, shape: dict[str, Any], device: torch.device, dtype: torch.dtype) -> None:
+def _write_llm(folder: Path, shape: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns its word embeddings and its head, as training leaves most of their rows as they were."""
     folder.mkdir(parents=True)
     shipped = _MINIATURE / "llm" / "tokenizer.model"
     pieces = [_piece(f"<unused{i}>") for i in range(shape["vocab"] - 560)]
@@ -82,6 +86,7 @@ def _write_llm(folder: Path, shape: dict[str, Any], device: torch.device, dtype:
         torch.save({name: state[name].cpu() for name in part}, folder / file)
     index = {name: file for file, part in halves.items() for name in part}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return {name: state[f"{name}.weight"].float().cpu() for name in ("model.embed_tokens", "lm_head")}
 
 
 def _piece(text: str) -> bytes:
@@ -90,7 +95,7 @@ def _piece(text: str) -> bytes:
     return b"\x0a" + bytes([len(inner)]) + inner
 
 
-def _write_checkpoint(path: Path, shape: dict[str, Any], device: torch.device) -> None:
+def _write_checkpoint(path: Path, shape: dict[str, Any], device: torch.device, ends: dict[str, Tensor]) -> None:
     hidden, wide = shape["llm"]["hidden_size"], shape["llm"]["intermediate_size"]
     tensors: dict[str, Tensor] = {}
 
@@ -106,8 +111,8 @@ def _write_checkpoint(path: Path, shape: dict[str, Any], device: torch.device) -
         for name, (width_in, width_out) in sizes.items():
             put(f"{base}.model.layers.{i}.{name}.lora_A.default.weight", 16, width_in)
             put(f"{base}.model.layers.{i}.{name}.lora_B.default.weight", width_out, 16)
-    for name in ("model.embed_tokens", "lm_head"):
-        put(f"{base}.{name}.weight", shape["vocab"] + 100, hidden)
+    for name, rows in ends.items():
+        tensors[f"{base}.{name}.weight"] = torch.cat([rows, 0.02 * torch.randn(100, hidden)])
     for name in ("object_proj", "object_img_proj"):
         for place, width in ((0, shape["features"]), (2, hidden)):
             put(f"{name}.{place}.weight", hidden, width)
@@ -145,6 +150,31 @@ def _write_annotations(folder: Path, width: int, scenes: int) -> None:
             record_ = {"scene_id": names[i // QUESTIONS_A_SCENE], "obj_id": 0, "prompt": prompt}
             records.append(record_ | ({"caption": answer} if split == "train" else {"ref_captions": [answer]}))
         (folder / f"scanrefer_mask3d_{split}.json").write_text(json.dumps(records))
+
+
+def time_loading(config: Config) -> dict[str, Any]:
+    """Loading the whole model, beside reading the LLM's bytes and nothing else, and beside the checkpoint's part."""
+    device = pick_device(config.model.device)
+    torch.zeros(1, device=device)  # starting CUDA is not loading
+    files = weight_files(config.model.llm)
+
+    def read() -> None:
+        buffer = bytearray(1 << 26)
+        for path in files:
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+    def checkpoint() -> None:
+        merge(load_checkpoint(config.model.checkpoint, llm.config.num_hidden_layers), llm, config.model.lora_alpha)
+
+    figures = {"llm_gib": sum(path.stat().st_size for path in files) / 2**30}
+    figures["read_seconds"] = _time(read, device)
+    figures["load_seconds"] = _time(lambda: ChatScene.from_config(config, device), device, warm=False)
+    llm = load_llm(config.model.llm, getattr(torch, config.model.dtype), device)
+    figures["checkpoint_seconds"] = _time(checkpoint, device, warm=False)
+    figures["ratio"] = figures["load_seconds"] / (figures["read_seconds"] + figures["checkpoint_seconds"])
+    return figures
 
 
 def time_extraction(config: Config, batch_size: int, samples: int, baseline_samples: int) -> dict[str, Any]:
@@ -305,7 +335,7 @@ def _peak_memory(device: torch.device) -> int | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("files", "extraction", "training"))
+    parser.add_argument("what", choices=("files", "loading", "extraction", "training"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--scenes", type=int, default=16)
@@ -323,7 +353,9 @@ def main() -> None:
     figures: dict[str, Any] = {"device": str(pick_device(config.model.device)), "torch": torch.__version__}
     if torch.cuda.is_available():
         figures["device"] = torch.cuda.get_device_name()
-    if given.what == "extraction":
+    if given.what == "loading":
+        figures["loading"] = time_loading(config)
+    elif given.what == "extraction":
         sizes = given.batch_size or [32]
         figures["extraction"] = [time_extraction(config, size, given.samples, given.baseline_samples) for size in sizes]
     else:

@@ -73,7 +73,7 @@ class ChatScene:
             UsageError: the device is not there.
         """
         device = device or pick_device(config.model.device)
-        llm = load_llm(need_path(config, "model.llm"), getattr(torch, config.model.dtype))
+        llm = load_llm(need_path(config, "model.llm"), getattr(torch, config.model.dtype), device)
         checkpoint = load_checkpoint(
             need_path(config, "model.checkpoint"),
             llm.config.num_hidden_layers,
@@ -83,7 +83,6 @@ class ChatScene:
         check_fit(checkpoint, shape_of(llm.config), objects)
         tokenizer = ChatSceneTokenizer(config.model.llm, objects=checkpoint.vocab - vocab)
         check_vocabulary(tokenizer, vocab)
-        llm.to(device)  # type: ignore[arg-type]  # the stub of transformers' own `to`
         # Chat-Scene embeds the fixed text before it loads the checkpoint, so with the original LLaMA rows.
         fixed = tuple(
             llm.model.embed_tokens(torch.tensor(ids, device=device))

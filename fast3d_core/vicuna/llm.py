@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.utils import logging as transformers_logging
 
 from fast3d_core.data import pretrained
 from fast3d_core.data.files import first_line, load_json, need
@@ -99,27 +98,24 @@ def read_config(folder: Path) -> LlamaConfig:
         raise DataError(f"model.llm: {path} is not a usable LLaMA config ({first_line(error)})") from None
 
 
-def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
-    """The LLM on the CPU, in evaluation mode, every tensor read from the folder (safetensors or .bin shards).
+def load_llm(folder: Path, dtype: torch.dtype, device: torch.device | None = None) -> LlamaForCausalLM:
+    """The LLM, in evaluation mode, every tensor read from the folder (safetensors or .bin shards), straight to `device`
+    (the CPU by default).
 
     Raises:
-        DataError: the folder is incomplete; transformers alone would fill missing tensors with random numbers.
+        DataError: the folder is incomplete, or a tensor has another shape than its config.json says.
     """
+    device = device or torch.device("cpu")
+    tensors = open_weights(folder)
     config = read_config(folder)
-    open_weights(folder)  # transformers makes room for whatever config.json claims
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        loaded: Any = LlamaForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-        llm, info = loaded
-    except Exception as error:  # damaged shards raise whatever their format's reader raises
-        raise DataError(f"model.llm: the weights in {folder} cannot be read ({first_line(error)})") from None
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    _refuse(folder, sorted(info["missing_keys"]) + [str(key) for key in info.get("mismatched_keys", [])])
+    with torch.device("meta"):
+        llm = LlamaForCausalLM(config)
+    with device:
+        llm.model.rotary_emb = type(llm.model.rotary_emb)(config)  # is in no file
+    # A copy on a CPU, too: what is mapped would change with the file.
+    state = {name: tensor.to(device, dtype, copy=True) for name, tensor in tensors.items()}
+    llm.load_state_dict(state, strict=False, assign=True)  # `open_weights` made sure that nothing is missing
+    llm.tie_weights()
     return llm.eval().requires_grad_(False)
 
 

@@ -1,9 +1,15 @@
 """GAP on a GPU: skipped with the reason where there is none."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
+from fast3d_core.config import load_config
+from fast3d_core.data.annotations import Scenes, load_samples
+from fast3d_core.gap.prediction import MapPredictor, Predictor
 from fast3d_core.gap.training import LAST_FILE, TrainingOptions
+from tests.conftest import MINIATURE
 from tests.gap.test_training import Silent, run, same, targets, weights  # noqa: F401 (a fixture)
 
 pytestmark = [
@@ -33,6 +39,33 @@ def test_captured_steps_are_ordinary_steps(targets, tmp_path, monkeypatch, dropo
         {n: t for n, t in weights(tmp_path / name).items() if n.startswith("model.")} for name in ("graphs", "plain")
     ]
     assert same(*model, 1e-4)
+
+
+def test_captured_maps_are_ordinary_maps():
+    """Of batches that share a shape, and of such that do not; one thread captures while another predicts."""
+    config = load_config(MINIATURE, ["model.device=cuda"])
+    samples = [
+        sample for dataset in ("scanqa", "sqa3d") for sample in load_samples(MINIATURE.parent / "annotations", dataset)
+    ]
+    scenes = Scenes(MINIATURE.parent / "annotations", config.data.max_objects)
+    device = torch.device("cuda")
+    two = [Predictor(config, samples, "val", scenes, device) for _ in range(2)]
+    batches = [[0, 1], [2, 3], [0], [4, 5], [1], [5, 4], [3, 2]]
+
+    def predict(one):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return [[one(rows) for rows in batches] for _ in range(3)]
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(predict, two))
+    plain = MapPredictor(two[0].network)
+    plain._graphs = None
+    for i, rows in enumerate(batches):
+        want = plain(two[0].inputs.batch(torch.tensor(rows))).cpu()
+        for maps in found:
+            for turn in maps:
+                torch.testing.assert_close(turn[i], want, rtol=0, atol=1e-5)
+    assert two[0]._predict._graphs._graphs
 
 
 def test_a_resumed_run_on_a_gpu(targets, tmp_path):  # noqa: F811

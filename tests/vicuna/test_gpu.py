@@ -71,22 +71,25 @@ def test_packed_prompts_in_half_precision(fixture, in_half, pruner, reuse_scene)
     torch.testing.assert_close(got.cpu(), want.cpu(), rtol=0, atol=0.12)  # on a CPU it is 0.07
 
 
+@pytest.mark.parametrize("reuse_scene", [False, True])
 @pytest.mark.parametrize("pruner", [Vanilla(), Gap(2, 15), Sap(0.35)], ids=repr)
-def test_captured_prefill(fixture, in_half, monkeypatch, pruner):
+def test_captured_prefill(fixture, in_half, monkeypatch, pruner, reuse_scene):
     """A small batch is read by a CUDA graph that was captured for another of about its size."""
     model, prompts = in_half
     plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
     settings = replace(fixture.config.generation, max_new_tokens=5)
 
     def answers():
-        engine = FastEngine(model.llm)
+        engine, batches = FastEngine(model.llm), ((0, 2), (3, 5), (7, 9), (0, 2))
         return [
-            [engine.generate(prompts[i:j], plans[i:j], settings, 1, 2) for i, j in ((0, 2), (3, 5), (7, 9), (0, 2))]
+            [engine.generate(prompts[i:j], plans[i:j], settings, 1, 2, reuse_scene) for i, j in batches]
             for _ in range(3)
         ], engine
 
     captured, engine = answers()
     assert any(one._graph is not None for one in engine._reader._captured.values())
+    if reuse_scene:
+        assert any(one._graph is not None and one._inputs.runs[0].given for one in engine._reader._captured.values())
     monkeypatch.setattr(Reader, "__call__", Reader.read)
     plain, _ = answers()
     for a, b in zip(captured, plain, strict=True):
