@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,10 @@ class Scenes:
         self.width_3d, self.width_2d = (width for _, width in self._features)
         self._recent: dict[str, Scene] = {}  # oldest first
 
+    def __iter__(self) -> Iterator[str]:
+        """The scenes' names, sorted."""
+        return iter(sorted({name for features, _ in self._features for name in features}))
+
     def __contains__(self, scene_id: str) -> bool:
         return any(scene_id in features for features, _ in self._features)
 
@@ -202,24 +206,34 @@ def locations_file(folder: Path, split: str) -> Path:
     return folder / f"scannet_mask3d_{split}_attributes.pt"
 
 
+def load_boxes(folder: Path, split: str) -> dict[str, Any]:
+    """The detected objects of a split's scenes: {scene: {"objects": [label], "locs": (n, 6)}}, as the file has it.
+
+    Raises `DataError` when the file is missing or damaged.
+    """
+    content = load_torch(locations_file(folder, split), "data.annotations")
+    return content if isinstance(content, dict) else {}
+
+
 def load_locations(folder: Path, split: str, scenes: Collection[str], objects: int = 100) -> dict[str, Tensor]:
     """The detected boxes of each scene: (objects, 6) float32 centres and sizes in metres, zeros behind the last box.
 
     Raises:
         DataError: the file is missing or damaged, or has no boxes for a scene.
     """
-    path = locations_file(folder, split)
-    content = load_torch(path, "data.annotations")
-    locations = {}
-    for scene in scenes:
-        entry = content.get(scene) if isinstance(content, dict) else None
-        boxes = entry.get("locs") if isinstance(entry, dict) else None
-        if not isinstance(boxes, Tensor) or boxes.dim() != 2 or boxes.shape[1] != 6:
-            raise DataError(f"{path} has no boxes (n, 6) under 'locs' for scene {scene}")
-        padded = torch.zeros(objects, 6)
-        count = min(len(boxes), objects)
-        padded[:count] = boxes[:count]
-        if not torch.isfinite(padded).all():
-            raise DataError(f"{path}: the boxes of scene {scene} hold NaN or infinity")
-        locations[scene] = padded
-    return locations
+    content, path = load_boxes(folder, split), locations_file(folder, split)
+    return {scene: locations(content, scene, path, objects) for scene in scenes}
+
+
+def locations(content: dict[str, Any], scene: str, path: Path, objects: int = 100) -> Tensor:
+    """The boxes of one scene in what `load_boxes` read from `path`, as `load_locations` gives them."""
+    entry = content.get(scene)
+    boxes = entry.get("locs") if isinstance(entry, dict) else None
+    if not isinstance(boxes, Tensor) or boxes.dim() != 2 or boxes.shape[1] != 6:
+        raise DataError(f"{path} has no boxes (n, 6) under 'locs' for scene {scene}")
+    padded = torch.zeros(objects, 6)
+    count = min(len(boxes), objects)
+    padded[:count] = boxes[:count]
+    if not torch.isfinite(padded).all():
+        raise DataError(f"{path}: the boxes of scene {scene} hold NaN or infinity")
+    return padded
