@@ -28,8 +28,8 @@ def check_task(task: str) -> None:
 def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) -> str:
     """The prompt that asks `text` about a scene with these objects.
 
-    Raises `UsageError` for a text that is empty or no text, names an object that is not there, or for a task that is
-    not known or needs something else.
+    Raises `UsageError` for a text that is empty or invalid, holds control tokens or names an object that is not there,
+    and for a task that is not known or needs something else.
     """
     check_task(task)
     if re.search("[\ud800-\udfff]", text):
@@ -37,6 +37,8 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
     text = text.strip()
     if not text:
         raise UsageError("the question is empty; ask something, such as 'how many chairs are there?'")
+    if control := re.search("</?s>|<unk>", text):
+        raise UsageError(f"the question holds {control[0]}, which the model reads as a control token; leave it out")
     named = [_check(match, scene, objects) for match in _OBJECT.finditer(text)]
     if task == "qa":
         return text if text.endswith(SHORT.strip()) else text + SHORT
