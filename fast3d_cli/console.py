@@ -21,8 +21,8 @@ def print_json(value: Any) -> None:
 
 
 def print_json_line(value: Any) -> None:
-    """The same on one line, at once: whoever asks one question after another waits for it."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+    """The same on one line, in ASCII, at once: whoever asks one question after another waits for it."""
+    print(json.dumps(value, allow_nan=False), flush=True)
 
 
 def print_whole(table: Table) -> None:

@@ -1,5 +1,6 @@
 """`fast3d ask`: a question of one's own to a scene, by one method or several side by side."""
 
+import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -140,8 +141,7 @@ class _Session:
 
     def run(self) -> None:
         """Until /quit, or the end of stdin. What is wrong with a line is told, and the next one read."""
-        for pruner in self._pruners:
-            self._asker.load(pruner)
+        self._load(self._pruners)
         if sys.stdin.isatty():
             note("a question a line; /scene NAME, /scene list, /method NAME, /quit")
         for line in _lines():
@@ -154,6 +154,10 @@ class _Session:
                     print_json_line({"question": line, "error": str(problem)})
                 error(str(problem))
 
+    def _load(self, pruners: "list[Pruner]") -> None:
+        for pruner in pruners:
+            self._asker.load(pruner)
+
     def _take(self, line: str) -> None:
         command, *names = line.split() if line.startswith("/") else [""]
         if command == "/scene" and len(names) == 1:
@@ -163,9 +167,9 @@ class _Session:
             self._scene = self._asker.rooms.scene(names[0]).scene_id
             note(f"asking about {self._scene}")
         elif command == "/method" and names:
-            self._pruners = self._build(names)
-            for pruner in self._pruners:
-                self._asker.load(pruner)
+            pruners = self._build(names)
+            self._load(pruners)
+            self._pruners = pruners
             note(f"asking by {', '.join(names)}")
         elif command:
             raise UsageError("a command is /scene NAME, /scene list, /method NAME, or /quit")
@@ -180,8 +184,8 @@ def _lines() -> Iterator[str]:
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin if line.strip())
         return
-    import readline  # noqa: F401 (gives `input` history and editing)
-
+    with contextlib.suppress(ImportError):  # Windows has its own
+        import readline  # noqa: F401 (gives `input` history and editing)
     while True:
         try:
             line = err.input("? ", markup=False).strip()

@@ -89,6 +89,7 @@ def test_a_session(fast3d, typed, want):
     documents = [json.loads(line) for line in done.stdout.splitlines()]
     first, *bad, second, third, no_scene, no_method, no_command, scenes = documents
     assert first["text"] == want.text and first["scene"] == SCENE
+    assert done.stdout.isascii()
     assert ["no object <OBJ999>" in bad[0]["error"], "not valid UTF-8" in bad[1]["error"]] == [True, True]
     assert second["scene"] == "scene0015_00"
     assert [one["method"].split("-")[0] for one in third] == ["gap", "vanilla"]
@@ -146,6 +147,15 @@ def test_what_cannot_be_meant(fast3d, arguments, message):
     done = fast3d("ask", *arguments, check=False)
     assert done.returncode == 2 and message in done.stderr and done.stdout == ""
     assert len(done.stderr.splitlines()) <= 3
+
+
+def test_a_session_without_gap(fast3d, files, typed):
+    """What cannot be loaded leaves the method as it was."""
+    (files / "gap" / "checkpoint_spatial.pth").unlink()
+    typed(f"/method sap\n{QUESTION}\n".encode())
+    arguments = ["-i", *SAP, "-m", "vanilla", "--json", "-c", files / "fast3d.yaml"]
+    missing, reply = map(json.loads, fast3d("ask", *arguments).stdout.splitlines())
+    assert "--method vanilla" in missing["error"] and reply["method"] == "vanilla"
 
 
 def test_no_gap_network(fast3d, files):
