@@ -13,6 +13,7 @@ from fast3d_core.data.annotations import Scene, Scenes, load_boxes, locations, l
 from fast3d_core.errors import DataError, UsageError
 
 _SPLITS = ("val", "train")  # where a scene's boxes are looked for
+_LONGEST = 80  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ class Rooms:
         split, entry = found
         boxes = self._located(name, split)[: len(entry["locs"])].tolist()
         labels = entry.get("objects")
-        labels = [str(label).encode(errors="replace").decode() for label in labels] if isinstance(labels, list) else []
+        labels = (
+            [str(label)[:_LONGEST].encode(errors="replace").decode() for label in labels]
+            if isinstance(labels, list)
+            else []
+        )
         return [_described(slot, labels[slot : slot + 1], boxes[slot : slot + 1]) for slot in present]
 
     def locations(self, name: str) -> Tensor:
@@ -96,9 +101,9 @@ class Rooms:
         return locations(self._boxes[split], name, path, self.scenes.objects)
 
 
-def _described(slot: int, label: list[str], box: list[list[float]]) -> SceneObject:
+def _described(slot: int, label: list[Any], box: list[list[float]]) -> SceneObject:
     """With its label and its box, each in a list that is empty where there is none."""
-    name = label[0] if label else None
+    name = str(label[0])[:_LONGEST].encode(errors="replace").decode() if label else None
     if not box:
         return SceneObject(slot, name)
     x, y, z, *size = box[0]

@@ -86,8 +86,8 @@ def test_captured_prefill(fixture, in_half, monkeypatch, pruner):
         ], engine
 
     captured, engine = answers()
-    assert any(one._graph is not None for one in engine._reader._known.values())
-    monkeypatch.setattr(Reader, "__call__", Reader._read)
+    assert any(one._graph is not None for one in engine._reader._captured.values())
+    monkeypatch.setattr(Reader, "__call__", Reader.read)
     plain, _ = answers()
     for a, b in zip(captured, plain, strict=True):
         assert [[g.ids for g in batch] for batch in a] == [[g.ids for g in batch] for batch in b]
