@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fast3d_cli.commands.ask import ask
 from fast3d_cli.commands.bench import bench
 from fast3d_cli.commands.convert import convert
 from fast3d_cli.commands.demo import demo
@@ -43,6 +44,7 @@ app.command("search-alpha")(search_alpha)
 app.command("eval")(eval_command)
 app.command("score")(score)
 app.command("report")(report)
+app.command("ask")(ask)
 app.command("bench")(bench)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True)
@@ -19,6 +20,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
+def print_json_line(value: Any) -> None:
+    """The same on one line, in ASCII, at once: whoever asks one question after another waits for it."""
+    print(json.dumps(value, allow_nan=False), flush=True)
+
+
 def print_whole(table: Table) -> None:
     """A table as wide as it has to be, on however narrow a terminal."""
     table.width = Measurement.get(out, out.options.update_width(_WIDEST), table).maximum
@@ -27,7 +33,8 @@ def print_whole(table: Table) -> None:
 
 def error(message: str) -> None:
     """One line that says what to do."""
-    err.print(f"[bold red]error:[/] {_escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)
+    line = printable(" ".join(message.split()))
+    err.print(Text.assemble(("error:", "bold red"), " ", line), soft_wrap=True)
 
 
 def is_first_process() -> bool:
@@ -48,7 +55,8 @@ def note(message: str) -> None:
     """A remark beside the data, once for all processes."""
     if not is_first_process():
         return
-    err.print(_escape(message), soft_wrap=True, highlight=False, style="dim")
+    lines = "\n".join(map(printable, message.split("\n")))
+    err.print(Text(lines), soft_wrap=True, style="dim")
 
 
 @functools.cache
@@ -57,6 +65,6 @@ def note_once(message: str) -> None:
     note(message)
 
 
-def _escape(text: str) -> str:
-    """`text` for rich, without what moves a terminal's cursor: a name in a file may be anything."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).replace("[", r"\[")
+def printable(text: str) -> str:
+    """`text` with what would move a terminal's cursor, or hide, as escapes: names and labels come from files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

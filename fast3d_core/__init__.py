@@ -4,12 +4,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fast3d_core.asking.asker import Asker
     from fast3d_core.chat_scene.model import ChatScene
     from fast3d_core.config import Config, load_config
     from fast3d_core.data.annotations import Sample, Scene, Scenes, load_samples
     from fast3d_core.plan import Plan
 
 _HOME = {
+    "Asker": "asking.asker",
     "ChatScene": "chat_scene.model",
     "Config": "config",
     "Plan": "plan",
@@ -20,7 +22,7 @@ _HOME = {
     "load_samples": "data.annotations",
 }
 
-__all__ = ["ChatScene", "Config", "Plan", "Sample", "Scene", "Scenes", "load_config", "load_samples"]
+__all__ = ["Asker", "ChatScene", "Config", "Plan", "Sample", "Scene", "Scenes", "load_config", "load_samples"]
 
 
 def __getattr__(name: str) -> Any:

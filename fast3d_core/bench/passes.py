@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from fast3d_core.bench.baselines import stock_generate, without_pruned
-from fast3d_core.bench.measure import Stopwatch
 from fast3d_core.bench.subject import Batch, Subject
 from fast3d_core.chat_scene.tokenizer import tidy_answer
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.ahead import Behind, Ready, prepared
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
+from fast3d_core.stopwatch import Stopwatch
 from fast3d_core.vicuna.llm import Prompt
 
 

@@ -1,6 +1,6 @@
 """The released annotation files: questions as `Sample`s, object features as `Scene`s."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,11 @@ class Scenes:
         self.width_3d, self.width_2d = (features.width for features in self._features)
         self._recent: dict[str, Scene] = {}  # oldest first
 
+    def __iter__(self) -> Iterator[str]:
+        """The scenes' names, sorted."""
+        names = {name for features in self._features for name in features.first}
+        return (name for name in sorted(names) if name in self)
+
     def __contains__(self, scene_id: str) -> bool:
         return any(features.first.get(scene_id, self.objects) < self.objects for features in self._features)
 
@@ -189,26 +194,36 @@ def locations_file(folder: Path, split: str) -> Path:
     return folder / f"scannet_mask3d_{split}_attributes.pt"
 
 
+def load_boxes(folder: Path, split: str) -> dict[str, Any]:
+    """The detected objects of a split's scenes: {scene: {"objects": [label], "locs": (n, 6)}}, as the file has it.
+
+    Raises `DataError` when the file is missing or damaged.
+    """
+    content = load_torch(locations_file(folder, split), "data.annotations")
+    return content if isinstance(content, dict) else {}
+
+
 def load_locations(folder: Path, split: str, scenes: Collection[str], objects: int = 100) -> dict[str, Tensor]:
     """The detected boxes of each scene: (objects, 6) float32 centres and sizes in metres, zeros behind the last box.
 
     Raises:
         DataError: the file is missing or damaged, or has no boxes for a scene.
     """
-    path = locations_file(folder, split)
-    content = load_torch(path, "data.annotations")
-    locations = {}
-    for scene in scenes:
-        boxes = box_table(content.get(scene) if isinstance(content, dict) else None)
-        if boxes is None:
-            raise DataError(f"{path} has no boxes (n, 6) under 'locs' for scene {scene[:80]}")
-        padded = torch.zeros(objects, 6)
-        count = min(len(boxes), objects)
-        padded[:count] = boxes[:count]
-        if not torch.isfinite(padded).all():
-            raise DataError(f"{path}: the boxes of scene {scene[:80]} hold NaN or infinity")
-        locations[scene] = padded
-    return locations
+    content, path = load_boxes(folder, split), locations_file(folder, split)
+    return {scene: locations(content, scene, path, objects) for scene in scenes}
+
+
+def locations(content: dict[str, Any], scene: str, path: Path, objects: int = 100) -> Tensor:
+    """The boxes of one scene in what `load_boxes` read from `path`, as `load_locations` gives them."""
+    boxes = box_table(content.get(scene))
+    if boxes is None:
+        raise DataError(f"{path} has no boxes (n, 6) under 'locs' for scene {scene[:80]}")
+    padded = torch.zeros(objects, 6)
+    count = min(len(boxes), objects)
+    padded[:count] = boxes[:count]
+    if not torch.isfinite(padded).all():
+        raise DataError(f"{path}: the boxes of scene {scene[:80]} hold NaN or infinity")
+    return padded
 
 
 def box_table(attributes: Any) -> Tensor | None:

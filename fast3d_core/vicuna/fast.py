@@ -88,6 +88,10 @@ class FastEngine:
         self._caches = self._make_caches()
         self._reader = self._new_reader()
 
+    def knows(self, prompt: Prompt) -> bool:
+        """Whether `reuse_scene` finds what stands before the question read."""
+        return id(prompt.prefix) in self._scenes
+
     def generate(
         self,
         prompts: Sequence[Prompt],

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fast3d_core.bench.measure import Stopwatch
 from fast3d_core.bench.run import Bench
 from fast3d_core.bench.shapes import random_subject
+from fast3d_core.stopwatch import Stopwatch
 from tests.bench.test_run import OPTIONS, SETTINGS
 
 pytestmark = [

@@ -1,25 +1,11 @@
-import time
-
 import pytest
 import torch
 
-from fast3d_core.bench.measure import Machine, PeakMemory, Stopwatch, Work, read_bytes
+from fast3d_core.bench.measure import Machine, PeakMemory, Work, read_bytes
 from fast3d_core.evaluation.estimate import Rates
 from fast3d_core.plan import Cost, LlmShape
 
 CPU = torch.device("cpu")
-
-
-def test_a_stopwatch_s_parts_add_up():
-    watch = Stopwatch(CPU)
-    time.sleep(0.02)
-    watch.mark("first")
-    time.sleep(0.04)
-    watch.mark("second")
-    seconds = watch.seconds()
-    assert list(seconds) == ["first", "second", "end_to_end"]
-    assert seconds["first"] >= 0.02 and seconds["second"] >= 0.04
-    assert seconds["end_to_end"] == pytest.approx(seconds["first"] + seconds["second"])
 
 
 def test_a_cpu_tells_no_peak():

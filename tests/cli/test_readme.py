@@ -1,4 +1,4 @@
-"""The README, word by word: its commands run, its schema is the schema, its Python prints an answer."""
+"""The README, word by word: its commands run, its schema is the schema. docs/quick-start.md shares its demo."""
 
 import re
 import shlex
@@ -12,6 +12,7 @@ from fast3d_core.config import default_yaml
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.release import GAP, write_demo
 from tests.cli.conftest import ROOT
+from tests.cli.documents import DOCS, blocks, fast3d_commands, lines
 from tests.demo.test_release import TINY, weights  # noqa: F401 (a fixture)
 
 # ruff: noqa: F811
@@ -19,33 +20,31 @@ from tests.demo.test_release import TINY, weights  # noqa: F401 (a fixture)
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+COMMANDS = lines(README, "bash")
 
 
 def test_schema():
-    assert blocks("yaml") == [default_yaml()]
-
-
-def fast3d_commands(text):
-    commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in commands if line.startswith("fast3d ") and "--processes" not in line]
+    assert blocks(README, "yaml") == [default_yaml()]
 
 
 BEFORE, AFTER = README.split("## Install")
 
 
-def test_the_demo_s_commands(fast3d, weights, tmp_path_factory, monkeypatch):
-    """In order, in an empty folder, where commands have no config; a smaller demo stands in for the demo."""
+@pytest.fixture(scope="module")
+def demo(weights, tmp_path_factory):
+    """The config of a smaller demo, which stands in for the demo."""
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(weights, folder / "weights")
     shutil.copy(WEIGHTS / GAP, folder / "weights")
     write_demo(folder / "demo", folder / "weights", TINY)
-    monkeypatch.setattr("fast3d_core.config.EMBEDDED", folder / "demo" / "fast3d.yaml")
-    commands = fast3d_commands(BEFORE)
+    return folder / "demo" / "fast3d.yaml"
+
+
+@pytest.mark.parametrize("text", [BEFORE, DOCS["quick-start"]], ids=["README", "quick-start"])
+def test_the_demo_s_commands(fast3d, demo, monkeypatch, text):
+    """In order, in an empty folder, where commands have no config."""
+    monkeypatch.setattr("fast3d_core.config.EMBEDDED", demo)
+    commands = fast3d_commands(text)
     assert len(commands) >= 5
     for command in commands:
         assert fast3d(*command).stdout, command
@@ -62,7 +61,7 @@ def test_the_other_commands(fast3d, tmp_path, files):
 
 @pytest.mark.parametrize("start", ["accelerate launch ", "fast3d eval "])
 def test_several_processes(tmp_path, start):
-    (command,) = [line for line in COMMANDS if line.startswith(start) and "processes" in line]
+    (command,) = [line for line in lines(DOCS["paper"], "bash") if line.startswith(start) and "processes" in line]
     module = command.replace(
         start, {"accelerate launch ": "accelerate.commands.launch "}.get(start, "fast3d_cli eval ")
     )
@@ -80,12 +79,14 @@ def test_make_targets_exist():
 
 
 def test_every_command_is_tried():
-    tried = ("fast3d ", "make ", "accelerate ", "pip install .")  # make test and make demo install by pip
+    tried = ("fast3d ", "make ", "pip install .")  # make test and make demo install by pip
     assert [line for line in COMMANDS if not line.startswith(tried)] == []
 
 
 def test_python(tmp_path):
-    (code,) = blocks("python")
+    """In a process of its own, as a user's would run; five lines."""
+    (code,) = blocks(README, "python")
+    assert len([line for line in code.splitlines() if line]) == 5
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

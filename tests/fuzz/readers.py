@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fast3d_core.asking.rooms import Rooms
 from fast3d_core.chat_scene.checkpoint import load_checkpoint
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import DATASETS, load_config
@@ -66,6 +67,7 @@ def features(folder: Path) -> None:
 def boxes(folder: Path) -> None:
     annotations = folder / "annotations"
     load_locations(annotations, "val", ["scene0015_00"])
+    Rooms(annotations).objects("scene0015_00")
     references = References(annotations)
     _ = references.instances, references.objects
     Boxes(annotations, Releases(annotations), "val").lack("scene0015_00", 0)

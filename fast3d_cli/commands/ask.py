@@ -1,0 +1,232 @@
+"""`fast3d ask`: a question of one's own to a scene, by one method or several side by side."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fast3d_cli.ask_view import list_scenes, show
+from fast3d_cli.console import err, error, note, print_json_line
+from fast3d_cli.options import ConfigOption, JsonOption, SetOption, load, note_text_encoder
+from fast3d_cli.progress import RunProgress
+from fast3d_core.errors import Fast3DError, UsageError
+
+if TYPE_CHECKING:
+    from fast3d_core.asking.asker import Asker
+    from fast3d_core.config import Config
+    from fast3d_core.pruning import Pruner
+    from fast3d_core.pruning.options import MethodOptions
+
+_BUDGET = "Budget"
+
+
+def ask(
+    question: Annotated[
+        str | None, typer.Argument(help="What to ask, such as 'what is left of the bed?'.", show_default=False)
+    ] = None,
+    scene: Annotated[
+        str | None, typer.Option("--scene", "-s", help="The scene to ask about; list: all scenes with their objects.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", "-m", help="vanilla, random, fastv, gap or sap (default). Repeatable.", show_default=False
+        ),
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="All methods, side by side.")] = False,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="How the text is worded for the model, as the datasets do: qa (a question, answered in a word or "
+            "phrase), ground (it describes an object), ground-all (objects), caption (it names an object to describe), "
+            "or plain: as typed."
+        ),
+    ] = "qa",
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", "-i", help="Read questions from stdin, a line each; all stays loaded."),
+    ] = False,
+    reuse_scene: Annotated[
+        bool,
+        typer.Option(
+            "--reuse-scene", help="Read a scene once for all questions about it. Not the published computation."
+        ),
+    ] = False,
+    preset: Annotated[
+        int | None, typer.Option(help="Published setting: 35, 65 or 90 percent pruned.", rich_help_panel=_BUDGET)
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="K: tokens are dropped from this layer on.", rich_help_panel=_BUDGET)
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(help="Visual tokens kept (the published 'rank').", rich_help_panel=_BUDGET)
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Layer-averaged percentage to prune.", rich_help_panel=_BUDGET)
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="sap: share of predicted attention to keep, in (0, 1]. Default: as search-alpha found.",
+            rich_help_panel=_BUDGET,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="random: seed of the draw. Default: 0.", rich_help_panel=_BUDGET)
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask a scene something: the answer, the objects kept for it, what that saved, and the time of each stage.
+
+    Methods that follow a map have it predicted by `gap.checkpoint` for this question. The fast engine answers, as
+    `fast3d eval` would at batch size 1.
+    """
+    settings = load(config, [*(set_ or []), *(["eval.reuse_scene=true"] if reuse_scene else [])])
+    if scene is None:
+        raise UsageError("name a scene with --scene; `fast3d ask --scene list` shows what there is")
+    if question is None and not interactive and scene != "list":
+        raise UsageError("ask something, such as `fast3d ask 'how many chairs are there?' --scene NAME`")
+    if compare and method:
+        raise UsageError("--compare takes all methods; for some of them, give --method several times")
+    from fast3d_core.asking.asker import Asker
+    from fast3d_core.asking.wording import check_task
+    from fast3d_core.pruning import METHODS
+    from fast3d_core.pruning.options import MethodOptions
+
+    check_task(task)
+    asker = Asker(settings, RunProgress())
+    if scene == "list":
+        list_scenes(asker.rooms, json)
+        return
+    asker.rooms.scene(scene)  # refuses one that is not there before anything is loaded
+    presets, alphas = [] if preset is None else [preset], [] if alpha is None else [alpha]
+    options = MethodOptions(presets, layer, keep, ratio, alphas, seed)
+
+    def build(names: Sequence[str]) -> "list[Pruner]":
+        return _pruners(settings, names, _taken(names, options) if interactive else options, task)
+
+    pruners = build(list(METHODS) if compare else method or ["sap"])
+    if any(pruner.needs_map for pruner in pruners):
+        note_text_encoder(settings)
+    if settings.eval.reuse_scene:
+        note("a scene is read once for all questions about it, which is not the published computation")
+    if question is not None:
+        show([asker.ask(question, scene, pruner, task) for pruner in pruners], json)
+    if interactive:
+        try:
+            _Session(asker, scene, pruners, task, build, json).run()
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+class _Session:
+    """Questions from stdin, and what they are asked about and by which methods."""
+
+    def __init__(
+        self,
+        asker: "Asker",
+        scene: str,
+        pruners: "list[Pruner]",
+        task: str,
+        build: "Callable[[Sequence[str]], list[Pruner]]",
+        json: bool,
+    ):
+        self._asker, self._scene, self._pruners, self._task, self._build = asker, scene, pruners, task, build
+        self._json = json
+
+    def run(self) -> None:
+        """Until /quit, or the end of stdin. What is wrong with a line is told, and the next one read."""
+        self._load(self._pruners)
+        if sys.stdin.isatty():
+            note("a question a line; /scene NAME, /scene list, /method NAME, /quit")
+        for line in _lines():
+            try:
+                if line in ("/quit", "/exit"):
+                    return
+                self._take(line)
+            except Fast3DError as problem:
+                if self._json:
+                    print_json_line({"question": line, "error": str(problem)})
+                error(str(problem))
+
+    def _load(self, pruners: "list[Pruner]") -> None:
+        for pruner in pruners:
+            self._asker.load(pruner)
+
+    def _take(self, line: str) -> None:
+        command, *names = line.split() if line.startswith("/") else [""]
+        if command == "/scene" and len(names) == 1:
+            if names == ["list"]:
+                list_scenes(self._asker.rooms, self._json, True)
+                return
+            self._scene = self._asker.rooms.scene(names[0]).scene_id
+            note(f"asking about {self._scene}")
+        elif command == "/method" and names:
+            pruners = self._build(names)
+            self._load(pruners)
+            self._pruners = pruners
+            note(f"asking by {', '.join(names)}")
+        elif command:
+            raise UsageError("a command is /scene NAME, /scene list, /method NAME, or /quit")
+        else:
+            show([self._asker.ask(line, self._scene, pruner, self._task) for pruner in self._pruners], self._json, True)
+
+
+def _lines() -> Iterator[str]:
+    """Those of stdin, stripped; empty ones only separate. On a terminal each is asked for."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no UTF-8 is one question's trouble
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    with contextlib.suppress(ImportError):  # Windows has its own
+        import readline  # noqa: F401 (gives `input` history and editing)
+    while True:
+        try:
+            line = err.input("? ", markup=False).strip()
+        except EOFError:
+            return
+        if line:
+            yield line
+
+
+def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions", task: str) -> "list[Pruner]":
+    """The methods; the alpha that nobody gave is the one that was found."""
+    from dataclasses import replace
+
+    from fast3d_core.asking.wording import DATASETS
+    from fast3d_core.config import need_path
+    from fast3d_core.evaluation.found_alpha import found_alpha
+    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.pruning.options import build_pruners, settings_taken
+    from fast3d_core.vicuna.llm import read_shape
+
+    if not options.alphas and "alpha" in settings_taken(methods):
+        datasets = [DATASETS[task]] if task in DATASETS else []
+        found = found_alpha(config, datasets, None, MAP_KEYS[0], note)
+        if isinstance(found, Mapping) and not datasets:
+            raise UsageError("the alpha that was found is one for each dataset; give --alpha, or a --task of theirs")
+        options = replace(options, alphas=[] if found is None else [found])
+    layers = read_shape(need_path(config, "model.llm")).layers
+    return build_pruners(methods, options, layers, config.data.max_objects)
+
+
+def _taken(methods: Sequence[str], options: "MethodOptions") -> "MethodOptions":
+    """What these methods take of the options: others were given for other methods."""
+    from fast3d_core.pruning.options import MethodOptions, settings_taken
+
+    taken = settings_taken(methods)
+    budget = "keep" in taken
+    return MethodOptions(
+        options.presets if budget else (),
+        options.layer if budget else None,
+        options.keep if budget else None,
+        options.ratio if budget else None,
+        options.alphas if "alpha" in taken else (),
+        options.seed if "seed" in taken else None,
+    )

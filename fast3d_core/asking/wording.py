@@ -1,0 +1,73 @@
+"""From what somebody types to a prompt in the words that the model was trained on."""
+
+import re
+from collections.abc import Sequence
+
+from fast3d_core.asking.rooms import SceneObject
+from fast3d_core.chat_scene.tokenizer import object_token
+from fast3d_core.errors import UsageError
+from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, SHORT, describe
+
+TASKS = ("qa", "ground", "ground-all", "caption", "plain")
+"""How a text is worded: as a question for a short answer (ScanQA, SQA3D), as the description of one object (ScanRefer)
+or of several (Multi3DRefer), as an object to describe (Scan2Cap), or not at all."""
+
+DATASETS = {"qa": "scanqa", "ground": "scanrefer", "ground-all": "multi3dref", "caption": "scan2cap"}
+"""The dataset whose prompts are worded like that."""
+
+_NEAREST = 3  # objects that an error names
+_OBJECT = re.compile(r"<\s*OBJ\s*([0-9]+)\s*>", re.IGNORECASE)
+
+
+def check_task(task: str) -> None:
+    """Raises `UsageError` for a wording that there is not."""
+    if task not in TASKS:
+        raise UsageError(f"--task is one of {', '.join(TASKS)}, not {task[:80]!r}")
+
+
+def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) -> str:
+    """The prompt that asks `text` about a scene with these objects.
+
+    Raises `UsageError` for a text that is empty or invalid, holds control tokens or names an object that is not there,
+    and for a task that is not known or needs something else.
+    """
+    check_task(task)
+    if re.search("[\ud800-\udfff]", text):
+        raise UsageError("the question is not valid UTF-8 text")
+    text = text.strip()
+    if not text:
+        raise UsageError("the question is empty; ask something, such as 'how many chairs are there?'")
+    if control := re.search("</?s>|<unk>", text):
+        raise UsageError(f"the question holds {control[0]}, which the model reads as a control token; leave it out")
+    named = [_check(match, scene, objects) for match in _OBJECT.finditer(text)]
+    if task == "qa":
+        return text if text.endswith(SHORT.strip()) else text + SHORT
+    if task == "ground":
+        return describe(SCANREFER[0], text)
+    if task == "ground-all":
+        return describe(MULTI3DREF[0], text)
+    if task == "caption":
+        if len(set(named)) != 1:
+            example = object_token(objects[0].slot if objects else 0)
+            raise UsageError(f"--task caption describes one object; name it, such as {example}")
+        return SCAN2CAP[2].replace("<id>", object_token(named[0]))
+    return text
+
+
+def named_slots(answer: str) -> list[int]:
+    """The objects that an answer names, in order, each once."""
+    return list(dict.fromkeys(int(digits) for digits in re.findall(r"<OBJ([0-9]{3})>", answer)))
+
+
+def _check(match: re.Match[str], scene: str, objects: Sequence[SceneObject]) -> int:
+    """The slot that a text names. Raises `UsageError` where the scene has none, or where it is written otherwise."""
+    slot = int(match[1][:9])
+    if slot not in (one.slot for one in objects):
+        nearest = sorted(sorted(objects, key=lambda one: abs(one.slot - slot))[:_NEAREST], key=lambda one: one.slot)
+        raise UsageError(
+            f"{scene} has no object {match[0][:40]}; its {len(objects)} objects include "
+            f"{', '.join(map(str, nearest))} (`fast3d ask --scene list` lists all)"
+        )
+    if match[0] != object_token(slot):
+        raise UsageError(f"write {object_token(slot)}, not {match[0][:40]}: the model knows objects by that name alone")
+    return slot
