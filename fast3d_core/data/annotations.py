@@ -223,3 +223,21 @@ def load_locations(folder: Path, split: str, scenes: Collection[str], objects: i
             raise DataError(f"{path}: the boxes of scene {scene} hold NaN or infinity")
         locations[scene] = padded
     return locations
+
+
+def load_labels(folder: Path, split: str, scenes: Collection[str], objects: int = 100) -> dict[str, list[str]]:
+    """The detector's name for each box of each scene, in the boxes' order, at most `objects` of them.
+
+    Raises:
+        DataError: the file is missing or damaged, or does not name the boxes of a scene.
+    """
+    path = locations_file(folder, split)
+    content = load_torch(path, "data.annotations")
+    labels = {}
+    for scene in scenes:
+        entry = content.get(scene) if isinstance(content, dict) else None
+        names, boxes = (entry.get("objects"), entry.get("locs")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(names, list) or not isinstance(boxes, Tensor) or len(names) != len(boxes):
+            raise DataError(f"{path} does not name the boxes of scene {scene} under 'objects'")
+        labels[scene] = [str(name) for name in names[:objects]]
+    return labels
