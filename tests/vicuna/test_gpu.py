@@ -68,9 +68,7 @@ def test_packed_prompts_in_half_precision(fixture, in_half, pruner, reuse_scene)
     settings = replace(fixture.config.generation, max_new_tokens=3)
     want = FastEngine(fixture.model.llm).prefill(fixture.prompts, plans, settings, reuse_scene).logits
     got = model.engine.prefill(prompts, plans, settings, reuse_scene).logits
-    torch.testing.assert_close(
-        got.cpu(), want.cpu(), rtol=0, atol=0.12
-    )  # half precision alone makes 0.07 of it on a CPU
+    torch.testing.assert_close(got.cpu(), want.cpu(), rtol=0, atol=0.12)  # half precision alone makes 0.07 of it on a CPU
 
 
 @pytest.mark.parametrize("pruner", [Vanilla(), Gap(2, 15), Sap(0.35)], ids=repr)
