@@ -66,6 +66,8 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
 
     What cannot be shown is left out, with a note. Raises `DataError` for a damaged journal.
     """
+    order = [row.name for row in report.rows]
+    runs = sorted(runs, key=lambda run: order.index(run.name))
     answers = {run.name: read_answers(run) for run in runs}
     notes = list(report.notes)
     try:

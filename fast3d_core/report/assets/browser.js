@@ -148,21 +148,24 @@ class SceneBrowser {
     const rows = this.question.answers.map(({ run, text, score, kept }) => {
       const [kind, mark] = this.verdict(score);
       return this.choice(run, this.runs[run].name, element("span", { className: `mark ${kind}` }, mark),
-        this.readable(text) || "(no answer)", kept ? `kept ${kept.length} of ${this.slots} object slots` : "kept everything");
+        this.readable(text) || "(no answer)", kept ? `kept ${kept.length}` : "kept all");
     });
     if (this.rule) {
-      rows.push(this.choice(SLIDER, "the slider", "", "not asked: the slider tells what would be kept, not what would be answered", ""));
+      rows.push(this.choice(SLIDER, "the slider", "", "shows what would be kept; what would be answered is not known", ""));
     }
     const had = document.activeElement?.name === "shown";
     byId("answers").replaceChildren(...rows);
-    if (had) byId("answers").querySelector("input:checked")?.focus();
+    const chosen = byId("answers").querySelector("input:checked");
+    if (had) chosen?.focus();
+    if (chosen) byId("answers").scrollTop = chosen.closest(".answer").offsetTop - byId("answers").clientHeight / 2;
   }
 
   choice(run, name, mark, text, kept) {
     const input = element("input", { type: "radio", name: "shown", value: run, checked: run === this.shown });
     input.addEventListener("change", () => this.see(run));
-    return element("label", { className: "answer" }, input, element("span", { className: "run" }, name), mark,
-      element("span", { className: "text" }, text), element("span", { className: "kept" }, kept));
+    return element("label", { className: "answer" }, input,
+      element("span", { className: "run" }, name, " ", element("span", { className: "kept" }, kept)), mark,
+      element("span", { className: "text" }, text));
   }
 
   /** Right, wrong, or a figure between, in a word and a sign as well as in a colour. */
@@ -219,7 +222,7 @@ class SceneBrowser {
     ramp.style.background = `linear-gradient(to right, ${styled("ramp").split(" ").join(",")})`;
     const item = (swatch, text) => element("span", {}, swatch, text);
     byId("room-legend").replaceChildren(
-      item(ramp, "least to most predicted attention"),
+      item(ramp, "predicted attention, from 1/1000 of the most"),
       item(element("i", { className: "swatch pruned" }), "pruned"),
       item(element("i", { className: "swatch target" }), "asked for (true box)"),
       item(element("i", { className: "swatch named" }), "named in the answer"),

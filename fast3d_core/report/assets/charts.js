@@ -5,8 +5,8 @@
 
 const { Chart } = Libraries;
 Chart.register(
-  Libraries.ScatterController, Libraries.LineController, Libraries.LinearScale, Libraries.PointElement,
-  Libraries.LineElement, Libraries.Legend, Libraries.Tooltip,
+  Libraries.ScatterController, Libraries.BarController, Libraries.LinearScale, Libraries.CategoryScale,
+  Libraries.PointElement, Libraries.LineElement, Libraries.BarElement, Libraries.Legend, Libraries.Tooltip,
 );
 
 const MARKERS = { vanilla: "circle", random: "crossRot", fastv: "triangle", gap: "rect", sap: "rectRot" };
@@ -127,23 +127,20 @@ function accuracyCharts({ report, methods }) {
   onTheme(drawAll);
 }
 
-/** A chart of one or more curves of dots {x, y} in a new figure of `parent`; `curves` is called anew for each theme. */
-function curveChart(parent, title, [x, y], curves, extra = {}) {
-  const canvas = element("canvas", { role: "img", ariaLabel: `${title}: ${y} against ${x}` });
-  const figure = element("figure", {}, element("figcaption", {}, title), element("div", { className: "chart small" }, canvas));
-  parent.append(figure);
+/** A small chart in a new figure of `parent`, whose config `made` is called anew for each theme. */
+function smallChart(parent, title, label, made) {
+  const canvas = element("canvas", { role: "img", ariaLabel: `${title}: ${label}` });
+  parent.append(element("figure", {}, element("figcaption", {}, title), element("div", { className: "chart small" }, canvas)));
   onTheme(() => {
     if (!canvas.isConnected) return;
     Chart.getChart(canvas)?.destroy();
-    const datasets = curves().map((curve) => ({ showLine: true, radius: 0, hoverRadius: 4, hitRadius: 8, borderWidth: 2, pointStyle: "line", ...curve }));
-    const made = options(x, y, { legend: datasets.length > 1, ...extra });
-    Object.assign(made.scales.y, { min: 0, max: 100, grace: 0 });
-    Object.assign(made.scales.x, { min: 0 });
-    new Chart(canvas, { type: "scatter", data: { datasets }, options: made });
+    new Chart(canvas, made());
   });
 }
 
-/** How many objects the samples of each dataset kept, as the share of samples that kept at most n. */
+const BARS = 30; // of a histogram, at most
+
+/** How many objects the samples of each dataset kept, of the SAP run that the reader chooses. */
 function keptCharts({ kept, report }) {
   const select = byId("kept-run");
   const runs = [...new Set(kept.map((one) => one.run))];
@@ -154,23 +151,31 @@ function keptCharts({ kept, report }) {
     select.closest("p").hidden = true;
     return;
   }
+  select.value = runs.at(-1); // the one that prunes most
   const draw = () => {
     byId("kept-charts").replaceChildren();
-    for (const { dataset, samples } of kept.filter((one) => one.run === select.value)) {
-      const total = samples.reduce((a, b) => a + b, 0);
-      let sum = 0;
-      const steps = samples.map((count, x) => ({ x, y: (100 * (sum += count)) / total, count }));
-      const last = steps.findIndex(({ y }) => y >= 100);
-      const mean = samples.reduce((all, count, n) => all + n * count, 0) / total;
-      const title = `${datasetTitle(report, dataset)}: ${mean.toFixed(1)} of ${samples.length - 1} objects on average, n = ${total}`;
-      const label = ({ raw }) => `${raw.y.toFixed(1)}% kept at most ${raw.x}; ${raw.count} kept just that`;
-      curveChart(byId("kept-charts"), title, ["objects kept", "samples that kept at most so many, %"], () => [
-        { label: dataset, data: steps.slice(0, last + 2), stepped: "before", borderColor: styled("sap"), fill: false },
-      ], { label });
-    }
+    kept.filter(({ run }) => run === select.value).forEach((one) => histogram(one, datasetTitle(report, one.dataset)));
   };
   select.addEventListener("change", draw);
   draw();
+}
+
+function histogram({ samples }, dataset) {
+  const total = samples.reduce((a, b) => a + b, 0);
+  const mean = samples.reduce((all, count, n) => all + n * count, 0) / total;
+  const most = samples.findLastIndex((count) => count > 0);
+  const width = Math.ceil(most / BARS);
+  const bins = Array.from({ length: Math.ceil(most / width) }, (_, i) => [1 + i * width, (i + 1) * width]);
+  const names = bins.map(([from, to]) => (from === to ? String(from) : `${from}-${to}`));
+  const counts = bins.map(([from, to]) => samples.slice(from, to + 1).reduce((a, b) => a + b, 0));
+  const label = ({ dataIndex }) => `${counts[dataIndex]} of ${total} samples`;
+  smallChart(byId("kept-charts"), `${dataset}: mean ${mean.toFixed(1)}, n = ${total}`, "samples by objects kept", () => {
+    const made = options("objects kept", "samples, %", { legend: false, label });
+    Object.assign(made.scales.x, { type: "category", grid: { display: false }, ticks: { color: styled("faint"), maxRotation: 0 } });
+    Object.assign(made.scales.y, { min: 0 });
+    const data = counts.map((count) => (100 * count) / total);
+    return { type: "bar", data: { labels: names, datasets: [{ data, backgroundColor: styled("sap") }] }, options: made };
+  });
 }
 
 /** A dataset's name as people write it, which its column's title begins with. */
@@ -186,10 +191,15 @@ function attentionCharts({ agreements, report }) {
   for (const { dataset, predicted, extracted } of agreements) {
     const dots = (curve) => curve.map((share, x) => ({ x, y: 100 * share }));
     const label = ({ raw, dataset: { label: which } }) => `the ${raw.x} objects ${which}: ${raw.y.toFixed(1)}%`;
-    curveChart(byId("attention-charts"), datasetTitle(report, dataset), ["objects", "extracted attention, %"], () => [
-      { label: "ranked by GAP", data: dots(predicted), borderColor: styled("gap") },
-      { label: "that have most", data: dots(extracted), borderColor: styled("faint"), borderDash: [6, 4] },
-    ], { label });
+    smallChart(byId("attention-charts"), datasetTitle(report, dataset), "extracted attention on the first n objects", () => {
+      const made = options("n objects", "attention, %", { legend: false, label });
+      Object.assign(made.scales.y, { min: 0, max: 100, grace: 0 });
+      const curve = { showLine: true, radius: 0, hoverRadius: 4, hitRadius: 8, borderWidth: 2, pointStyle: "line" };
+      return { type: "scatter", options: made, data: { datasets: [
+        { ...curve, label: "ranked by GAP", data: dots(predicted), borderColor: styled("gap") },
+        { ...curve, label: "that have most", data: dots(extracted), borderColor: styled("faint"), borderDash: [6, 4] },
+      ] } };
+    });
   }
   const tops = Object.keys(agreements[0].quality.f1);
   const column = (title, cell) => ({ title, cells: agreements.map((one) => [cell(one)]) });

@@ -6,10 +6,9 @@
 const page = JSON.parse(byId("data").textContent);
 
 const [comparison, ...differences] = page.tables;
-byId("tables").append(
-  tableOf(comparison, (row) => (page.report.rows[row].published ? "published" : "")),
-  ...differences.map((table) => tableOf(table)),
-);
+byId("tables").append(tableOf(comparison, (row) => (page.report.rows[row].published ? "published" : "")));
+byId("differences").hidden = !differences.length;
+byId("differences").append(...differences.map((table) => tableOf(table)));
 byId("notes").append(...page.notes.map((note) => element("li", {}, note)));
 accuracyCharts(page);
 keptCharts(page);

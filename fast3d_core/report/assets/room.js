@@ -4,6 +4,8 @@
 /* global Libraries, element, styled, onTheme */
 
 const TURN = 0.12; // radians for one press of an arrow key
+const DECADES = 3; // that the colours of attention span
+const FILLED = 0.9; // of the picture by the whole room
 const NAMED_AT_MOST = 14; // names of kept objects in the picture, those with most attention
 
 class Room {
@@ -25,8 +27,13 @@ class Room {
     this.controls = new three.OrbitControls(this.camera, this.renderer.domElement);
     this.controls.addEventListener("change", () => this.draw());
     this.objects = [];
+    this.named = []; // slots whose names are in the picture, the most important first
     this.furniture = new three.Group();
     this.world.add(this.furniture);
+    this.controls.enableZoom = false; // else a page that is scrolled would stop here
+    container.addEventListener("focus", () => (this.controls.enableZoom = true));
+    container.addEventListener("blur", () => (this.controls.enableZoom = false));
+    container.addEventListener("pointerdown", () => container.focus({ preventScroll: true }));
     container.addEventListener("keydown", (event) => this.#key(event));
     this.renderer.domElement.addEventListener("pointermove", (event) => onPoint(this.#slotAt(event)));
     this.renderer.domElement.addEventListener("pointerleave", () => onPoint(null));
@@ -37,6 +44,8 @@ class Room {
   /** Puts up the boxes (n, 6), centre and size in metres, and shows all of them. */
   show({ boxes, labels }) {
     const three = Libraries;
+    this.looks = null;
+    this.named = [];
     this.world.remove(this.furniture);
     this.furniture.traverse((one) => one.material?.dispose());
     this.names.domElement.replaceChildren();
@@ -56,6 +65,7 @@ class Room {
         this.furniture.add(one);
       }
       name.position.set(box[0], box[1], box[2] + box[5] / 2);
+      name.center.set(0.5, 1.3); // above that point
       this.furniture.add(name);
       mesh.userData.slot = slot;
       this.bounds.expandByObject(mesh);
@@ -81,8 +91,10 @@ class Room {
     const { kept, share, named, targets, names } = this.looks;
     const ramp = styled("ramp").split(" ");
     const most = share ? Math.max(...share.slice(0, this.objects.length)) : 0;
-    const ranked = [...kept].sort((a, b) => (share ? share[b] - share[a] : a - b)).slice(0, NAMED_AT_MOST);
-    const shown = new Set(names === "none" ? [] : names === "all" ? this.objects.keys() : [...ranked, ...named]);
+    const byShare = (slots) => [...slots].sort((a, b) => (share ? share[b] - share[a] : a - b));
+    const wanted = { none: [], kept: byShare(kept).slice(0, NAMED_AT_MOST), all: byShare(this.objects.keys()) }[names];
+    this.named = [...new Set(names === "none" ? [] : [...named, ...wanted])].filter((slot) => this.objects[slot]);
+    const shown = new Set(this.named);
     this.objects.forEach(({ mesh, rim, name, tag }, slot) => {
       const stays = kept.has(slot);
       mesh.material.color.set(share ? rampColour(ramp, most ? share[slot] / most : 0) : styled("none"));
@@ -94,8 +106,8 @@ class Room {
       name.visible = shown.has(slot);
       tag.className = stays ? "name" : "name pruned";
     });
-    this.#outline(targets.map((box) => [box, "target", 1.04, false]).concat(
-      [...named].filter((slot) => this.objects[slot]).map((slot) => [this.objects[slot].box, "named", 1.1, true]),
+    this.#outline(targets.map((box) => [box, "target", 0.05, false]).concat(
+      [...named].filter((slot) => this.objects[slot]).map((slot) => [this.objects[slot].box, "named", 0.12, true]),
     ));
     this.#floor();
     this.draw();
@@ -106,7 +118,7 @@ class Room {
     this.outlines.clear();
     const edges = new three.LineSegmentsGeometry().fromEdgesGeometry(new three.EdgesGeometry(new three.BoxGeometry(1, 1, 1)));
     for (const [box, colour, grown, dashed] of boxes) {
-      const scale = box.slice(3).map((size) => Math.max(size, 0.01) * grown);
+      const scale = box.slice(3).map((size) => size + grown); // metres
       const material = new three.LineMaterial({ color: styled(colour), linewidth: dashed ? 2.5 : 4, dashed, dashSize: 0.09, gapSize: 0.07 });
       material.resolution.copy(this.renderer.getSize(new three.Vector2()));
       const line = new three.LineSegments2(edges, material);
@@ -130,14 +142,27 @@ class Room {
     this.world.add(this.grid);
   }
 
-  /** The camera where all of the room is seen. */
+  /** The camera where all of the room is seen, and fills the picture. */
   whole() {
     const three = Libraries;
+    const { min, max } = this.bounds;
+    const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((i) =>
+      new three.Vector3(i & 1 ? max.x : min.x, i & 2 ? max.y : min.y, i & 4 ? max.z : min.z));
+    const from = new three.Vector3(-0.35, -0.85, 0.75).normalize();
     const middle = this.bounds.getCenter(new three.Vector3());
-    const radius = this.bounds.getSize(new three.Vector3()).length() / 2;
-    const distance = (1.02 * radius) / Math.sin((this.camera.fov / 2) * (Math.PI / 180)) / Math.min(1.25, Math.max(1, this.camera.aspect));
+    let distance = 2 * this.bounds.getSize(new three.Vector3()).length();
+    const half = Math.tan((this.camera.fov / 2) * (Math.PI / 180));
+    for (let i = 0; i < 8; i++) { // what is nearer is larger, so the middle of the picture is not that of the room
+      this.camera.position.copy(middle).addScaledVector(from, distance);
+      this.camera.lookAt(middle);
+      this.camera.updateMatrixWorld();
+      const seen = new three.Box3().setFromPoints(corners.map((corner) => corner.clone().project(this.camera)));
+      const [right, up] = [0, 1].map((axis) => new three.Vector3().setFromMatrixColumn(this.camera.matrixWorld, axis));
+      middle.addScaledVector(right, ((seen.min.x + seen.max.x) / 2) * half * this.camera.aspect * distance);
+      middle.addScaledVector(up, ((seen.min.y + seen.max.y) / 2) * half * distance);
+      distance *= Math.max(seen.max.x - seen.min.x, seen.max.y - seen.min.y) / 2 / FILLED;
+    }
     this.controls.target.copy(middle);
-    this.camera.position.copy(middle).add(new three.Vector3(-0.35, -0.85, 0.75).normalize().multiplyScalar(distance));
     this.controls.update();
     this.draw();
   }
@@ -188,6 +213,8 @@ class Room {
     this.names.setSize(width, height);
     this.camera.aspect = width / height;
     this.camera.updateProjectionMatrix();
+    if (!this.fitted && this.bounds) this.whole();
+    this.fitted = true;
     this.outlines?.children.forEach(({ material }) => material.resolution.set(width, height));
     this.draw();
   }
@@ -197,12 +224,25 @@ class Room {
     this.renderer.setClearColor(styled("raised"));
     this.renderer.render(this.world, this.camera);
     this.names.render(this.world, this.camera);
+    this.#unclutter();
+  }
+
+  /** Hides the names that would lie on those of objects with more attention. */
+  #unclutter() {
+    const places = [];
+    for (const slot of this.named) {
+      const { tag } = this.objects[slot];
+      const at = tag.getBoundingClientRect();
+      const hidden = places.some((one) => at.left < one.right && one.left < at.right && at.top < one.bottom && one.top < at.bottom);
+      tag.style.visibility = hidden ? "hidden" : "visible";
+      if (!hidden) places.push(at);
+    }
   }
 }
 
-/** The colour of `share`, 0 to 1, of the most attention; its root, as a few objects hold nearly all of it. */
+/** The colour of `share`, 0 to 1, of the most attention: logarithmic, as a few objects hold nearly all of it. */
 function rampColour(ramp, share) {
-  const place = Math.sqrt(Math.max(0, share)) * (ramp.length - 1);
+  const place = Math.max(0, 1 + Math.log10(Math.max(share, 1e-9)) / DECADES) * (ramp.length - 1);
   const low = Math.min(Math.floor(place), ramp.length - 2);
   const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
   const [from, to] = [channels(ramp[low]), channels(ramp[low + 1])];

@@ -9,5 +9,6 @@ export { LineSegments2 } from "three/addons/lines/LineSegments2.js";
 export { LineSegmentsGeometry } from "three/addons/lines/LineSegmentsGeometry.js";
 export { CSS2DObject, CSS2DRenderer } from "three/addons/renderers/CSS2DRenderer.js";
 export {
-  Chart, Legend, LineController, LineElement, LinearScale, LogarithmicScale, PointElement, ScatterController, Tooltip,
+  BarController, BarElement, CategoryScale, Chart, Legend, LineElement, LinearScale, PointElement, ScatterController,
+  Tooltip,
 } from "chart.js";
