@@ -26,6 +26,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Makes a GPU the current one: graphs, streams and kernels go to that, wherever their tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
 def join_processes(device_name: str) -> PartialState:
     """This process among those that a launcher started, one alone without a launcher.
 

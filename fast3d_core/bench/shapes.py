@@ -91,7 +91,7 @@ def random_subject(name: str, device: torch.device, dtype: torch.dtype, text_tok
         torch.manual_seed(seed)
         tokenizer = _tokenizer(Path(temporary), shape.words)
         make = _Questions(tokenizer, shape.features, text_tokens, seed)
-        gap = Gap(_gap_network(shape, device), _gap_tokenizer(Path(temporary), shape))
+        gap = Gap(_gap_network(shape, device), _gap_tokenizer(Path(temporary) / "gap", shape))
         maps = torch.cat([gap.maps(make.batch(8, number)) for number in range(4)])
         _scale_logits(gap.network, _LOGITS_STD / float(maps.std(dim=-1).mean()))
         model = _chat_scene(shape, tokenizer, device, dtype)
@@ -166,7 +166,11 @@ def _text_config(shape: Shape) -> RobertaConfig:
 
 
 def _gap_tokenizer(folder: Path, shape: Shape) -> QuestionTokenizer:
-    """Of RoBERTa's kind; to it, too, every word is one token, as common words are to RoBERTa's own."""
+    """Of RoBERTa's kind; to it, too, almost every word is one token, as common words are to RoBERTa's own.
+
+    In a folder of its own: transformers would take LLaMA's tokenizer.model for it.
+    """
+    folder.mkdir()
     _text_config(shape).save_pretrained(folder)
     tokenizer = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

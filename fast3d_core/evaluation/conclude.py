@@ -55,7 +55,7 @@ def conclude(
     headline, metrics, stats, notes = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
     shape = read_shape(config.model.llm, extra_tokens=questions.objects)
     seconds, gap_seconds = journal.seconds()
-    attention = backend(device, getattr(torch, config.model.dtype)) if config.eval.engine == "fast" else "eager"
+    attention = backend(device, getattr(torch, config.model.dtype), shape) if config.eval.engine == "fast" else "eager"
     result = Result(
         name=job.name,
         method=job.pruner.name,

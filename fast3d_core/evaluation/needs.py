@@ -10,9 +10,8 @@ from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import Config, GenerationConfig
 from fast3d_core.data.annotations import Sample
 from fast3d_core.plan import Cost, LlmShape, Plan, cost
+from fast3d_core.vicuna.cache import GROWTH
 from fast3d_core.vicuna.llm import read_shape
-
-_ROOM = 1.125  # the engine's caches are that much larger than what has to be in them, so that they seldom grow
 
 
 @dataclass(frozen=True)
@@ -91,4 +90,4 @@ class Needs:
         # Alive at the widest moment: a layer's MLP over all packed rows, or the scores over the vocabulary.
         layer = rows * (4 * self.shape.hidden + 3 * self.shape.intermediate) * self.element_bytes
         scores = 4 * samples * self.generation.beams * self.shape.vocab * 4
-        return self.weights + _ROOM * cached + max(layer, scores)
+        return self.weights + GROWTH * cached + max(layer, scores)

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fast3d_core.plan import LlmShape
 from fast3d_core.vicuna import flash
 from fast3d_core.vicuna.cache import Layout
 from fast3d_core.vicuna.operations import uses_kernels
 from fast3d_core.vicuna.packing import Packing
 
 
-def prefill_backend(device: torch.device, dtype: torch.dtype) -> str:
+def prefill_backend(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int) -> str:
     """What attention over prompts runs on.
 
     "flash-attn" where it is installed and fits, else "torch-varlen", torch's own flash attention over packed rows,
@@ -21,14 +22,16 @@ def prefill_backend(device: torch.device, dtype: torch.dtype) -> str:
     if flash.usable(device, dtype):
         return "flash-attn"
     half = dtype in (torch.float16, torch.bfloat16)
-    if device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0):
+    fits = heads == kv_heads and head_dim <= 256 and head_dim % 8 == 0  # grouped queries came to torch-varlen later
+    if device.type == "cuda" and half and fits and torch.cuda.get_device_capability(device) >= (8, 0):
         return "torch-varlen"
     return "sdpa"
 
 
-def backend(device: torch.device, dtype: torch.dtype) -> str:
+def backend(device: torch.device, dtype: torch.dtype, shape: LlmShape) -> str:
     """What attention runs on, prefill + decoding, such as "torch-varlen + triton"."""
-    return f"{prefill_backend(device, dtype)} + {'triton' if uses_kernels(device) else 'sdpa'}"
+    prefill = prefill_backend(device, dtype, shape.heads, shape.kv_heads, shape.head_dim)
+    return f"{prefill} + {'triton' if uses_kernels(device) else 'sdpa'}"
 
 
 def prefill_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, layout: Layout) -> Tensor:
@@ -45,19 +48,18 @@ def prefill_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing,
         (query rows, heads, head_dim).
     """
     prompts = layout.prompts
-    kind = prefill_backend(q.device, q.dtype)
-    if kind != "sdpa" and not layout.padded:
+    kind = "sdpa" if layout.padded else prefill_backend(q.device, q.dtype, q.shape[1], *keys.shape[1:])
+    if kind != "sdpa":
         k, v = keys[: prompts.total], values[: prompts.total]
         if kind == "flash-attn":
             return flash.causal_attention(q, k, v, queries, prompts)
-        if q.shape[1] == k.shape[1]:  # grouped queries came to torch-varlen later
-            from torch.nn.attention.varlen import varlen_attn
+        from torch.nn.attention.varlen import varlen_attn
 
-            out = varlen_attn(
-                q, k, v, queries.offsets, prompts.offsets, queries.longest, prompts.longest, window_size=(-1, 0)
-            )
-            assert isinstance(out, Tensor)
-            return out
+        out = varlen_attn(
+            q, k, v, queries.offsets, prompts.offsets, queries.longest, prompts.longest, window_size=(-1, 0)
+        )
+        assert isinstance(out, Tensor)
+        return out
     q, k, v = (x.transpose(1, 2) for x in (queries.pad(q), layout.view(keys), layout.view(values)))
     mask = None
     if queries.lengths != prompts.lengths:

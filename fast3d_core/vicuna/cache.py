@@ -13,7 +13,13 @@ from torch import Tensor
 
 from fast3d_core.vicuna.packing import Packing
 
-_GROWTH = 1.125  # buffers that are too small grow beyond what was asked for, so that they seldom do
+GROWTH = 1.125
+"""Buffers that are too small grow beyond what was asked for, by this factor, so that they seldom do."""
+
+
+def rows_needed(lengths: Sequence[int], room: int, *, padded: bool) -> int:
+    """Rows of a cache for prompts of these lengths, with room behind each."""
+    return len(lengths) * (max(lengths) + room) if padded else sum(lengths) + len(lengths) * room
 
 
 class Layout:
@@ -34,7 +40,7 @@ class Layout:
         lengths, numbers = np.array(prompts.lengths), np.arange(len(prompts.lengths))
         self._begin = numbers * self._stride if padded else lengths.cumsum() - lengths
         new = self._begin + prompts.longest if padded else prompts.total + numbers * room
-        self.rows = len(numbers) * self._stride if padded else prompts.total + len(numbers) * room
+        self.rows = rows_needed(prompts.lengths, room, padded=padded)
         bounds = np.stack([self._begin, self._begin + lengths, new]).astype(np.int32)
         self.bounds = torch.from_numpy(bounds).to(prompts.device)
 
@@ -71,13 +77,22 @@ class Caches:
         """Keys and values."""
         return self.keys, self.values
 
-    def fit(self, rows: Sequence[int]) -> bool:
-        """Makes room for so many rows in each layer; returns whether a buffer was replaced, its content lost."""
-        small = [i for i, count in enumerate(rows) if len(self.keys[i]) < count]
-        for i in small:
-            like = self.keys[i][:0]
-            for buffers in self.both:
-                buffers[i] = like.new_zeros(0, *self._row)  # the old one goes first
-            for buffers in self.both:
-                buffers[i] = like.new_zeros(int(rows[i] * _GROWTH), *self._row)
-        return bool(small)
+    def hold(self, rows: Sequence[int]) -> bool:
+        """Whether there is room for so many rows in each layer."""
+        return all(len(buffer) >= n for buffers in self.both for buffer, n in zip(buffers, rows, strict=True))
+
+    def fit(self, rows: Sequence[int]) -> None:
+        """Makes that room; content is lost. What is too small goes first, so that both need not fit the memory."""
+        small = [i for i, count in enumerate(rows) if min(len(self.keys[i]), len(self.values[i])) < count]
+        for buffers in self.both:
+            for i in small:
+                buffers[i] = buffers[i].new_zeros(0, *self._row)
+        for buffers in self.both:
+            for i in small:
+                buffers[i] = buffers[i].new_zeros(int(rows[i] * GROWTH), *self._row)
+
+    def forget(self) -> None:
+        """Zeros everywhere, after numbers that were not finite."""
+        for buffers in self.both:
+            for buffer in buffers:
+                buffer.zero_()

@@ -15,6 +15,7 @@ from fast3d_core.config import GenerationConfig
 from fast3d_core.vicuna.attention import beam_attention
 from fast3d_core.vicuna.beam import BeamSearch, GreedySearch
 from fast3d_core.vicuna.cache import Caches, Layout
+from fast3d_core.vicuna.capture import captured
 from fast3d_core.vicuna.layers import Head, Layer
 from fast3d_core.vicuna.operations import uses_kernels
 
@@ -106,15 +107,15 @@ class Decoder:
             self._warm = True
             return
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            # What another thread prepares for the next batch meanwhile gives way, and does not break the capture.
-            first = torch.cuda.Stream(priority=-1)
-            with torch.cuda.graph(self._graph, stream=first, capture_error_mode="thread_local"):
-                self.step(room)
+            self._graph, _ = captured(lambda: self.step(room))
         self._graph.replay()
 
     def step(self, upto: int) -> None:
-        """One more token for every beam; `upto` is at least how many tokens a beam has, and bounds what is read."""
+        """One more token for every beam.
+
+        Args:
+            upto: at least how many tokens a beam has: what torch's attention reads. The kernel reads what there is.
+        """
         search, (cos, sin) = self.search, self._tables
         samples, beams = self._tokens.shape
         number = search.length - 1  # of tokens that a beam has; the last of them is read now

@@ -10,6 +10,7 @@ reads their keys and values. That is not the published computation: there, a kep
 pruned ones; here it has.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +22,10 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
+from fast3d_core.devices import on
 from fast3d_core.plan import Plan
-from fast3d_core.vicuna.attention import backend, prefill_backend
-from fast3d_core.vicuna.cache import Caches, Layout
+from fast3d_core.vicuna.attention import backend
+from fast3d_core.vicuna.cache import Caches, Layout, rows_needed
 from fast3d_core.vicuna.decoding import Decoder
 from fast3d_core.vicuna.layers import fuse
 from fast3d_core.vicuna.llm import Generation, Prompt, shape_of
@@ -31,7 +33,9 @@ from fast3d_core.vicuna.operations import uses_kernels
 from fast3d_core.vicuna.packing import Packing
 from fast3d_core.vicuna.prefilling import Reader, Reading, Rows, SceneRows
 
-_SCENES_KEPT = 8  # with `reuse_scene`; 180 MB each for Vicuna-7B in bf16
+SCENES_KEPT = 8
+"""Scenes that are kept from batch to batch with `reuse_scene`; 180 MB each for Vicuna-7B in bf16."""
+
 _DECODERS_KEPT = 8  # a run's batches are of one size, but for the last of every dataset
 
 
@@ -68,8 +72,8 @@ class FastEngine:
         self._llm = llm
         self.layers, self._head = fuse(llm)
         shape, dtype, device = shape_of(llm.config), llm.dtype, llm.device
-        self.attention = backend(device, dtype)
-        self._padded = prefill_backend(device, dtype) == "sdpa"
+        self.attention = backend(device, dtype, shape)
+        self._padded = self.attention.startswith("sdpa")
         self._make_caches = partial(Caches, shape.layers, shape.kv_heads, shape.head_dim, dtype, device)
         self._caches = self._make_caches()
         self._decoders: dict[tuple[int, GenerationConfig, int, int], Decoder] = {}  # oldest first
@@ -81,6 +85,7 @@ class FastEngine:
     def release(self) -> None:
         """Gives back buffers, captured steps and scenes; they are made anew where they are needed."""
         self._decoders.clear()
+        self._reader.clear()
         self._scenes.clear()
         self._caches = self._make_caches()
         self._reader = self._new_reader()
@@ -103,11 +108,14 @@ class FastEngine:
         key = (len(state.lengths), state.settings, bos, eos)
         decoder = self._decoders.pop(key, None)
         if decoder is None:
-            if len(self._decoders) == _DECODERS_KEPT:
+            while len(self._decoders) >= _DECODERS_KEPT:
                 del self._decoders[next(iter(self._decoders))]
             decoder = Decoder(self._llm, self.layers, self._head, self._caches, *key)
         self._decoders[key] = decoder
-        answers = decoder.run(state.logits, state.layouts, state.lengths, self._tables)
+        with on(self._llm.device):
+            answers = decoder.run(state.logits, state.layouts, state.lengths, self._tables)
+        if self._padded and not all(score is None or math.isfinite(score) for _, score, _ in answers):
+            self._caches.forget()  # attention gives padding no weight, but nothing times NaN is NaN
         return [
             Generation(ids, score, steps, kept) for (ids, score, steps), kept in zip(answers, state.kept, strict=True)
         ]
@@ -148,7 +156,10 @@ class FastEngine:
             drop_at,
             choose if choosing else None,
         )
-        logits = self._reader(reading)
+        with on(self._llm.device):
+            logits = self._reader(reading.without_dropped())
+        if scenes:
+            self._keep_scenes(SCENES_KEPT)
         layouts = [runs[0 if i < drop_at else drop_at].layout for i in range(len(self.layers))]
         return Prefilled(logits, layouts, kept, lengths, settings)  # type: ignore[arg-type]
 
@@ -187,21 +198,20 @@ class FastEngine:
         """Makes room in the caches for a batch, and in the tables of positions."""
         full = [len(prompt) for prompt in prompts]
         short = [len(prompt) - prompt.visual + plan.count for prompt, plan in zip(prompts, plans, strict=True)]
-        layouts = (Layout(Packing(n, self._llm.device), _room(settings), padded=self._padded) for n in (full, short))
-        before, behind = (layout.rows + 1 for layout in layouts)  # one for what nobody reads
-        replaced = self._caches.fit([before if i < plans[0].layer else behind for i in range(len(self.layers))])
-        if self._lengthen_tables(max(full) + settings.max_new_tokens) or replaced:
-            self._decoders.clear()  # they know where the buffers were
-            self._reader = self._new_reader()
-
-    def _lengthen_tables(self, positions: int) -> bool:
-        """Makes the rotary tables hold so many positions; returns whether they were replaced."""
-        if positions <= len(self._tables[0]):
-            return False
-        places = torch.arange(-(-positions // 1024) * 1024, device=self._llm.device)[None]
-        cos, sin = (t[0].to(self._llm.dtype) for t in self._llm.model.rotary_emb(self._tables[0], places))
-        self._tables = cos, sin
-        return True
+        # One more row for what nobody reads.
+        before, behind = (1 + rows_needed(n, _room(settings), padded=self._padded) for n in (full, short))
+        rows = [before if i < plans[0].layer else behind for i in range(len(self.layers))]
+        positions = max(full) + settings.max_new_tokens
+        if self._caches.hold(rows) and positions <= len(self._tables[0]):
+            return
+        self._decoders.clear()  # what was captured knows where things were
+        self._reader.clear()
+        self._caches.fit(rows)
+        if positions > len(self._tables[0]):
+            places = torch.arange(-(-positions // 1024) * 1024, device=self._llm.device)[None]
+            cos, sin = (t[0].to(self._llm.dtype) for t in self._llm.model.rotary_emb(self._tables[0], places))
+            self._tables = cos, sin
+        self._reader = self._new_reader()
 
     def _new_reader(self) -> Reader:
         graphs = uses_kernels(self._llm.device) and not self._padded
@@ -209,16 +219,20 @@ class FastEngine:
 
     def _scene_rows(self, prompts: Sequence[Prompt]) -> list[SceneRows]:
         """Each prompt's scene, read if it is not known."""
-        prefixes = [prompt.prefix for prompt in prompts if prompt.prefix is not None]
-        assert len(prefixes) == len(prompts)
-        if new := {id(prefix): prefix for prefix in prefixes if id(prefix) not in self._scenes}:
-            read = self._reader.read_scenes(list(new.values()))
+        prefixes = {id(prompt.prefix): prompt.prefix for prompt in prompts if prompt.prefix is not None}
+        assert all(id(prompt.prefix) in prefixes for prompt in prompts)
+        self._scenes |= {key: self._scenes.pop(key) for key in prefixes if key in self._scenes}  # now the youngest
+        if new := {key: prefix for key, prefix in prefixes.items() if key not in self._scenes}:
+            self._keep_scenes(max(SCENES_KEPT, len(prefixes)) - len(new))
+            with on(self._llm.device):
+                read = self._reader.read_scenes(list(new.values()))
             # The prefix is kept, so that its id stays its own.
-            self._scenes |= {id(prefix): (prefix, rows) for prefix, rows in zip(new.values(), read, strict=True)}
-        rows = [self._scenes[id(prefix)][1] for prefix in prefixes]
-        for oldest in list(self._scenes)[:-_SCENES_KEPT]:
+            self._scenes |= {key: (new[key], rows) for key, rows in zip(new, read, strict=True)}
+        return [self._scenes[id(prompt.prefix)][1] for prompt in prompts]
+
+    def _keep_scenes(self, most: int) -> None:
+        for oldest in list(self._scenes)[: max(0, len(self._scenes) - most)]:
             del self._scenes[oldest]
-        return rows
 
 
 def _room(settings: GenerationConfig) -> int:

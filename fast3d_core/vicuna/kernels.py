@@ -1,4 +1,5 @@
-"""The Triton kernels of the fast engine on a GPU; their slow twins in plain torch are in `operations.py`.
+"""The Triton kernels of the fast engine on a GPU; their slow twins in plain torch are in `operations.py`,
+that of attention is `attention.beam_attention`.
 
 Between two matrix products of a layer there is one of them, so that a decoding step reads weights, reads the caches
 once, and does little else:
@@ -156,7 +157,14 @@ def attend_beams(
     q: Tensor, keys: Tensor, values: Tensor, begin: Tensor, end: Tensor, new: Tensor, slots: Tensor, number: Tensor,
     done: Tensor,
 ) -> Tensor:  # fmt: skip
-    """See `attention.attend_beams`, whose caches this reads where they are."""
+    """`attention.beam_attention`, of caches where they are.
+
+    Args:
+        q: (samples, beams, heads, head_dim); keys, values: (cache rows, kv heads, head_dim).
+        begin, end, new: (samples,) int32, rows of `cache.Layout.bounds`.
+        slots: (samples, beams, tokens) int32, of `decoding.Ancestry`; number: () int64, how many tokens a beam has.
+        done: (samples,) bool; for those zeros come out.
+    """
     (samples, beams, heads, dim), kv_heads = q.shape, keys.shape[1]
     out = torch.empty_like(q)
     _attend_beams[(samples, kv_heads)](

@@ -15,8 +15,8 @@ def has_triton() -> bool:
 
 
 def uses_kernels(device: torch.device) -> bool:
-    """Whether the engine's own kernels run on this device."""
-    return device.type == "cuda" and has_triton()
+    """Whether the engine's own kernels run on this device: on NVIDIA GPUs that know bf16."""
+    return device.type == "cuda" and has_triton() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

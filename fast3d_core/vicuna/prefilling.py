@@ -5,7 +5,7 @@ many rows; what is missing to them is filled with rows that nobody reads.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fast3d_core.vicuna.attention import prefill_attention, row_weights
 from fast3d_core.vicuna.cache import Caches, Layout
+from fast3d_core.vicuna.capture import captured
 from fast3d_core.vicuna.layers import Head, Layer
 from fast3d_core.vicuna.packing import Packing
 
@@ -67,36 +68,49 @@ class Reading:
     drop_at: int
     choose: Callable[[Tensor], Rows] | None = None
 
+    def without_dropped(self) -> "Reading":
+        """The same, what is dropped before the first layer left out."""
+        first = self.runs[0]
+        if first.stay is None:
+            return self
+        runs = self.runs | {0: replace(first, stay=None)}
+        return replace(self, x=self.x[first.stay], positions=self.positions[first.stay], runs=runs)
+
 
 class Reader:
     """Reads batches; where that pays, by graphs.
 
     Args:
         tables: cos and sin of all positions, (positions, head_dim).
-        graphs: whether small batches may be captured.
+        graphs: whether small batches may be captured: where attention goes by offsets alone, not by lengths.
     """
 
     def __init__(
         self, layers: Sequence[Layer], head: Head, caches: Caches, tables: tuple[Tensor, Tensor], *, graphs: bool
     ):
         self._layers, self._head, self._caches, self._tables, self._graphs = layers, head, caches, tables, graphs
-        self._known: dict[tuple[object, ...], _Captured] = {}  # oldest first
+        self._captured: dict[tuple[object, ...], _Captured] = {}  # oldest first
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
+
+    def clear(self) -> None:
+        """Gives back what was captured."""
+        self._captured.clear()
 
     def __call__(self, reading: Reading) -> Tensor:
         """(samples, vocab) float32."""
         few = len(reading.x) <= _FEW and reading.choose is None
         if not self._graphs or not few or any(rows.given for rows in reading.runs.values()):
-            return self._read(reading)
+            return self.read(reading)
         runs = ((_filled(rows.queries.total), rows.stay is None) for rows in reading.runs.values())
         key = (len(reading.last.lengths), reading.drop_at, _filled(len(reading.x)), *runs)
-        captured = self._known.pop(key, None) or _Captured(reading, self._read, self._pool)
-        if len(self._known) == _GRAPHS_KEPT:
-            del self._known[next(iter(self._known))]
-        self._known[key] = captured
-        return captured(reading)
+        captured_ = self._captured.pop(key, None) or _Captured(reading)
+        if len(self._captured) == _GRAPHS_KEPT:
+            del self._captured[next(iter(self._captured))]
+        self._captured[key] = captured_
+        return captured_(reading, self.read, self._pool)
 
-    def _read(self, reading: Reading) -> Tensor:
+    def read(self, reading: Reading) -> Tensor:
+        """The same, launched from Python."""
         x, runs = reading.x, dict(reading.runs)
         cos, sin = (table.index_select(0, reading.positions) for table in self._tables)
         for i, layer in enumerate(self._layers):
@@ -130,8 +144,8 @@ class Reader:
             keys, values = (buffers[i].new_empty(len(x), *buffers[i].shape[1:]) for buffers in self._caches.both)
             q = layer.queries(x, cos, sin, keys, values, places)
             for scene, k, v in zip(scenes, keys.split(prompts.lengths), values.split(prompts.lengths), strict=True):
-                scene.keys.append(k)
-                scene.values.append(v)
+                scene.keys.append(k.clone())  # a part would keep those of all scenes
+                scene.values.append(v.clone())
             if i < len(self._layers) - 1:
                 x = layer.finish(x, prefill_attention(q, keys, values, prompts, layout))
         return scenes
@@ -140,37 +154,37 @@ class Reader:
 class _Captured:
     """Reads batches of about as many rows: the first one from Python, which compiles what has to be, then captured."""
 
-    def __init__(self, like: Reading, read: Callable[[Reading], Tensor], pool: Any):
-        self._read, self._pool = read, pool
-        self._warm = False
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._logits = like.x  # replaced when captured
-        self._given = Reading(
-            like.x.new_zeros(_filled(len(like.x)), like.x.shape[1]),
-            like.positions.new_zeros(_filled(len(like.x))),
-            {first: _room_for(rows) for first, rows in like.runs.items()},
+    def __init__(self, like: Reading):
+        rows = _filled(len(like.x))
+        self._inputs = Reading(
+            like.x.new_zeros(rows, like.x.shape[1]),
+            like.positions.new_zeros(rows),
+            {first: _room_for(run) for first, run in like.runs.items()},
             like.last,
             like.drop_at,
         )
+        self._warm = False
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._logits: Tensor | None = None
 
-    def __call__(self, reading: Reading) -> Tensor:
-        given = self._given
-        given.x[: len(reading.x)].copy_(reading.x)
-        given.positions[: len(reading.x)].copy_(reading.positions)
-        for mine, rows in zip(given.runs.values(), reading.runs.values(), strict=True):
+    def __call__(self, reading: Reading, read: Callable[[Reading], Tensor], pool: Any) -> Tensor:
+        inputs = self._inputs
+        inputs.x[: len(reading.x)].copy_(reading.x)
+        inputs.positions[: len(reading.x)].copy_(reading.positions)
+        for mine, rows in zip(inputs.runs.values(), reading.runs.values(), strict=True):
             mine.queries.offsets.copy_(rows.queries.offsets)
             mine.places.fill_(rows.layout.rows)  # rows that nobody reads go to the row behind the last
             mine.places[: len(rows.places)].copy_(rows.places)
             if mine.stay is not None and rows.stay is not None:
                 mine.stay[: len(rows.stay)].copy_(rows.stay)
         if not self._warm:
+            logits = read(inputs)
             self._warm = True
-            return self._read(given)
+            return logits
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=self._pool, capture_error_mode="thread_local"):
-                self._logits = self._read(given)
+            self._graph, self._logits = captured(lambda: read(inputs), pool)
         self._graph.replay()
+        assert self._logits is not None
         return self._logits
 
 
@@ -179,7 +193,7 @@ def _filled(rows: int) -> int:
 
 
 def _room_for(rows: Rows) -> Rows:
-    """Tensors that hold any rows of about this number; lengths are whatever their offsets say."""
+    """Tensors that hold any rows of about this number. Their offsets say whose they are; their lengths do not."""
     count = _filled(rows.queries.total)
     packing = Packing([count], rows.places.device)
     packing.offsets = torch.zeros_like(rows.queries.offsets)

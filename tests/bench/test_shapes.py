@@ -76,3 +76,11 @@ def test_weights_are_made_in_their_dtype():
     assert {p.dtype for p in model.llm.parameters()} == {torch.bfloat16}
     assert model.llm.model.rotary_emb.inv_freq.dtype == torch.float32
     assert model.llm.model.layers[0].mlp.up_proj.weight.float().std() == pytest.approx(0.02, rel=0.05)
+
+
+def test_gap_reads_about_as_many_tokens_as_the_question_has_words(tiny):
+    prompts = [sample.prompt for sample in tiny.batch(8, 0).samples]
+    _, lengths = tiny.gap.tokenizer(prompts)
+    for prompt, length in zip(prompts, lengths, strict=True):
+        words = len(prompt.split())
+        assert words + 2 <= length < 1.3 * words + 4

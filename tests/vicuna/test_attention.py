@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fast3d_core.plan import LlmShape
 from fast3d_core.vicuna import attention, flash
 from fast3d_core.vicuna.attention import beam_attention, prefill_attention, row_weights
 from fast3d_core.vicuna.cache import Layout
@@ -14,6 +15,7 @@ from fast3d_core.vicuna.decoding import Ancestry
 from fast3d_core.vicuna.packing import Packing
 
 CPU = torch.device("cpu")
+SHAPE = LlmShape(layers=1, hidden=32, heads=4, kv_heads=4, head_dim=8, intermediate=32, vocab=10)
 
 
 def plain_attention(q, k, v):
@@ -163,7 +165,7 @@ def test_flash_adapter(monkeypatch, kv_heads):
     want = prefill_attention(q, k, v, packing, layout)
     monkeypatch.setattr(flash, "_varlen_func", lambda: stand_in)
     monkeypatch.setattr(flash, "usable", lambda device, dtype: True)
-    assert attention.backend(CPU, torch.bfloat16) == "flash-attn + sdpa"
+    assert attention.backend(CPU, torch.bfloat16, SHAPE) == "flash-attn + sdpa"
     torch.testing.assert_close(prefill_attention(q, k, v, packing, layout), want)
     last = Packing([1] * 4, CPU)
     torch.testing.assert_close(prefill_attention(q[packing.last], k, v, last, layout), want[packing.last])
@@ -171,5 +173,5 @@ def test_flash_adapter(monkeypatch, kv_heads):
 
 
 def test_flash_attn_is_not_needed():
-    assert attention.backend(CPU, torch.float32) == "sdpa + sdpa"
+    assert attention.backend(CPU, torch.float32, SHAPE) == "sdpa + sdpa"
     assert not flash.usable(CPU, torch.bfloat16)

@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from fast3d_core.plan import cost
+from fast3d_core.config import GenerationConfig
+from fast3d_core.plan import Plan, cost
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
+from fast3d_core.vicuna import fast, reference
 from fast3d_core.vicuna.beam import BeamSearch
 from fast3d_core.vicuna.decoding import Decoder
 from fast3d_core.vicuna.fast import FastEngine
@@ -16,6 +19,7 @@ from fast3d_core.vicuna.llm import Prompt, finish_layer, project
 
 BOS, EOS = 1, 2
 LAYERS = 4
+_SHORT = GenerationConfig(max_new_tokens=6)
 
 
 def ragged(fixture, indices):
@@ -229,6 +233,87 @@ def test_a_reused_scene_means_what_it_says(fixture, pruner):
         want = _masked_logits(fixture.model.llm, prompt, plan)
         torch.testing.assert_close(got[i], want, rtol=0, atol=1e-4)
         assert (published[i] - want).abs().max() > 1e-3  # and that is another computation than the published one
+
+
+def test_few_reused_scenes_are_kept(fixture, monkeypatch):
+    """And each takes no more than its own tokens, whatever was read with it."""
+    monkeypatch.setattr(fast, "SCENES_KEPT", 2)
+    engine = FastEngine(fixture.model.llm)
+    plans = fixture.plans(Gap(layer=1, keep=45), fixture.config.maps.predicted)
+    indices = [i for i, one in enumerate(fixture.prompts) if one.prefix is not fixture.prompts[0].prefix]
+    one_of_each = list({id(p.prefix): i for i, p in enumerate(fixture.prompts)}.values())
+    assert len(one_of_each) == 3
+    for batch in (one_of_each, indices[:1], one_of_each):
+        prompts, chosen = [fixture.prompts[i] for i in batch], [plans[i] for i in batch]
+        fresh = FastEngine(fixture.model.llm)
+        got, want = (one.generate(prompts, chosen, _SHORT, BOS, EOS, reuse_scene=True) for one in (engine, fresh))
+        assert [one.ids for one in got] == [one.ids for one in want]
+        assert len(engine._scenes) <= 2
+        for prefix, rows in engine._scenes.values():
+            assert all(k.untyped_storage().nbytes() == k.nbytes and len(k) == len(prefix) for k in rows.keys)
+
+
+def test_running_out_of_memory_leaves_the_engine_usable(fixture, monkeypatch):
+    engine = FastEngine(fixture.model.llm)
+    plans = fixture.plans(Vanilla())
+    engine.generate(fixture.prompts[:2], plans[:2], _SHORT, BOS, EOS)
+    want = [one.ids for one in engine.generate(fixture.prompts[:3], plans[:3], _SHORT, BOS, EOS)]
+    make, calls = torch.Tensor.new_zeros, []
+
+    def fails(tensor, *size):
+        calls.append(size)
+        if len(calls) > 2 * LAYERS + 3 and size[0]:  # some buffers are made, some are not
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(tensor, *size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "new_zeros", fails)
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.generate(fixture.prompts, plans, _SHORT, BOS, EOS)
+    got = [one.ids for one in engine.generate(fixture.prompts[:3], plans[:3], _SHORT, BOS, EOS)]
+    assert got == want
+
+
+def test_numbers_that_are_not_finite_do_not_outlive_their_batch(fixture):
+    engine = FastEngine(fixture.model.llm)
+    plans = fixture.plans(Vanilla())
+    want = [one.ids for one in engine.generate(fixture.prompts[:3], plans[:3], _SHORT, BOS, EOS)]
+    broken = [replace(prompt, embeds=prompt.embeds * torch.nan) for prompt in fixture.prompts[:3]]
+    engine.generate(broken, plans[:3], _SHORT, BOS, EOS)
+    got = [one.ids for one in engine.generate(fixture.prompts[:3], plans[:3], _SHORT, BOS, EOS)]
+    assert got == want
+
+
+@pytest.mark.parametrize("reuse_scene", [False, True])
+@pytest.mark.parametrize("pruner", [Vanilla(), Gap(2, 15), FastV(1, 30), Sap(0.35)], ids=repr)
+def test_packed_caches_hold_the_same(fixture, pruner, reuse_scene):
+    """As they do on GPUs in half precision."""
+    plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)[3:9]
+    prompts = fixture.prompts[3:9]
+    padded, packed = FastEngine(fixture.model.llm), FastEngine(fixture.model.llm)
+    packed._padded = False
+    want, got = (one.prefill(prompts, plans, _SHORT, reuse_scene) for one in (padded, packed))
+    torch.testing.assert_close(got.logits, want.logits, rtol=0, atol=1e-5)
+    for i in range(LAYERS):
+        lengths = want.layouts[i].prompts.lengths
+        rows = [one.layouts[i].places([0] * 6, lengths) for one in (want, got)]
+        a, b = (one._caches.keys[i][own] for one, own in zip((padded, packed), rows, strict=True))
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_grouped_queries(beams):
+    """A LLaMA whose queries share keys, as none of the released ones has."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=90, hidden_size=48, intermediate_size=64, num_hidden_layers=3,
+                         num_attention_heads=6, num_key_value_heads=2)  # fmt: skip
+    llm = LlamaForCausalLM(config).eval().requires_grad_(False)
+    prompts = [Prompt(torch.randn(20 + 3 * i, 48), visual_start=4, visual=9) for i in range(3)]
+    plans = [Plan(1, 9, 2, torch.tensor([i, i + 3])) for i in range(3)]
+    settings = GenerationConfig(beams=beams, max_new_tokens=6)
+    got = FastEngine(llm).generate(prompts, plans, settings, BOS, EOS)
+    want = [reference.generate(llm, *pair, settings, BOS, EOS) for pair in zip(prompts, plans, strict=True)]
+    assert [one.ids for one in got] == [one.ids for one in want]
 
 
 @torch.inference_mode()
