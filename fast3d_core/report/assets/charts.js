@@ -95,7 +95,7 @@ function methodDatasets(groups) {
 /** Accuracy against pruning ratio, FLOPs and time, of the measure that the reader chooses. */
 function accuracyCharts({ report, methods }) {
   const measures = Object.entries(report.columns);
-  if (report.rows.some((row) => row.ratio.value !== null)) measures.unshift(["ratio", "score ratio"]);
+  if (report.rows.some((row) => !row.published && row.ratio.value !== null)) measures.unshift(["ratio", "score ratio"]);
   const select = byId("measure");
   select.append(...measures.map(([value, title]) => element("option", { value }, title)));
   const axes = [
