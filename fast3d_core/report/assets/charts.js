@@ -45,6 +45,11 @@ const errorBars = {
   },
 };
 
+/** A percentage is never negative, whatever room is left below the least. */
+function afterDataLimits(scale) {
+  scale.min = Math.max(0, scale.min);
+}
+
 /** Options that all charts share: axes with titles, in the colours of the page. */
 function options(x, y, { label, legend = true, ticks = (value) => value } = {}) {
   const [ink, faint, line] = ["ink", "faint", "line"].map(styled);
@@ -54,7 +59,7 @@ function options(x, y, { label, legend = true, ticks = (value) => value } = {}) 
   });
   return {
     animation: false, responsive: true, maintainAspectRatio: false,
-    scales: { x: axis(x, { ticks: { color: faint, maxRotation: 0, callback: ticks } }), y: axis(y, { grace: "5%" }) },
+    scales: { x: axis(x, { ticks: { color: faint, maxRotation: 0, callback: ticks } }), y: axis(y, { grace: "5%", afterDataLimits }) },
     plugins: {
       legend: { display: legend, position: "bottom", labels: { color: ink, usePointStyle: true, boxHeight: 7, padding: 14 } },
       tooltip: { callbacks: { label } },
