@@ -14,6 +14,7 @@ from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.maps import load_maps, map_file
 from fast3d_core.gap.quality import MapQuality, map_quality
 from fast3d_core.report.answers import Answers
+from fast3d_core.report.remarks import Remarks
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ def kept_objects(run: str, answers: Answers, objects: int) -> list[Kept]:
     ]
 
 
-def agreements(config: Config, datasets: Sequence[str]) -> tuple[list[Agreement], list[str]]:
-    """Predicted against extracted maps of the datasets that have both, and a note for each of the others."""
-    found, notes = [], []
+def agreements(config: Config, datasets: Sequence[str], remarks: Remarks) -> list[Agreement]:
+    """Predicted against extracted maps of the datasets that have both; `remarks` gets to know about the others."""
+    found = []
     for dataset in datasets:
         try:
             if not map_file(config.maps.predicted, dataset).exists():
@@ -68,10 +69,10 @@ def agreements(config: Config, datasets: Sequence[str]) -> tuple[list[Agreement]
             )
             targets = load_targets(config, config.maps.targets, "val", dataset, samples)
         except DataError as error:
-            notes.append(f"{dataset}: predicted and extracted attention are not compared: {error}")
+            remarks.add(f"predicted and extracted attention are not compared: {error}", dataset)
             continue
         found.append(agreement(dataset, torch.stack([maps[i] for i in range(samples)]), targets))
-    return found, notes
+    return found
 
 
 def agreement(dataset: str, logits: Tensor, targets: Tensor) -> Agreement:

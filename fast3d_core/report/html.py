@@ -21,6 +21,7 @@ from fast3d_core.report.answers import JUDGED_BY, read_answers
 from fast3d_core.report.attention import Agreement, Kept, agreements, kept_objects
 from fast3d_core.report.build import Report
 from fast3d_core.report.plot import writing
+from fast3d_core.report.remarks import Remarks
 from fast3d_core.report.runs import Run
 from fast3d_core.report.scenes import Browser, build_browser
 
@@ -69,14 +70,13 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
     order = [row.name for row in report.rows]
     runs = sorted(runs, key=lambda run: order.index(run.name))
     answers = {run.name: read_answers(run) for run in runs}
-    notes = list(report.notes)
+    remarks = Remarks()
+    browser = None
     try:
-        browser, remarks = build_browser(config, runs, answers, scenes)
+        browser = build_browser(config, runs, answers, scenes, remarks)
     except DataError as error:
-        browser, remarks = None, [f"there is no scene browser: {error}"]
-    notes += remarks
-    datasets = list(report.columns)
-    compared, remarks = agreements(config, datasets)
+        remarks.add(f"there is no scene browser: {error}")
+    compared = agreements(config, list(report.columns), remarks)
     slots = config.data.max_objects
     return Page(
         report=report,
@@ -91,7 +91,7 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
         agreements=compared,
         browser=browser,
         judged_by={dataset: name for dataset, (name, _) in JUDGED_BY.items()},
-        notes=notes + remarks,
+        notes=[*report.notes, *remarks.lines()],
     )
 
 

@@ -22,7 +22,8 @@ from fast3d_core.metrics import References
 from fast3d_core.metrics.answers import object_ids
 from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.pruning.sap import sorted_mass
-from fast3d_core.report.answers import Answers, judge
+from fast3d_core.report.answers import Answered, Answers, judge
+from fast3d_core.report.remarks import Remarks
 from fast3d_core.report.runs import Run
 
 QUESTIONS = 5  # of a dataset in a scene; published scenes have more than fifty
@@ -105,9 +106,9 @@ class Browser:
 
 
 def build_browser(
-    config: Config, runs: Sequence[Run], answers: Mapping[str, Answers], scenes: int
-) -> tuple[Browser, list[str]]:
-    """The scene browser of the runs that have answers to the config's questions, and notes on what it lacks.
+    config: Config, runs: Sequence[Run], answers: Mapping[str, Answers], scenes: int, remarks: Remarks
+) -> Browser:
+    """The scene browser of the runs that have answers to the config's questions; `remarks` gets to know what it lacks.
 
     Args:
         answers: by the run's name.
@@ -116,73 +117,52 @@ def build_browser(
     Raises `DataError` when annotations or boxes are missing or damaged.
     """
     folder, slots = need_path(config, "data.annotations"), config.data.max_objects
-    shown, notes = _comparable(runs, answers, folder)
-    datasets = [d for d in DATASETS if any(d == dataset for run in shown for dataset, _ in answers[run.name])]
-    samples = {dataset: load_samples(folder, dataset) for dataset in datasets}
-    asked = {
-        key for run in shown for key in answers[run.name] if key[0] in samples and 0 <= key[1] < len(samples[key[0]])
-    }
-    by_scene = Counter(
-        samples[dataset][index].scene_id
-        for run in shown
-        for dataset, index in answers[run.name]
-        if (dataset, index) in asked
-    )
-    chosen = sorted(sorted(by_scene, key=lambda scene: (-by_scene[scene], scene))[:scenes])
-    questions = {scene: _first(scene, samples, asked) for scene in chosen}
-    masses = {
-        dataset: _masses(
-            config,
-            dataset,
-            len(samples[dataset]),
-            [sample.index for found in questions.values() for sample in found if sample.dataset == dataset],
-            shown,
-            notes,
-        )
-        for dataset in datasets
-    }
+    shown = _comparable(runs, answers, folder, remarks)
+    asked = Counter(key for run in shown for key in answers[run.name])
+    samples = {d: load_samples(folder, d) for d in DATASETS if any(d == dataset for dataset, _ in asked)}
+    chosen = _choose(asked, samples, scenes, remarks)
+    masses = _masses(config, samples, chosen, shown, remarks)
     labels = load_labels(folder, "val", chosen, slots)
     boxes = load_locations(folder, "val", chosen, slots)
     references = References(folder)
+
+    def question(sample: Sample) -> Question:
+        key, objects = (sample.dataset, sample.index), len(labels[sample.scene_id])
+        given = [(number, answers[run.name].get(key)) for number, run in enumerate(shown)]
+        order, mass = masses.get(key, (None, None))
+        told = [_answer(number, one, sample, references, objects) for number, one in given if one]
+        return _question(sample, order, mass, references, told)
+
     views = [
         SceneView(
-            scene,
-            labels[scene],
-            [_rounded(box) for box in boxes[scene][: len(labels[scene])].tolist()],
-            [
-                _question(sample, masses[sample.dataset], shown, answers, references, len(labels[scene]))
-                for sample in questions[scene]
-            ],
+            id=scene,
+            labels=labels[scene],
+            boxes=[_rounded(box) for box in boxes[scene][: len(labels[scene])].tolist()],
+            questions=[question(sample) for sample in found],
         )
-        for scene in chosen
+        for scene, found in chosen.items()
     ]
-    total = sum(map(len, questions.values()))
-    if len(asked) > total:
-        notes.append(
-            f"the scene browser holds {len(chosen)} of {len(by_scene)} scenes, {total} of {len(asked)} questions: the "
-            f"scenes with most answers, in each the first {QUESTIONS} of a dataset; --scenes N takes more or fewer"
-        )
-    return Browser(slots, [_run_view(run, slots) for run in shown], views), notes
+    return Browser(slots, [_run_view(run, slots) for run in shown], views)
 
 
-def _comparable(runs: Sequence[Run], answers: Mapping[str, Answers], folder: Path) -> tuple[list[Run], list[str]]:
-    """The runs that answered the questions in `folder`, and a note for each of the others."""
-    shown, notes = [], []
+def _comparable(runs: Sequence[Run], answers: Mapping[str, Answers], folder: Path, remarks: Remarks) -> list[Run]:
+    """The runs that answered the questions in `folder`."""
+    shown = []
     prints: dict[str, str | None] = {}
     for run in runs:
         if not answers[run.name]:
-            notes.append(f"{run.name} has no answers by sample, so the scene browser leaves it out")
+            remarks.add(f"{run.name} has no answers by sample, so the scene browser leaves it out")
             continue
         for dataset in {dataset for dataset, _ in answers[run.name]}:
             path = annotation_file(folder, dataset)
             if path.name not in prints:
                 prints[path.name] = fingerprint(path) if path.is_file() else None
             if _file_print(run.result, path.name) != prints[path.name]:
-                notes.append(f"{run.name} answered other questions than {path} has; the scene browser leaves it out")
+                remarks.add(f"{run.name} answered other questions than {path} has; the scene browser leaves it out")
                 break
         else:
             shown.append(run)
-    return shown, notes
+    return shown
 
 
 def _file_print(result: Result, name: str) -> str | None:
@@ -190,79 +170,78 @@ def _file_print(result: Result, name: str) -> str | None:
     return files.get(name) if isinstance(files, dict) else None
 
 
-def _first(scene: str, samples: Mapping[str, list[Sample]], asked: set[tuple[str, int]]) -> list[Sample]:
-    """The first `QUESTIONS` questions of each dataset about a scene."""
-    return [
-        sample
-        for dataset, found in samples.items()
-        for sample in [s for s in found if s.scene_id == scene and (dataset, s.index) in asked][:QUESTIONS]
-    ]
-
-
-Masses = Mapping[int, tuple[list[int], list[float]]]
-"""Sample index -> `Question.order` and `Question.mass`."""
+def _choose(
+    asked: Mapping[tuple[str, int], int], samples: Mapping[str, list[Sample]], scenes: int, remarks: Remarks
+) -> dict[str, list[Sample]]:
+    """The scenes to show, by name, and the questions about each. `asked` says how many runs answered a question."""
+    by_scene: Counter[str] = Counter()
+    for (dataset, index), times in asked.items():
+        by_scene[samples[dataset][index].scene_id] += times
+    names = sorted(sorted(by_scene, key=lambda scene: (-by_scene[scene], scene))[:scenes])
+    chosen = {
+        scene: [
+            sample
+            for dataset, found in samples.items()
+            for sample in [s for s in found if s.scene_id == scene and (dataset, s.index) in asked][:QUESTIONS]
+        ]
+        for scene in names
+    }
+    total = sum(map(len, chosen.values()))
+    if len(asked) > total:
+        remarks.add(
+            f"the scene browser holds {len(chosen)} of {len(by_scene)} scenes, {total} of {len(asked)} questions: the "
+            f"scenes with most answers, in each the first {QUESTIONS} of a dataset; --scenes N takes more or fewer"
+        )
+    return chosen
 
 
 def _masses(
-    config: Config, dataset: str, total: int, indices: Sequence[int], runs: Sequence[Run], notes: list[str]
-) -> Masses:
-    """Of some of a dataset's `total` samples; none where there are no maps. Notes say so, and which runs had others."""
-    folder = config.maps.predicted
-    path = map_file(folder, dataset)
-    if not path.exists():
-        notes.append(
-            f"{dataset}: {folder} has no predicted maps (make them with `fast3d predict`), so the scene browser "
-            "shows no attention and has no slider"
-        )
-        return {}
-    try:
-        maps = load_maps(folder, dataset, total, objects=config.data.max_objects, what="maps.predicted")
-    except DataError as error:
-        notes.append(f"{dataset}: the scene browser shows no attention: {error}")
-        return {}
-    now = fingerprint(path)
-    for run in runs:
-        if _file_print(run.result, path.name) not in (None, now):
-            notes.append(f"{dataset}: {run.name} followed other maps than those in {folder}, which are shown")
-    masses = {}
-    for i in indices:
-        order = maps[i].argsort(descending=True, stable=True).tolist()
-        # str gives the fewest digits that a float32 is read back from, so the browser compares what SAP compares.
-        masses[i] = order, [float(str(value)) for value in sorted_mass(maps[i]).numpy()]
-    return masses
+    config: Config,
+    samples: Mapping[str, list[Sample]],
+    chosen: Mapping[str, list[Sample]],
+    runs: Sequence[Run],
+    remarks: Remarks,
+) -> dict[tuple[str, int], tuple[list[int], list[float]]]:
+    """`Question.order` and `Question.mass` of the chosen questions that have a predicted map."""
+    folder, found = config.maps.predicted, {}
+    for dataset, everything in samples.items():
+        path = map_file(folder, dataset)
+        if not path.exists():
+            what = f"{folder} has no predicted maps (make them with `fast3d predict`)"
+            remarks.add(f"{what}, so the scene browser shows no attention and has no slider", dataset)
+            continue
+        try:
+            maps = load_maps(folder, dataset, len(everything), objects=config.data.max_objects, what="maps.predicted")
+        except DataError as error:
+            remarks.add(f"the scene browser shows no attention: {error}", dataset)
+            continue
+        shown = fingerprint(path)
+        for run in runs:
+            if _file_print(run.result, path.name) not in (None, shown):
+                remarks.add(f"{run.name} followed other maps than those in {folder}, which are shown", dataset)
+        for sample in (sample for questions in chosen.values() for sample in questions if sample.dataset == dataset):
+            scores = maps[sample.index]
+            # str gives the fewest digits that a float32 is read back from, so the browser compares what SAP compares.
+            mass = [float(str(value)) for value in sorted_mass(scores).numpy()]
+            found[dataset, sample.index] = scores.argsort(descending=True, stable=True).tolist(), mass
+    return found
+
+
+def _answer(run: int, given: Answered, sample: Sample, references: References, objects: int) -> Answer:
+    named = [slot for slot in object_ids(given.text) if slot < objects]
+    return Answer(run, given.text, judge(sample.dataset, sample.record(given.text), references), given.kept, named)
 
 
 def _question(
     sample: Sample,
-    masses: Masses,
-    runs: Sequence[Run],
-    answers: Mapping[str, Answers],
+    order: list[int] | None,
+    mass: list[float] | None,
     references: References,
-    objects: int,
+    answers: list[Answer],
 ) -> Question:
-    order, mass = masses.get(sample.index, (None, None))
-    key = sample.dataset, sample.index
-    given = [(position, answers[run.name].get(key)) for position, run in enumerate(runs)]
-    return Question(
-        dataset=sample.dataset,
-        index=sample.index,
-        prompt=sample.prompt,
-        expected=[] if sample.dataset == "multi3dref" else [str(text) for text in sample.ref_captions],
-        targets=_targets(sample, references),
-        order=order,
-        mass=mass,
-        answers=[
-            Answer(
-                position,
-                answer.text,
-                judge(sample.dataset, sample.record(answer.text), references),
-                answer.kept,
-                [slot for slot in object_ids(answer.text) if slot < objects],
-            )
-            for position, answer in given
-            if answer is not None
-        ],
-    )
+    expected = [] if sample.dataset == "multi3dref" else [str(text) for text in sample.ref_captions]
+    targets = _targets(sample, references)
+    return Question(sample.dataset, sample.index, sample.prompt, expected, targets, order, mass, answers)
 
 
 def _targets(sample: Sample, references: References) -> list[list[float]]:

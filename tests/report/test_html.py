@@ -143,7 +143,8 @@ def test_a_run_without_maps(config):
     page = page_of(config)
     assert all(q.order is None and q.mass is None for scene in page.browser.scenes for q in scene.questions)
     assert page.agreements == [] and len(page.browser.runs) == 4
-    assert sum("no predicted maps" in note and "`fast3d predict`" in note for note in page.notes) == 2 * len(DATASETS)
+    told = [note for note in page.notes if "no predicted maps" in note and "`fast3d predict`" in note]
+    assert len(told) == 2 and all(note.startswith(", ".join(DATASETS) + ": ") for note in told)
     assert data_in(to_html(page))["browser"]["scenes"]
 
 
