@@ -90,7 +90,7 @@ function methodDatasets(groups) {
     const colour = methodColour(method);
     return {
       label: `${TITLES[method] ?? method ?? "scored"}${published ? " (published)" : ""}`,
-      data: found, showLine: true, pointStyle: MARKERS[method] ?? "star", radius: 6, hoverRadius: 8, pointBorderWidth: 2,
+      data: found, showLine: true, pointStyle: MARKERS[method] ?? "star", radius: 5, hoverRadius: 7, pointBorderWidth: 2,
       borderColor: colour, backgroundColor: published ? "transparent" : colour, borderWidth: 1.5,
       borderDash: published ? [4, 4] : [],
     };
