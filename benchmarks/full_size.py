@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
+from fast3d_core.bench.shapes import QUESTIONS_A_SCENE, WORDS
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, load_config
 from fast3d_core.data.annotations import Scenes, load_samples
@@ -30,11 +31,6 @@ from fast3d_core.devices import pick_device
 from fast3d_core.gap.targets import load_part, record
 
 _MINIATURE = Path(__file__).parents[1] / "tests" / "data" / "miniature"  # whose tokenizers are used
-QUESTIONS_A_SCENE = 67  # as ScanRefer asks
-WORDS = [
-    *("the", "chair", "table", "window", "that", "is", "next", "to", "left", "right", "of", "brown", "white"),
-    *("small", "large", "under", "near", "door", "what", "colour"),
-]
 SHAPES = {
     "7b": {
         "llm": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},

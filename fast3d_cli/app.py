@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fast3d_cli.commands.bench import bench
+from fast3d_cli.commands.convert import convert
 from fast3d_cli.commands.demo import demo
 from fast3d_cli.commands.doctor import doctor
 from fast3d_cli.commands.download import download
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("download")(download)
 app.command("prepare")(prepare)
+app.command("convert")(convert)
 app.command("doctor")(doctor)
 app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
@@ -77,5 +79,6 @@ def main() -> None:
     except OSError as problem:  # a full disk, no permission, a folder where a file should be
         if os.environ.get("FAST3D_DEBUG"):
             raise
-        error(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
+        if may_tell():
+            error(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
         sys.exit(1)

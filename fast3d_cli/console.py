@@ -58,4 +58,5 @@ def note_once(message: str) -> None:
 
 
 def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+    """`text` for rich, without what moves a terminal's cursor: a name in a file may be anything."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).replace("[", r"\[")

@@ -44,7 +44,7 @@ def test_scenes_are_padded_to_all_slots():
         ([{"scene_id": 3, "prompt": "x"}], "3 should be text"),
         ([{"scene_id": "s", "prompt": "x", "obj_id": "chair"}], "record 0 is not a question"),
         ([{"scene_id": "scene0015_00", "prompt": "x", "ref_captions": 5}], "record 0 is not a question"),
-        ([{"scene_id": "s", "prompt": "\ud83d"}], "record 0 is not a question .*half of a surrogate pair"),
+        ([{"scene_id": "s", "prompt": "\ud83d"}], "not valid JSON .*half of a surrogate pair"),
         ([{"scene_id": "s", "prompt": "x", "ref_captions": ["\ud83d"]}], "half of a surrogate pair"),
         ([{"scene_id": "s", "prompt": "x", "caption": "\ud83d"}], "half of a surrogate pair"),
         ([{"scene_id": "scene0404_00", "prompt": "x"}], "record 0 names scene scene0404_00, which has no features"),

@@ -1,4 +1,4 @@
-"""The benchmark script runs, in miniature: what it measures at full size needs a GPU."""
+"""The benchmark scripts run, in miniature."""
 
 import json
 import subprocess
@@ -25,3 +25,13 @@ def test_full_size_in_miniature(tmp_path):
     small = ["--batch-size", 2, "--steps", 1, "--precision", "fp32"]
     (training,) = json.loads(run("training", folder, *small))["training"]
     assert training["samples_per_second"] > 0
+
+
+def test_features_in_miniature(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "features.py", tmp_path, "--scenes", "2", "--width", "8"]
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    for form in ("released", "packed"):
+        assert figures[form]["open"]["seconds"] > 0 and figures[form]["all_scenes"]["seconds"] > 0

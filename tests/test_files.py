@@ -1,9 +1,12 @@
 """Files that are not what their names say, and downloads that did not finish: told before anything reads them."""
 
+import json
+import os
+
 import pytest
 import torch
 
-from fast3d_core.data.files import load_json, load_torch, need, need_file, unfinished
+from fast3d_core.data.files import load_json, load_torch, need, need_file, shown, unfinished
 from fast3d_core.errors import DataError
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:9e55\nsize 499723\n"
@@ -53,3 +56,58 @@ def test_whole_files_pass(tmp_path):
     (tmp_path / "a.json").write_text('{"html": "<html>"}')
     assert load_json(tmp_path / "a.json", "x") == {"html": "<html>"}
     assert unfinished(tmp_path) == []
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    for load in (load_torch, load_json, need_file):
+        with pytest.raises(DataError, match="is no file"):
+            load(tmp_path / "pipe.json", "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[NaN]", "a number is NaN"),
+        (b"[-Infinity]", "a number is -Infinity"),
+        (b"[1e999]", "a number is 1e999"),
+        (b"[%d]" % 2**63, "an integer has more than 64 bits"),
+        (b"[%s]" % (b"9" * 10**6), "an integer has more than 64 bits"),
+        (b'["\\ud800"]', "a text holds half of a surrogate pair"),
+        (b'{"\\udfff": 1}', "a text holds half of a surrogate pair"),
+        (b'["\xed\xa0\x80"]', "'utf-8' codec can't decode"),
+        (b"[" * 200 + b"]" * 200, "nested too deeply"),
+        (b"[" * 10**6, "nested too deeply"),
+        (b"", "Expecting value"),
+        (b"[1] 2", "Extra data"),
+    ],
+)
+def test_json_that_is_refused(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"x: {path} is not valid JSON \\({message}") as refused:
+        load_json(path, "x")
+    assert len(str(refused.value)) < 300 + len(str(path))
+
+
+def test_json_that_is_read(tmp_path):
+    value = {"a": [2**63 - 1, -(2**63), 1.5e300, "\U0001f600", "\\ud800 spelt out", None, True], "deep": [[[[[]]]]]}
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+            (tmp_path / "a.json").write_bytes(text.encode(encoding))
+            assert load_json(tmp_path / "a.json", "x") == value
+
+
+def test_tensors_come_plain(tmp_path):
+    """No gradient is asked for, whatever the file says; a negated view is none of ours."""
+    torch.save([torch.ones(2, requires_grad=True)], tmp_path / "a.pt")
+    assert not load_torch(tmp_path / "a.pt", "x")[0].requires_grad
+    torch.save([torch.imag(torch.tensor([1j]).conj())], tmp_path / "a.pt")
+    with pytest.raises(DataError, match="was not loaded"):
+        load_torch(tmp_path / "a.pt", "x")
+
+
+@pytest.mark.parametrize("value", ["x" * 10**6, "a\nb\x1b[31m", 10**30, [1] * 10**6, {"a": 1}, None, True, 1.5])
+def test_shown_is_short_and_printable(value):
+    text = shown(value)
+    assert len(text) < 200 and text.isprintable() and text.isascii()

@@ -112,7 +112,7 @@ def bench(
         ),
     ] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Batches that are timed.", rich_help_panel=_RUN)] = 5,
-    warmup: Annotated[int, typer.Option(min=0, help="Batches before them.", rich_help_panel=_RUN)] = 2,
+    warmup: Annotated[int, typer.Option(min=0, help="How often they are answered before.", rich_help_panel=_RUN)] = 2,
     seed: Annotated[
         int, typer.Option(help="Of weights, scenes, questions, and the random method.", rich_help_panel=_RUN)
     ] = 0,

@@ -75,7 +75,8 @@ def in_a_row(
         return Ready(number, batch.samples, plans, prompts, 0.0)
 
     numbers = range(len(batches))
-    with Behind(model.device) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
+    on_gpu = model.device.type == "cuda"
+    with Behind(threaded=on_gpu) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
         for ready in batches_ready:
             if ready.number == numbers[-1]:
                 break

@@ -29,7 +29,8 @@ class BenchOptions:
     Attributes:
         methods: names; batches: sizes, each for every method.
         ratio: layer-averaged percentage that the methods prune; sap's alpha is searched for it.
-        repeats: batches that are timed, alone and in a row; warmup: batches before them (at most one for a baseline).
+        repeats: batches that are timed, alone and in a row; warmup: how often they are answered before (one batch,
+            once, for a baseline). What is captured once for batches of about a size is captured then.
         baselines: stock transformers, too.
         reuse_scene: every method also with what stands before the questions computed once a scene.
         seed: of the random method.
@@ -135,8 +136,8 @@ class Bench:
         return build_methods(self._options, model.shape.layers, model.objects, alpha)
 
     def _timed(self) -> range:
-        """Numbers of the batches that are timed; those before warm up."""
-        return range(self._options.warmup, self._options.warmup + self._options.repeats)
+        """Numbers of the batches that are timed."""
+        return range(self._options.repeats)
 
     def _alpha(self, size: int) -> float:
         """SAP's, on the maps that the GAP network predicts for the very questions that are timed."""
@@ -160,9 +161,9 @@ class Bench:
                 self._measure("stock pruned", size, sap, self._stock, baseline=True)
 
     def _in_a_row(self, pruner: Pruner, size: int, reuse_scene: bool) -> list[float]:
-        """As many times as batches are timed, on the same ones after one that was not, and with one behind them."""
-        numbers = [self._options.warmup - 1, *self._timed(), self._options.warmup]
-        batches = [self._subject.batch(size, max(number, 0)) for number in numbers]
+        """As many times as batches are timed, on the same ones, after the last of them and with the first behind."""
+        numbers = [self._timed()[-1], *self._timed(), 0]
+        batches = [self._subject.batch(size, number) for number in numbers]
         return in_a_row(self._subject, pruner, batches, self._settings, reuse_scene)
 
     def _fast(self, pruner: Pruner, batch: Batch) -> Pass:
@@ -189,7 +190,7 @@ class Bench:
     ) -> None:
         """Adds a row, or a note on why there is none. Warm-up and memory are its own: no row leaves anything behind."""
         self._said(f"timing {name}, batch {size}")
-        self._subject.model.engine.release()
+        self._subject.model.release()
         if self._device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
@@ -197,8 +198,10 @@ class Bench:
             with out_of_memory_says(f"{name}, batch {size}: left out, {self._device} is out of memory"):
                 memory = PeakMemory(self._device)
                 start = time.perf_counter()
-                for number in range(self._options.warmup)[: 1 if baseline else None]:
+                for number in [*self._timed()] * self._options.warmup:
                     answer(pruner, self._subject.batch(size, number))
+                    if baseline:
+                        break
                 warmup = time.perf_counter() - start
                 passes = [answer(pruner, self._subject.batch(size, number)) for number in self._timed()]
                 row_seconds = [] if baseline else self._in_a_row(pruner, size, reuse_scene)

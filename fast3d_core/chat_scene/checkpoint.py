@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from fast3d_core.data.files import load_torch
+from fast3d_core.data.tensors import TensorFile, is_name
 from fast3d_core.errors import DataError
 from fast3d_core.plan import LlmShape
 
@@ -67,15 +68,13 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) -> Checkpoint:
-    """Reads a released checkpoint, {"model": state dict, "config": pickled settings, ...}, without executing it.
+    """Reads a released checkpoint, {"model": state dict, "config": pickled settings, ...}, without executing it, or
+    the safetensors file that `fast3d convert` made of one.
 
     Raises:
         DataError: it holds code, is damaged, lacks tensors the model uses, or has tensors nobody knows.
     """
-    content = load_torch(path, "model.checkpoint", mmap=True)
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"model.checkpoint: {path} should hold a state dict under 'model'")
+    state, stored = read_checkpoint(path)
     used = set(_used_names(layers))
     if missing := sorted(used - set(state)):
         raise DataError(f"model.checkpoint: {path} lacks {_listing(missing)}")
@@ -87,10 +86,33 @@ def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) 
             "set model.allow_unexpected to true to leave them out"
         )
     for name in sorted(used):
-        if state[name].dim() != (1 if name.endswith("bias") else 2):
-            raise DataError(f"model.checkpoint: {path}: {name} has the shape {tuple(state[name].shape)}")
-    stored = content.get("config")
-    return Checkpoint(path, {name: state[name] for name in used}, others, stored if isinstance(stored, dict) else {})
+        dimensions = 1 if name.endswith(".bias") else 2
+        tensor = state[name]
+        if tensor.dim() != dimensions or not tensor.numel() or not tensor.is_floating_point():
+            raise DataError(
+                f"model.checkpoint: {path}: {name} has the shape {tuple(tensor.shape)}, {tensor.dtype}; it should be "
+                f"{dimensions}-d floats"
+            )
+    return Checkpoint(path, {name: state[name] for name in used}, others, stored)
+
+
+def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint by name, and the settings stored beside them, as released or as `fast3d convert`
+    writes them."""
+    if path.suffix == ".safetensors":
+        file = TensorFile(path, "model.checkpoint")
+        return file, _mapping(file.metadata.get("config"))
+    content = load_torch(path, "model.checkpoint", mmap=True)
+    state = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(
+        is_name(name) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise DataError(f"model.checkpoint: {path} should hold a state dict under 'model'")
+    return state, _mapping(content.get("config"))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _used_names(layers: int) -> Iterator[str]:
@@ -110,7 +132,8 @@ def _lora_names(layer: int, target: str) -> tuple[str, str]:
 
 def _listing(names: list[str]) -> str:
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:6])}{more}"
+    shown = ", ".join(name[:100] for name in names[:6])
+    return f"tensor{'s' if len(names) > 1 else ''} {shown}{more}"
 
 
 def check_fit(checkpoint: Checkpoint, shape: LlmShape, objects: int) -> None:

@@ -93,6 +93,11 @@ class ChatScene:
         merge(checkpoint, llm, config.model.lora_alpha)  # on the device: a CPU takes minutes for 7B
         return cls(llm, tokenizer, projectors, fixed, objects, checkpoint.ignored)  # type: ignore[arg-type]
 
+    def release(self) -> None:
+        """Gives back what is kept from batch to batch: embedded scenes, and what the engine keeps."""
+        self._prefixes.clear()
+        self.engine.release()
+
     @property
     def device(self) -> torch.device:
         return self.llm.device

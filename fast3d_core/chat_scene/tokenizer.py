@@ -34,18 +34,23 @@ class ChatSceneTokenizer:
     """
 
     def __init__(self, folder: Path, objects: int = 100):
+        if objects > 1000:
+            raise DataError(f"model.checkpoint: it has {objects} object tokens, but their names have three digits")
         path = need_file(folder / "tokenizer.model", "model.llm")
         self.sentencepiece = sentencepiece.SentencePieceProcessor()
         try:
             self.sentencepiece.Load(str(path))
-        except (RuntimeError, OSError):
+            self.vocab_size: int = self.sentencepiece.get_piece_size()
+            pieces = [self.sentencepiece.id_to_piece(i) for i in range(self.vocab_size)]
+        except (RuntimeError, OSError, ValueError):  # or pieces that are no UTF-8
             raise DataError(f"model.llm: {path} is not a sentencepiece model; is it a complete download?") from None
-        self.vocab_size: int = self.sentencepiece.get_piece_size()
         self.bos_id: int = self.sentencepiece.bos_id()
         self.eos_id: int = self.sentencepiece.eos_id()
         self.unk_id: int = self.sentencepiece.unk_id()
+        if self.bos_id < 0 or self.eos_id < 0 or "" in pieces:
+            raise DataError(f"model.llm: {path} is not LLaMA's tokenizer: it has no <s> or </s>, or empty pieces")
         control = [self.bos_id, self.eos_id, self.unk_id]
-        self._control = {self.sentencepiece.id_to_piece(i): i for i in control if i >= 0}
+        self._control = {pieces[i]: i for i in control if i >= 0}
         self._objects = {object_token(slot): self.vocab_size + slot for slot in range(objects)}
         self._object_names = {i: token for token, i in self._objects.items()}
         special = [*self._control, *self._objects]

@@ -1,7 +1,5 @@
 """The released annotation files: questions as `Sample`s, object features as `Scene`s."""
 
-import re
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast3d_core.data.files import load_json, load_torch
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, open_features
+from fast3d_core.data.files import first_line, load_json, load_torch, shown
 from fast3d_core.errors import DataError
 
 ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # scored by boxes; their files carry Mask3D's name
 
 _SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; questions may take scenes in turns
-FEATURES_3D = "scannet_mask3d_uni3d_feats.pt"
-FEATURES_2D = "scannet_mask3d_videofeats.pt"
+MOST_BOXES = 1000
+"""Of a scene; ScanNet has a few hundred at most."""
 
 
 @dataclass(frozen=True)
@@ -89,26 +88,31 @@ def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
             prompt=_text(entry["prompt"]),
             obj_id=int(entry.get("obj_id", 0)),
             pred_id=int(entry.get("pred_id", 0)),
-            qid=entry.get("qid", 0),
-            ref_captions=tuple(_whole(text) for text in entry.get("ref_captions", ())),
-            type_info=entry.get("sqa_type", entry.get("eval_type", entry.get("type_info", 0))),
-            caption=_whole(entry.get("caption")),
+            qid=_single(entry.get("qid", 0)),
+            ref_captions=tuple(map(_single, _list(entry.get("ref_captions", [])))),
+            type_info=_single(entry.get("sqa_type", entry.get("eval_type", entry.get("type_info", 0)))),
+            caption=_single(entry.get("caption")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        reason = f"has no {error}" if isinstance(error, KeyError) else first_line(error)
         raise DataError(f"{path}: record {index} is not a question ({reason})") from None
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} should be text")
-    return _whole(value)
+        raise TypeError(f"{shown(value)} should be text")
+    return value
 
 
-def _whole(value: Any) -> Any:
-    """`value`; raises `ValueError` for text that no file could hold: JSON can spell half of a surrogate pair."""
-    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-        raise ValueError(f"{value[:80]!r} holds half of a surrogate pair")
+def _single(value: Any) -> Any:
+    if isinstance(value, (list, dict)):
+        raise TypeError(f"{shown(value)} should be a text or a number")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{shown(value)} should be a list")
     return value
 
 
@@ -139,12 +143,12 @@ class Scenes:
     def __init__(self, folder: Path, objects: int = 100):
         self.folder = folder
         self.objects = objects
-        self._features = [_by_scene(folder / name, objects) for name in (FEATURES_3D, FEATURES_2D)]
-        self.width_3d, self.width_2d = (width for _, width in self._features)
+        self._features = [open_features(folder / name) for name in (FEATURES_3D, FEATURES_2D)]
+        self.width_3d, self.width_2d = (features.width for features in self._features)
         self._recent: dict[str, Scene] = {}  # oldest first
 
     def __contains__(self, scene_id: str) -> bool:
-        return any(scene_id in features for features, _ in self._features)
+        return any(features.first.get(scene_id, self.objects) < self.objects for features in self._features)
 
     def __getitem__(self, scene_id: str) -> Scene:
         """Raises `DataError` when a feature is not finite."""
@@ -157,14 +161,16 @@ class Scenes:
     def _stack(self, scene_id: str) -> Scene:
         stacked = []
         present = torch.zeros(self.objects, dtype=torch.bool)
-        for name, (features, width) in zip((FEATURES_3D, FEATURES_2D), self._features, strict=True):
-            slots = torch.zeros(self.objects, width)
-            for slot, feature in features.get(scene_id, {}).items():
-                slots[slot] = feature
-                present[slot] = True
+        for features in self._features:
+            slots = torch.zeros(self.objects, features.width)
+            if scene_id in features.first:
+                found = features[scene_id]
+                own = found.slots < self.objects
+                slots[found.slots[own]] = found.rows[own]
+                present[found.slots[own]] = True
             if not slots.isfinite().all():
                 wrong = int((~slots.isfinite()).any(-1).nonzero()[0])
-                raise DataError(f"{self.folder / name}: {scene_id}_{wrong:02} holds NaN or infinity")
+                raise DataError(f"{features.path}: {scene_id}_{wrong:02} holds NaN or infinity")
             stacked.append(slots)
         return Scene(scene_id, stacked[0], stacked[1], present)
 
@@ -174,27 +180,8 @@ class Scenes:
             if sample.scene_id not in self:
                 raise DataError(
                     f"{annotation_file(self.folder, sample.dataset, split).name}: record {sample.index} names scene "
-                    f"{sample.scene_id}, which has no features in {FEATURES_3D} or {FEATURES_2D}"
+                    f"{sample.scene_id[:80]}, which has no features in {FEATURES_3D} or {FEATURES_2D}"
                 )
-
-
-def _by_scene(path: Path, objects: int) -> tuple[dict[str, dict[int, Tensor]], int]:
-    """scene -> slot -> feature, and the features' width."""
-    content = load_torch(path, "data.annotations", mmap=True)
-    if not isinstance(content, dict) or not content:
-        raise DataError(f"{path} should hold a dict of features such as 'scene0011_00_07'")
-    features: dict[str, dict[int, Tensor]] = defaultdict(dict)
-    widths: set[tuple[int, ...]] = set()
-    for key, feature in content.items():
-        scene_id, _, slot = str(key).rpartition("_")
-        if not scene_id or not slot.isdecimal() or not isinstance(feature, Tensor) or feature.dim() != 1:
-            raise DataError(f"{path}: {key!r} should be named like 'scene0011_00_07' and hold one feature vector")
-        widths.add(tuple(feature.shape))
-        if int(slot) < objects:
-            features[scene_id][int(slot)] = feature
-    if len(widths) != 1:
-        raise DataError(f"{path} mixes features of widths {sorted(width[0] for width in widths)}")
-    return dict(features), widths.pop()[0]
 
 
 def locations_file(folder: Path, split: str) -> Path:
@@ -212,15 +199,14 @@ def load_locations(folder: Path, split: str, scenes: Collection[str], objects: i
     content = load_torch(path, "data.annotations")
     locations = {}
     for scene in scenes:
-        entry = content.get(scene) if isinstance(content, dict) else None
-        boxes = entry.get("locs") if isinstance(entry, dict) else None
-        if not isinstance(boxes, Tensor) or boxes.dim() != 2 or boxes.shape[1] != 6:
-            raise DataError(f"{path} has no boxes (n, 6) under 'locs' for scene {scene}")
+        boxes = box_table(content.get(scene) if isinstance(content, dict) else None)
+        if boxes is None:
+            raise DataError(f"{path} has no boxes (n, 6) under 'locs' for scene {scene[:80]}")
         padded = torch.zeros(objects, 6)
         count = min(len(boxes), objects)
         padded[:count] = boxes[:count]
         if not torch.isfinite(padded).all():
-            raise DataError(f"{path}: the boxes of scene {scene} hold NaN or infinity")
+            raise DataError(f"{path}: the boxes of scene {scene[:80]} hold NaN or infinity")
         locations[scene] = padded
     return locations
 
@@ -236,8 +222,21 @@ def load_labels(folder: Path, split: str, scenes: Collection[str], objects: int 
     labels = {}
     for scene in scenes:
         entry = content.get(scene) if isinstance(content, dict) else None
-        names, boxes = (entry.get("objects"), entry.get("locs")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(names, list) or not isinstance(boxes, Tensor) or len(names) != len(boxes):
-            raise DataError(f"{path} does not name the boxes of scene {scene} under 'objects'")
+        names, boxes = entry.get("objects") if isinstance(entry, dict) else None, box_table(entry)
+        if not isinstance(names, list) or boxes is None or len(names) != len(boxes):
+            raise DataError(f"{path} does not name the boxes of scene {scene[:80]} under 'objects'")
         labels[scene] = [str(name) for name in names[:objects]]
     return labels
+
+
+def box_table(attributes: Any) -> Tensor | None:
+    """The boxes in a scene's attributes, {"locs": (n, 6)}, in floats of whatever size; None where there are none such.
+
+    A scene without objects may have an empty list.
+    """
+    locs = attributes.get("locs") if isinstance(attributes, dict) else None
+    if isinstance(locs, list) and not locs:
+        return torch.zeros(0, 6)
+    if not isinstance(locs, Tensor) or not locs.is_floating_point() or locs.dim() != 2 or locs.shape[1] != 6:
+        return None
+    return locs if len(locs) <= MOST_BOXES else None

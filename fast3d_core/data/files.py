@@ -3,22 +3,26 @@
 import contextlib
 import difflib
 import json
+import math
 import os
 import pickle
 import re
 import secrets
 import warnings
-import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fast3d_core.data import pickles
 from fast3d_core.errors import DataError
 
-# The one class that Chat-Scene pickles beside its tensors, as its own repository and as PyPI name it. It becomes an
-# OrderedDict, a type torch's restricted unpickler fills without running anything.
-_INERT: list[Any] = [(OrderedDict, "utils.easydict.EasyDict"), (OrderedDict, "easydict.EasyDict")]
+# Read as an OrderedDict, a type torch's restricted unpickler fills without running anything.
+_INERT: list[Any] = [(OrderedDict, name.replace(" ", ".")) for name in pickles.INERT]
+
+_VIEWS = 4  # times the file's size that its tensors may add up to: several may show the same numbers
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")  # perhaps half: JSON may spell both halves
+_DEEPEST = 100  # containers in containers; our files have five
 
 _UNFINISHED = (".incomplete", ".part", ".partial", ".aria2", ".crdownload")  # how downloaders' files end until whole
 
@@ -62,6 +66,8 @@ def need_file(path: Path, what: str) -> Path:
     that was saved in its place.
     """
     need(path, what)
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(f"{what}: {path} is no file")  # to open a pipe is to wait for it
     try:
         with path.open("rb") as file:
             start = file.read(200)
@@ -80,30 +86,122 @@ def need_file(path: Path, what: str) -> Path:
 def load_torch(path: Path, what: str, *, mmap: bool = False) -> Any:
     """The content of a `.pt`/`.pth`/`.bin` file, loaded without executing anything in it (`weights_only=True`).
 
+    Its tensors are ordinary ones on the CPU that want no gradient, and take no more memory than the file has bytes, but
+    for those that show the same numbers.
+
     Raises `DataError` when the file is missing, truncated, or wants to import anything but tensors and plain data.
     """
     import torch  # not at the top: config.py reads files too, and `fast3d --help` must not wait for torch
 
-    need_file(path, what)
-    try:
+    check_torch(path, what)
+    with _torch_problems(path, what):
         with torch.serialization.safe_globals(_INERT), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of old formats; errors tell what matters
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and _is_zip(path))
+        _check_tensors(content, path.stat().st_size)
+    return content
+
+
+def check_torch(path: Path, what: str) -> None:
+    """Raises `DataError` for a `.pt`/`.pth`/`.bin` file that is missing, damaged, or holds more than tensors and plain
+    data, without loading it; for those that others load."""
+    need_file(path, what)
+    with _torch_problems(path, what):
+        pickles.check_file(path)
+
+
+@contextlib.contextmanager
+def _torch_problems(path: Path, what: str) -> Iterator[None]:
+    """A damaged zip or pickle raises almost anything."""
+    try:
+        yield
+    except (pickles.RefusedError, pickle.UnpicklingError) as error:
         raise DataError(f"{what}: {path} was not loaded: {_refused(error)}") from None
     except MemoryError:
-        raise
-    except Exception as error:  # a damaged zip or pickle raises almost anything
-        raise DataError(f"{what}: {path} cannot be read ({_first_line(error)}); is it a complete download?") from None
+        raise DataError(f"{what}: {path} does not fit into memory") from None
+    except Exception as error:
+        raise DataError(f"{what}: {path} cannot be read ({first_line(error)}); is it a complete download?") from None
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == pickles.ZIP
+
+
+def _check_tensors(content: Any, size: int) -> None:
+    """Raises `RefusedError` where tensors claim more than a file of `size` bytes has: a stride of 0 makes any shape."""
+    claimed = 0
+    for tensor in pickles.plain_tensors(content):
+        if tensor.device.type != "cpu" or tensor.is_neg() or tensor.is_conj():
+            raise pickles.RefusedError("it holds tensors of an unusual kind")
+        claimed += tensor.numel() * tensor.element_size()
+        if tensor.requires_grad:
+            tensor.requires_grad_(False)
+    if claimed > _VIEWS * size:
+        raise pickles.RefusedError(f"its tensors claim {claimed} bytes, it has {size}")
 
 
 def load_json(path: Path, what: str) -> Any:
-    """The content of a JSON file; `DataError` when it is missing or not JSON."""
+    """The content of a JSON file; `DataError` when it is missing or not JSON.
+
+    Its numbers are finite, its integers have at most 64 bits, its texts can be written as UTF-8, and nothing in it is
+    nested deeper than Python follows.
+    """
     need_file(path, what)
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{what}: {path} is not valid JSON ({_first_line(error)})") from None
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{what}: {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise DataError(f"{what}: {path} is not valid JSON ({first_line(error)})") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that a JSON text of a stranger tells; `ValueError` when it tells none, see `load_json`."""
+    try:
+        text = text.decode(json.detect_encoding(text)) if isinstance(text, bytes) else text
+        value = json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_integer)
+        _check_depth(value)
+        if _HALF_PAIR.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # raises where it is half indeed
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half of a surrogate pair") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"a number is {text[:40]}")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise ValueError(f"an integer has more than 64 bits: {text[:40]}")
+    return int(text)
+
+
+def _check_depth(value: Any) -> None:
+    inside = [value]
+    for _ in range(_DEEPEST):
+        inside = [one for container in inside for one in _items(container) if isinstance(one, (dict, list))]
+        if not inside:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def shown(value: Any) -> str:
+    """A value for an error message: one short line; only the kind of what could be long, or too long to spell."""
+    if isinstance(value, (str, bool, float)) or value is None or (isinstance(value, int) and abs(value) < 10**20):
+        return ascii(value[:60] if isinstance(value, str) else value)
+    return f"this {type(value).__name__}"
 
 
 @contextlib.contextmanager
@@ -145,13 +243,14 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
-def _refused(error: pickle.UnpicklingError) -> str:
-    """What torch's restricted unpickler found, without its advice to load the file unrestricted."""
+def _refused(error: Exception) -> str:
+    """What was found in a pickle, without torch's advice to load the file unrestricted."""
     found = re.search(r"WeightsUnpickler error:\s*([^\n]*)", str(error))
-    reason = f" ({found[1].strip()[:160]})" if found and found[1].strip() else ""
-    return f"it is damaged, or holds more than tensors and plain data{reason}"
+    reason = found[1].strip()[:160] if found else str(error) if isinstance(error, pickles.RefusedError) else ""
+    return "it is damaged, or holds more than tensors and plain data" + (f" ({reason})" if reason else "")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What another library says, cut to one line."""
     text = str(error).strip()
     return text.splitlines()[0][:160] if text else type(error).__name__

@@ -38,6 +38,18 @@ def fingerprint(path: Path, *, whole: bool = False) -> str:
     return f"{size}-{digest.hexdigest()[:16]}"
 
 
+def file_hash(path: Path) -> str:
+    """sha256 of all of a file. Raises `DataError` when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while part := file.read(_SAMPLED_BYTES):
+                digest.update(part)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    return digest.hexdigest()
+
+
 def digest(tensor: "Tensor") -> str:
     """A short digest of a tensor's numbers."""
     return hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
@@ -54,7 +66,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
         keys = [*new, *(key for key in old if key not in new)]
         return [d for key in keys for d in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
     new = json.loads(json.dumps(new))  # as it would be read back
-    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
+    return [] if old == new else [f"{name[:100]}: {_short(old)} -> {_short(new)}"]
 
 
 def _short(value: Any) -> str:

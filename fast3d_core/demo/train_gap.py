@@ -25,13 +25,14 @@ from transformers import RobertaConfig, RobertaModel
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import DATASETS
 from fast3d_core.data.files import load_json, write_json
+from fast3d_core.data.tensors import write_tensors
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.muon import Muon
 from fast3d_core.demo.release import GAP, train_text_tokenizer, write_text_encoder
 from fast3d_core.demo.small_llm import SmallShape
 from fast3d_core.demo.train_llm import Recipe, Stream, Trainer, draw_questions
 from fast3d_core.draws import seed_of
-from fast3d_core.gap.checkpoint import read_tensors, write_tensors
+from fast3d_core.gap.checkpoint import read_tensors
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss
 from fast3d_core.gap.text import QuestionTokenizer
 from fast3d_core.graphs import Inputs, StepGraphs

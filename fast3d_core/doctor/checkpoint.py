@@ -7,6 +7,7 @@ from torch import nn
 
 from fast3d_core.chat_scene.checkpoint import check_fit
 from fast3d_core.chat_scene.loading import check_widths
+from fast3d_core.data.files import shown
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 
@@ -68,7 +69,7 @@ def training(case: Case) -> Iterator[Finding]:
     """Was it trained on prompts as fast3d builds them?"""
     model = case.checkpoint.settings.get("model")
     told = model if isinstance(model, dict) else {}
-    other = [f"{name} {told[name]}" for name, value in _PROMPT.items() if told.get(name, value) != value]
+    other = [f"{name} {shown(told[name])}" for name, value in _PROMPT.items() if told.get(name, value) != value]
     if other:
         yield warning(
             f"the checkpoint was trained with {', '.join(other)}, which the released one was not",

@@ -77,13 +77,13 @@ def one_ahead(items: Iterable[_Item], make: Callable[[_Item], _Made]) -> Iterato
 
 
 class Behind:
-    """Does what is left to do of batches, in order; on a GPU in a thread, while the next one is decoded.
+    """Does what is left to do of batches, in order; in a thread, while the next one is decoded, or at once.
 
-    An error is raised at the next call, or at the end.
+    An error is raised at the next call, or at the end, unless another one ends it all anyway.
     """
 
-    def __init__(self, device: torch.device):
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind") if device.type == "cuda" else None
+    def __init__(self, *, threaded: bool):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind") if threaded else None
         self._waiting: Future[None] | None = None
 
     def __enter__(self) -> "Behind":
@@ -99,11 +99,10 @@ class Behind:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        if self._thread:
+            self._thread.shutdown()  # waits
+        if error is None:
             self._finish()
-        finally:
-            if self._thread:
-                self._thread.shutdown()
 
     def _finish(self) -> None:
         if self._waiting:

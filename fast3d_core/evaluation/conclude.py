@@ -1,11 +1,12 @@
 """The end of a run: from the journal to prediction files, scores and costs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from fast3d_core.config import Config
-from fast3d_core.data.annotations import published_order
+from fast3d_core.data.annotations import Sample, published_order
 from fast3d_core.data.files import write_json
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
@@ -41,9 +42,17 @@ def conclude(
     # A finished run is scored anew: METEOR, or a lookup, may have been missing the first time.
     finished = load_result(journal.folder) if (journal.folder / RESULT_FILE).exists() else None
     done = journal.batches()
-    if missing := len(questions.batches(journal.settings["batch_size"])) - len(done):
+    batches = questions.batches(journal.settings["batch_size"])
+    if missing := sum(number not in done for number in range(len(batches))):
         raise DataError(f"{journal.folder} lacks {missing} batches; run the same command again")
-    entries = [entry for _, batch in sorted(done.items()) for entry in batch]
+    entries = []
+    for number, batch in enumerate(batches):
+        if not _are_answers(done[number], batch, questions.objects * TOKENS_PER_OBJECT):
+            raise DataError(
+                f"{journal.folder} is damaged: batch {number} of its journal does not answer the questions of that "
+                "batch; run again with --restart, or under another --name"
+            )
+        entries += done[number]
     predictions: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in questions.samples}
     for entry in entries:
         sample = questions.samples[entry["dataset"]][entry["index"]]
@@ -65,13 +74,39 @@ def conclude(
         headline=headline,
         metrics=metrics,
         pruning=_pruning(entries, questions, shape.layers),
-        cost=_cost(list(done.values()), questions, shape, config),
+        cost=_cost([done[number] for number in range(len(batches))], questions, shape, config),
         timing=Timing(seconds, len(entries) / seconds if seconds else 0.0, gap_seconds if job.live else None),
         environment=finished.environment if finished else describe_environment(device, processes, attention),
         notes=notes,
     )
     save_result(journal.folder, result, stats)
     return result
+
+
+def _are_answers(entries: list[dict[str, Any]], batch: Sequence[Sample], visual: int) -> bool:
+    """Whether these are what `run` writes into the journal for a batch."""
+    return len(entries) == len(batch) and all(
+        _is_answer(entry, sample, visual) for entry, sample in zip(entries, batch, strict=True)
+    )
+
+
+def _is_answer(entry: dict[str, Any], sample: Sample, visual: int) -> bool:
+    kept = entry.get("kept")
+    return (
+        (entry.get("dataset"), entry.get("index")) == (sample.dataset, sample.index)
+        and isinstance(entry.get("pred"), str)
+        and all(_is_count(entry.get(name)) for name in ("tokens", "steps", "layer"))
+        and _is_count(entry.get("known", 0))
+        and entry["tokens"] >= visual
+        and "kept" in entry
+        and (kept is None or (isinstance(kept, list) and len(kept) <= visual))
+        and all(type(token) is int and 0 <= token < visual for token in kept or ())
+        and type(entry.get("gap_flops", 0)) in (int, float)
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 10**6
 
 
 def _pruning(entries: list[dict[str, Any]], questions: Questions, layers: int) -> Pruning | None:
@@ -126,7 +161,9 @@ def _cost(
     return SampleCost(
         prefill_flops=_mean([c.prefill_flops for c in costs]) + scenes / len(entries),
         decode_flops=_mean([c.decode_flops for c in costs]),
-        gap_flops=_mean([entry["gap_flops"] for entry in entries]) if "gap_flops" in entries[0] else None,
+        gap_flops=_mean([entry["gap_flops"] for entry in entries])
+        if all("gap_flops" in entry for entry in entries)
+        else None,
         kv_bytes=_mean([c.kv_bytes for c in costs]),
         prompt_tokens=_mean([entry["tokens"] for entry in entries]),
         new_tokens=_mean([entry["steps"] for entry in entries]),

@@ -7,6 +7,7 @@ from typing import Any
 from fast3d_core.config import DATASETS, Config, need_path
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.settings import fingerprint
+from fast3d_core.data.tensors import network_fingerprint
 from fast3d_core.errors import DataError
 from fast3d_core.gap.ledger import checkpoint_of
 from fast3d_core.gap.maps import map_file
@@ -92,7 +93,7 @@ def _other_network(content: dict[str, Any], config: Config, said: Callable[[str]
     checkpoint = need_path(config, "gap.checkpoint")
     if content.get("checkpoint") is None:
         said(f"it is not known whether alpha was found on maps by {checkpoint}; it is taken as it is")
-    elif content["checkpoint"] != fingerprint(checkpoint, whole=True):
+    elif content["checkpoint"] != network_fingerprint(checkpoint):
         return f"it was found on maps of another network than {checkpoint}"
     return None
 
@@ -100,7 +101,7 @@ def _other_network(content: dict[str, Any], config: Config, said: Callable[[str]
 def _other_maps(content: dict[str, Any], folder: Path, map_key: str) -> str | None:
     """Why the maps are not those that the alpha was found on."""
     if content["map_key"] != map_key:
-        return f"it was found on {content['map_key']}, not on {map_key}"
+        return f"it was found on {content['map_key'][:40]}, not on {map_key}"
     for dataset, found in content["maps"].items():
         path = map_file(folder, dataset)
         if not path.is_file():

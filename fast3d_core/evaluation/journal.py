@@ -6,16 +6,18 @@ each session and process. A line is one batch; a batch counts once its line is w
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.data.files import load_json, write_json
+from fast3d_core.data.files import load_json, parse_json, write_json
 from fast3d_core.data.settings import differences
 from fast3d_core.errors import DataError, UsageError
 
 SETTINGS_FILE = "settings.json"
+_PART = re.compile(r"part-(\d{3,6})-(\d{2,6})\.jsonl", re.ASCII)
 
 
 def begun_with(folder: Path) -> dict[str, Any] | None:
@@ -45,6 +47,8 @@ class Journal:
             DataError: the folder cannot be written.
         """
         path = self.folder / SETTINGS_FILE
+        if (self.folder / "predictions").is_symlink():
+            raise DataError(f"{self.folder / 'predictions'} is a link, and what it leads to is not written; remove it")
         if restart and path.exists():  # a folder without settings is not a run of ours: leave it alone
             shutil.rmtree(self.folder)
         if path.exists():
@@ -102,18 +106,40 @@ class Journal:
             raise _unwritable(self.folder, error) from None
 
     def _parts(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
-        """(session, process) -> its lines; a line that a kill cut short is left out."""
+        """(session, process) -> its lines."""
         parts = {}
         for path in sorted(self.folder.glob("part-*-*.jsonl")):
-            _, session, process = path.stem.split("-")
-            lines = []
-            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # not U+2028 and the like
-                try:
-                    lines.append(json.loads(line))
-                except ValueError:
-                    continue
-            parts[int(session), int(process)] = lines
+            if name := _PART.fullmatch(path.name):
+                parts[int(name[1]), int(name[2])] = list(_lines(path))
         return parts
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a part: what is damaged counts as not done, like what a kill cut short."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    for line in text.split("\n"):  # not at U+2028 and the like
+        try:
+            value = parse_json(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and _is_batch(value):
+            yield value
+
+
+def _is_batch(line: dict[str, Any]) -> bool:
+    """Whether it is what `append` writes, as far as the journal knows."""
+    number, samples = line.get("batch"), line.get("samples")
+    times = (line.get("seconds"), line.get("gap_seconds", 0.0))
+    return (
+        isinstance(number, int)
+        and number >= 0
+        and all(isinstance(seconds, (int, float)) and seconds >= 0 for seconds in times)
+        and isinstance(samples, list)
+        and all(isinstance(sample, dict) for sample in samples)
+    )
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:

@@ -11,6 +11,7 @@ from fast3d_core.config import Config, GenerationConfig
 from fast3d_core.data.annotations import Sample
 from fast3d_core.plan import Cost, LlmShape, Plan, cost
 from fast3d_core.vicuna.cache import GROWTH
+from fast3d_core.vicuna.fast import SCENES_KEPT
 from fast3d_core.vicuna.llm import read_shape
 
 
@@ -20,11 +21,12 @@ class Need:
 
     Attributes:
         cost: with an answer of `max_new_tokens`.
-        rows: tokens that the first layer sees.
+        rows: tokens that the first layer sees; tokens: of the whole prompt.
     """
 
     cost: Cost
     rows: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Needs:
 
     Attributes:
         element_bytes: bytes of one weight, activation or cached number.
+        reuse_scene: the keys and values of scenes are kept, too.
     """
 
     shape: LlmShape
     generation: GenerationConfig
     element_bytes: int
     tokenizer: ChatSceneTokenizer
+    reuse_scene: bool = False
 
     @classmethod
     def of_config(cls, config: Config) -> "Needs":
@@ -49,6 +53,7 @@ class Needs:
             config.generation,
             getattr(torch, config.model.dtype).itemsize,
             ChatSceneTokenizer(config.model.llm, objects),
+            config.eval.reuse_scene,
         )
 
     @property
@@ -68,7 +73,7 @@ class Needs:
             steps=self.generation.max_new_tokens,
             element_bytes=self.element_bytes,
         )
-        return Need(spent, text + (plan.count if plan.layer == 0 else plan.visual))
+        return Need(spent, text + (plan.count if plan.layer == 0 else plan.visual), text + plan.visual)
 
     def of_batch(self, samples: Sequence[Sample], plans: Sequence[Plan]) -> list[Need]:
         """Of each sample under its plan."""
@@ -77,17 +82,23 @@ class Needs:
 
     def memory(self, batch: Sequence[Need]) -> float:
         """Bytes of weights, caches and activations while a batch is answered."""
-        return self._memory(len(batch), sum(need.rows for need in batch), sum(need.cost.kv_bytes for need in batch))
+        rows, cached = sum(need.rows for need in batch), sum(need.cost.kv_bytes for need in batch)
+        return self._memory(len(batch), rows, cached, max(need.tokens for need in batch))
 
     def largest_batch(self, needs: Iterable[Need], available: float, most: int) -> int:
         """The most samples, up to `most`, that fit into `available` bytes, however greedy they are: 1, 2, 4, or a
         multiple of 8. 1 where nothing fits."""
-        rows, cached = (max(values) for values in zip(*((n.rows, n.cost.kv_bytes) for n in needs), strict=True))
+        each = ((need.rows, need.cost.kv_bytes, need.tokens) for need in needs)
+        rows, cached, tokens = (max(values) for values in zip(*each, strict=True))
         sizes = [size for size in (1, 2, 4, *range(8, most + 1, 8)) if size <= most]
-        return max((n for n in sizes if self._memory(n, n * rows, n * cached) <= available), default=1)
+        return max((n for n in sizes if self._memory(n, n * rows, n * cached, tokens) <= available), default=1)
 
-    def _memory(self, samples: int, rows: int, cached: int) -> float:
+    def _memory(self, samples: int, rows: int, cached: int, tokens: int) -> float:
+        shape = self.shape
         # Alive at the widest moment: a layer's MLP over all packed rows, or the scores over the vocabulary.
-        layer = rows * (4 * self.shape.hidden + 3 * self.shape.intermediate) * self.element_bytes
-        scores = 4 * samples * self.generation.beams * self.shape.vocab * 4
-        return self.weights + GROWTH * cached + max(layer, scores)
+        layer = rows * (4 * shape.hidden + 3 * shape.intermediate) * self.element_bytes
+        scores = 4 * samples * self.generation.beams * shape.vocab * 4
+        # At worst every sample asks about a scene of its own, and others are kept from before.
+        scenes = (samples + SCENES_KEPT) * tokens if self.reuse_scene else 0
+        kept = scenes * shape.layers * 2 * shape.kv_heads * shape.head_dim * self.element_bytes
+        return self.weights + GROWTH * cached + kept + max(layer, scores)

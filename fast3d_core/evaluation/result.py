@@ -3,6 +3,7 @@
 import dataclasses
 import platform
 import subprocess
+import types
 import typing
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fast3d_core.data.files import load_json, write_json
+from fast3d_core.data.files import first_line, load_json, shown, write_json
 from fast3d_core.errors import DataError
 
 SCHEMA = 1
@@ -166,7 +167,7 @@ def load_result(folder: Path) -> Result:
     try:
         return _build(Result, content)
     except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); run `fast3d eval` again") from None
+        raise DataError(f"{path} is damaged ({first_line(error)}); run `fast3d eval` again") from None
 
 
 def load_stats(folder: Path) -> dict[str, DatasetStats]:
@@ -179,17 +180,34 @@ def load_stats(folder: Path) -> dict[str, DatasetStats]:
             for dataset, entry in content.items()
         }
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}); run `fast3d eval` again") from None
+        raise DataError(f"{path} is damaged ({first_line(error)}); run `fast3d eval` again") from None
 
 
-def _build(cls: type, content: dict[str, Any]) -> Any:
-    """A (nested) dataclass from plain data; unknown keys are an error."""
-    types = typing.get_type_hints(cls)
-    values = {}
-    for key, value in content.items():
-        nested = [t for t in (types[key], *typing.get_args(types[key])) if dataclasses.is_dataclass(t)]
-        values[key] = _build(nested[0], value) if nested and value is not None else value  # type: ignore[arg-type]
-    return cls(**values)
+def _build(cls: type, content: Any) -> Any:
+    """A (nested) dataclass from plain data; `TypeError` or `KeyError` for anything that its fields cannot hold."""
+    if not isinstance(content, dict):
+        raise TypeError(f"there should be a mapping, not {shown(content)}")
+    hints = typing.get_type_hints(cls)
+    return cls(**{key: _typed(hints[key], value, key) for key, value in content.items()})
+
+
+def _typed(kind: Any, value: Any, key: str) -> Any:
+    """`value` if it is of a type as the annotations of this file spell it."""
+    inner = typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _typed(inner[0], value, key)
+    if origin is dict and isinstance(value, dict):
+        return {name: _typed(inner[1], one, key) for name, one in value.items()}
+    if origin is list and isinstance(value, list):
+        return [_typed(inner[0], one, key) for one in value]
+    if origin is None and type(value) in ((int, float) if kind is float else (kind,)):
+        return value
+    raise TypeError(f"{key} is {shown(value)}")
 
 
 def describe_environment(device: torch.device, processes: int, attention: str | None) -> Environment:

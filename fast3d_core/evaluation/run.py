@@ -15,8 +15,10 @@ from accelerate import PartialState
 from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, to_dict
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, annotation_file, locations_file
-from fast3d_core.data.settings import fingerprint, llm_files
+from fast3d_core.data.annotations import Sample, annotation_file, locations_file
+from fast3d_core.data.features import features_files
+from fast3d_core.data.settings import llm_files
+from fast3d_core.data.tensors import fingerprints
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
 from fast3d_core.evaluation.ahead import Behind, Ready, prepared
 from fast3d_core.evaluation.batch_size import batch_size
@@ -82,15 +84,15 @@ def settings(
     folder = need_path(config, "data.annotations")
     checkpoint = need_path(config, "model.checkpoint")
     files = [annotation_file(folder, dataset) for dataset in datasets]
-    files += [folder / FEATURES_3D, folder / FEATURES_2D]
+    files += features_files(folder)
     if job.maps is not None:
         files += [map_file(job.maps, dataset) for dataset in datasets]
     files = [*llm_files(config.model.llm), checkpoint, *files]
-    prints = {path.name: fingerprint(path) for path in files}
+    prints = fingerprints(files)
     gap = {}
     if job.live:
         network, locations = need_path(config, "gap.checkpoint"), locations_file(folder, "val")
-        prints |= {network.name: fingerprint(network, whole=True), locations.name: fingerprint(locations)}
+        prints |= fingerprints([network], whole=True) | fingerprints([locations])
         gap = {"live": True, "heads": config.gap.heads, "text_encoder": encoder_fingerprint(config.gap.text_encoder)}
     return {
         "method": job.pruner.name,
@@ -195,7 +197,8 @@ def _answer(job: Job, plans: Plans, journal: Journal, model: _Model, state: Part
 
     end = time.perf_counter()
     numbers = shared(pending, state)
-    with Behind(model.device) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
+    on_gpu = model.device.type == "cuda"
+    with Behind(threaded=on_gpu) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
         for ready in batches_ready:
             report.begin(ready.number)
             generations = model.generations(ready)

@@ -1,26 +1,22 @@
 """GAP weights: the published `.pth` form and our `.safetensors`, read into the same network."""
 
-import contextlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from transformers import RobertaModel
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.files import atomic_path, load_torch, need_file
+from fast3d_core.data.files import atomic_path, first_line, load_torch, need_file, shown
+from fast3d_core.data.tensors import TensorFile, is_name, told_when_full, write_tensors
 from fast3d_core.errors import DataError
 from fast3d_core.gap.network import GapNetwork, GapShape
-from fast3d_core.gap.text import load_text_config
+from fast3d_core.gap.text import empty_text_encoder, load_text_config
 
 _WHAT = "gap.checkpoint"
+_MOST_LAYERS = 1000  # building more would take minutes
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_METADATA = "fast3d"  # the key of our metadata in a .safetensors file
 
 
 def load_gap(config: Config, device: torch.device) -> GapNetwork:
@@ -43,12 +39,12 @@ def load_gap(config: Config, device: torch.device) -> GapNetwork:
             f"gap.text_encoder: {config.gap.text_encoder} is {text.hidden_size} wide, the text encoder in {path} is "
             f"{width} wide; name the encoder that the checkpoint was trained on"
         )
+    encoder = empty_text_encoder(config.gap.text_encoder, text)
     try:
         with torch.device("meta"):
-            network = GapNetwork(shape, RobertaModel(text))
+            network = GapNetwork(shape, encoder)
     except Exception as error:  # sizes that make no sense together, or are no numbers
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise DataError(f"{_WHAT}: {path} and gap.text_encoder make no network ({first})") from None
+        raise DataError(f"{_WHAT}: {path} and gap.text_encoder make no network ({first_line(error)})") from None
     _check(tensors, network, path)
     network = network.to_empty(device="cpu")
     network.text_encoder.embeddings.register_buffer(
@@ -68,25 +64,8 @@ def save_gap(path: Path, network: GapNetwork, step: int) -> None:
 
 def write_published(path: Path, tensors: Mapping[str, Tensor], step: int) -> None:
     """Writes weights in the published form, without an optimizer's state, atomically."""
-    with _told_when_full(path), atomic_path(path) as temporary:
+    with told_when_full(path), atomic_path(path) as temporary:
         torch.save({"step": step, "optimizer_state_dict": {}, "model_state_dict": dict(tensors)}, temporary)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """A safetensors file with plain data beside the tensors, written atomically."""
-    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    with _told_when_full(path), atomic_path(path) as temporary:
-        save_file(plain, temporary, {_METADATA: json.dumps(metadata)})
-
-
-@contextlib.contextmanager
-def _told_when_full(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own words for it
-        raise DataError(
-            f"{path} cannot be written ({str(error)[:100]}); what was there is kept: make room or give permission"
-        ) from None
 
 
 def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -102,25 +81,20 @@ def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict
     if path.suffix != ".safetensors":
         content = load_torch(path, what)
         tensors = content.get("model_state_dict") if isinstance(content, dict) else None
-        if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+        if not isinstance(tensors, dict) or not all(map(is_name, tensors)):
             raise DataError(f"{what}: {path} is not a GAP checkpoint: it has no 'model_state_dict' of tensors")
         _check_ordinary(tensors, path, what)
         return tensors, {}
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{what}: {path} cannot be read ({str(error)[:120]}); is it complete?") from None
+    file = TensorFile(path, what)
+    tensors = dict(file)
     _check_ordinary(tensors, path, what)
-    return tensors, metadata if isinstance(metadata, dict) else {}
+    return tensors, file.metadata
 
 
 def _check_ordinary(tensors: Mapping[str, Any], path: Path, what: str) -> None:
     for name, tensor in tensors.items():
-        ordinary = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
-        if not ordinary or tensor.dtype not in _DTYPES:
-            raise DataError(f"{what}: {path} is not a GAP checkpoint: {name[:80]!r} is no ordinary tensor of floats")
+        if not isinstance(tensor, Tensor) or tensor.dtype not in _DTYPES:
+            raise DataError(f"{what}: {path} is not a GAP checkpoint: {shown(name)} is no ordinary tensor of floats")
 
 
 def _shape_of(tensors: Mapping[str, Tensor], heads: Any, path: Path) -> GapShape:
@@ -142,6 +116,8 @@ def _shape_of(tensors: Mapping[str, Tensor], heads: Any, path: Path) -> GapShape
         raise DataError(f"{_WHAT}: {path} is {hidden} wide, which {heads!r} heads do not divide; set gap.heads")
     prefix = "mm_encoder.layers."
     numbers = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
+    if len(numbers) > _MOST_LAYERS:
+        raise DataError(f"{_WHAT}: {path} is not a GAP checkpoint: it has {len(numbers)} layers")
     return GapShape(
         features=features,
         objects=sizes("obj_id_embedding.weight")[0],

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fast3d_core.data.files import atomic_path, load_torch
+from fast3d_core.data.files import atomic_path, load_torch, shown
 from fast3d_core.errors import DataError
 
 MAP_KEYS = ("a_map", "a_map_ori")
@@ -43,10 +43,13 @@ def load_maps(
     maps: dict[int, Tensor] = {}
     entries = content.items() if isinstance(content, dict) else _listed(content, path)
     for index, entry in entries:
-        if not isinstance(index, int) or not isinstance(entry, dict):
-            raise DataError(f"{path} is not an attention map file: entry {index!r} should be {{'a_map': ...}} by index")
+        if type(index) is not int or not isinstance(entry, dict):
+            raise DataError(
+                f"{path} is not an attention map file: entry {shown(index)} should be {{'a_map': ...}} by index"
+            )
         if key not in entry:
-            raise DataError(f"{path} holds no {key!r} (it has {', '.join(map(str, entry))}); choose with --map-key")
+            there = ", ".join(str(name) for name in MAP_KEYS if name in entry)
+            raise DataError(f"{path} holds no {key!r} (it has {there or 'none'}); choose with --map-key")
         maps[index] = _checked(entry[key], index, objects, path, remedy)
     if not maps:
         raise DataError(f"{path} holds no samples; {remedy}")
@@ -100,7 +103,7 @@ def _listed(content: object, path: Path) -> list[tuple[object, object]]:
 
 
 def _checked(value: object, index: int, objects: int, path: Path, remedy: str) -> Tensor:
-    if not isinstance(value, Tensor) or value.numel() != objects or value.is_complex():
+    if not isinstance(value, Tensor) or value.numel() != objects:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise DataError(f"{path}: the map of sample {index} should hold {objects} numbers, one an object, not {found}")
     scores = value.detach().reshape(objects).to(torch.float32)

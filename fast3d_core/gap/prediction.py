@@ -10,17 +10,11 @@ import torch
 from torch import Tensor
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import (
-    FEATURES_2D,
-    FEATURES_3D,
-    Sample,
-    Scenes,
-    annotation_file,
-    load_samples,
-    locations_file,
-)
+from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples, locations_file
+from fast3d_core.data.features import features_files
 from fast3d_core.data.files import write_json
 from fast3d_core.data.settings import fingerprint
+from fast3d_core.data.tensors import fingerprints, network_fingerprint
 from fast3d_core.devices import out_of_memory_says
 from fast3d_core.errors import DataError
 from fast3d_core.gap.checkpoint import load_gap
@@ -163,13 +157,13 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
 
 def map_sources(config: Config, annotations: Path, split: str, datasets: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What each dataset's maps depend on, as plain data: what the ledger says of them, without the map itself."""
-    shared = [annotations / FEATURES_3D, annotations / FEATURES_2D, locations_file(annotations, split)]
+    shared = [*features_files(annotations), locations_file(annotations, split)]
     sources = {
         "heads": config.gap.heads,
         "max_objects": config.data.max_objects,
-        "checkpoint": fingerprint(need_path(config, "gap.checkpoint"), whole=True),
+        "checkpoint": network_fingerprint(need_path(config, "gap.checkpoint")),
         "text_encoder": encoder_fingerprint(config.gap.text_encoder),
-        "files": {path.name: fingerprint(path) for path in shared},
+        "files": fingerprints(shared),
     }
     return {
         dataset: {**sources, "annotations": fingerprint(annotation_file(annotations, dataset, split))}

@@ -12,7 +12,6 @@ and in its metadata, as JSON: `answers`, the texts that were appended (they may 
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import re
@@ -26,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fast3d_core.data.files import atomic_path, load_json, write_json
-from fast3d_core.data.settings import differences
+from fast3d_core.data.files import atomic_path, first_line, load_json, parse_json, shown, write_json
+from fast3d_core.data.settings import differences, file_hash
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.maps import MAP_KEYS
 
@@ -108,14 +107,16 @@ class TargetStore:
         content = load_json(path, "maps.targets")
         try:
             if content["version"] != _VERSION:
-                raise DataError(f"{path} is of version {content['version']!r}, this program reads {_VERSION}")
+                raise DataError(f"{path} is of version {shown(content['version'])}, this program reads {_VERSION}")
             settings = content["settings"]
             for name, largest in {**_LARGEST, "shard": 1_000_000}.items():
                 if type(settings[name]) is not int or not 1 <= settings[name] <= largest:
                     raise ValueError
             parts = {name: PartInfo(**part) for name, part in content["parts"].items()}
-            if not all(isinstance(p.annotations, str) and 0 < p.wanted <= p.samples for p in parts.values()):
-                raise ValueError
+            for part in parts.values():
+                counts = type(part.wanted) is type(part.samples) is int and 0 < part.wanted <= part.samples
+                if not counts or not isinstance(part.annotations, str):
+                    raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(f"{path} is damaged or no description of a store; run `fast3d extract --restart`") from None
         return cls(folder, settings, parts)
@@ -285,7 +286,7 @@ def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tup
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            answers, seconds = json.loads(metadata["answers"]), float(metadata["seconds"])
+            answers, seconds = parse_json(metadata["answers"]), float(metadata["seconds"])
             if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
                 raise ValueError("its answers are no list of texts")
             if not 0 <= seconds < math.inf:
@@ -299,18 +300,9 @@ def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tup
             maps = {name: file.get_tensor(name) for name in shapes}
         if not torch.equal(index, torch.arange(start, start + samples)):
             raise ValueError(f"its samples do not begin at {start}")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise DataError(f"{path} is damaged ({reason}); delete it and run `fast3d extract` again") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)}); delete it and run `fast3d extract` again") from None
     return Shard(index, maps, answers, seconds)
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file. Raises `DataError` when it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def parse_layers(text: str, layers: int) -> list[int] | None:

@@ -17,9 +17,11 @@ from torch import Tensor
 from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, output_path, to_dict
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.features import features_files
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.settings import fingerprint, llm_files
+from fast3d_core.data.tensors import fingerprints
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
@@ -149,7 +151,7 @@ def settings(config: Config, seed: int) -> dict[str, Any]:
     Batches are left out: they matter no more than the device does, in the last digits.
     """
     folder, checkpoint = need_path(config, "data.annotations"), need_path(config, "model.checkpoint")
-    files = [*llm_files(need_path(config, "model.llm")), checkpoint, folder / FEATURES_3D, folder / FEATURES_2D]
+    files = [*llm_files(need_path(config, "model.llm")), checkpoint, *features_files(folder)]
     return {
         "seed": seed,
         "dtype": config.model.dtype,
@@ -157,7 +159,7 @@ def settings(config: Config, seed: int) -> dict[str, Any]:
         "max_objects": config.data.max_objects,
         "layers": read_shape(config.model.llm).layers,
         "shard": stores.SHARD,
-        "files": {path.name: fingerprint(path) for path in files},
+        "files": fingerprints(files),
     }
 
 

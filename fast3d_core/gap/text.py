@@ -10,11 +10,16 @@ from torch import Tensor
 from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 from transformers.utils import logging as transformers_logging
 
-from fast3d_core.data.files import need
+from fast3d_core.data.files import check_torch, first_line, load_json, need, shown
+from fast3d_core.data.pretrained import network_settings, weight_files
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.errors import DataError
 
 _T = TypeVar("_T")
+_WHAT = "gap.text_encoder"
+
+# What config.json says about a RoBERTa beside what it says about any network.
+_NETWORK = ("type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps")
 
 
 def encoder_fingerprint(source: Path | str) -> Any:
@@ -38,10 +43,14 @@ def load_text_config(source: Path | str) -> RobertaConfig:
     """The encoder's sizes. Raises `DataError` when there is no RoBERTa at `source`."""
     if isinstance(source, Path):
         _need_folder(source)
-    config = _fetch(source, lambda: RobertaConfig.from_pretrained(source))
-    if config.model_type != "roberta":
-        raise DataError(f"gap.text_encoder: {source} is a {config.model_type!r} model, GAP reads text with RoBERTa")
-    return config
+        content = load_json(source / "config.json", _WHAT)
+    else:
+        content = _fetch(source, lambda: RobertaConfig.from_pretrained(source)).to_dict()
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind != "roberta":
+        raise DataError(f"gap.text_encoder: {source} is a {shown(kind)} model, GAP reads text with RoBERTa")
+    settings = network_settings(content, _NETWORK, Path(source) / "config.json", _WHAT)
+    return _fetch(source, lambda: RobertaConfig(**settings))
 
 
 def load_text_encoder(source: Path | str, dropout: float | None = None) -> RobertaModel:
@@ -49,6 +58,8 @@ def load_text_encoder(source: Path | str, dropout: float | None = None) -> Rober
     config = load_text_config(source)
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    if isinstance(source, Path):
+        _check_weights(source, config)  # transformers makes room for whatever config.json claims
     loaded: Any = _fetch(
         source,
         lambda: RobertaModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True),
@@ -64,6 +75,24 @@ def load_text_encoder(source: Path | str, dropout: float | None = None) -> Rober
     return encoder
 
 
+def _check_weights(folder: Path, config: RobertaConfig) -> None:
+    """Raises `DataError` where config.json tells of more numbers than the weights have bytes."""
+    numbers = sum(tensor.numel() for tensor in empty_text_encoder(folder, config).parameters())
+    size = 0
+    for path in weight_files(folder, _WHAT):
+        size += path.stat().st_size
+        if path.suffix != ".safetensors":
+            check_torch(path, _WHAT)
+    if numbers > size:
+        raise DataError(f"{_WHAT}: {folder}: config.json tells of {numbers} numbers, the weights have {size} bytes")
+
+
+def empty_text_encoder(source: Path | str, config: RobertaConfig) -> RobertaModel:
+    """An encoder without numbers, on the meta device. Raises `DataError` where `config` describes none."""
+    with torch.device("meta"):
+        return _fetch(source, lambda: RobertaModel(config))
+
+
 class QuestionTokenizer:
     """Questions to RoBERTa token ids.
 
@@ -75,6 +104,7 @@ class QuestionTokenizer:
         config = load_text_config(source)
         self._tokenizer = _fetch(source, lambda: RobertaTokenizer.from_pretrained(source))
         self.pad_id: int = config.pad_token_id or 0
+        self._source, self._vocab = source, config.vocab_size
         self.longest = config.max_position_embeddings - self.pad_id - 1  # RoBERTa counts positions from there
 
     def __call__(self, questions: Sequence[str]) -> tuple[Tensor, list[int]]:
@@ -82,6 +112,11 @@ class QuestionTokenizer:
         rows = (
             self._tokenizer(list(questions), truncation=True, max_length=self.longest)["input_ids"] if questions else []
         )
+        if (last := max((max(row, default=0) for row in rows), default=0)) >= self._vocab:
+            raise DataError(
+                f"gap.text_encoder: the tokenizer of {self._source} gives token {last}, config.json says that there "
+                f"are {self._vocab}; are both from the same model?"
+            )
         lengths = [len(row) for row in rows]
         ids = torch.full((len(rows), max(lengths, default=0)), self.pad_id, dtype=torch.int32)
         for i, row in enumerate(rows):
@@ -94,9 +129,8 @@ def _fetch(source: Path | str, load: Callable[[], _T]) -> _T:
         try:
             return load()
         except Exception as error:  # hub, cache and tokeniser errors are of many kinds
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             hint = "is it a complete download?" if isinstance(source, Path) else "or name a folder that holds it"
-            raise DataError(f"gap.text_encoder: {source} cannot be loaded ({first}); {hint}") from None
+            raise DataError(f"gap.text_encoder: {source} cannot be loaded ({first_line(error)}); {hint}") from None
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ computes the very steps that an uninterrupted one computes (on a GPU, up to the 
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,13 +21,15 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_samples, locations_file
+from fast3d_core.data.annotations import Scenes, annotation_file, load_samples, locations_file
+from fast3d_core.data.features import features_files
 from fast3d_core.data.files import atomic_write
-from fast3d_core.data.settings import differences, digest, fingerprint
+from fast3d_core.data.settings import differences, digest
+from fast3d_core.data.tensors import fingerprints, write_tensors
 from fast3d_core.devices import on_cpu, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published, write_tensors
+from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published
 from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss
 from fast3d_core.gap.prediction import predict
@@ -236,7 +239,7 @@ class TrainingRun:
         self.step, self.best, self.best_step = 0, -math.inf, 0
         self.quality: dict[str, MapQuality] = {}
         self._epoch, self._order = -1, torch.empty(0)  # the samples in the order of an epoch
-        files = [annotations / FEATURES_3D, annotations / FEATURES_2D]
+        files = features_files(annotations)
         files += [annotation_file(annotations, name, split) for split, name in wanted]
         files += [locations_file(annotations, split) for split in ("train", "val")]
         self.settings = {
@@ -246,7 +249,7 @@ class TrainingRun:
             "shape": asdict(self.network.shape),
             "targets": {f"{split} {dataset}": digest(value) for (split, dataset), value in maps.items()},
             "text_encoder": encoder_fingerprint(config.gap.text_encoder),
-            "files": {path.name: fingerprint(path) for path in files},
+            "files": fingerprints(files),
         }
 
     def prepare(self, *, resume: bool, restart: bool) -> None:
@@ -485,7 +488,7 @@ class TrainingRun:
             try:
                 if json.loads(line)["step"] <= self.step:
                     kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line that a kill cut short
         with atomic_write(path) as file:
             file.writelines(kept)
@@ -523,7 +526,8 @@ def _make_room(folder: Path) -> None:
     """Makes the folder and sees that it can be written; drops what a kill left half-written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOG_FILE).touch()
+        with tempfile.TemporaryFile(dir=folder):  # not a file of ours, which may be a link to somebody else's
+            pass
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error.strerror}); choose another with --out") from None
     for path in folder.glob(".checkpoint_*.safetensors.*"):

@@ -12,7 +12,7 @@ from fast3d_core.metrics import captions, multi3dref, scan2cap, scanqa, scanrefe
 from fast3d_core.metrics.records import Record, Score
 from fast3d_core.metrics.references import References
 
-__all__ = ["DATASETS", "HEADLINES", "Headline", "References", "Score", "headline", "score"]
+__all__ = ["DATASETS", "HEADLINES", "Headline", "References", "Score", "headline", "score", "statistics"]
 
 DATASETS: tuple[str, ...] = config.DATASETS
 
@@ -76,6 +76,11 @@ def headline(dataset: str, sums: np.ndarray) -> np.ndarray:
         return captions.bleu(sums)[..., -1]
     with np.errstate(invalid="ignore"):
         return sums[..., 0] / sums[..., 1]
+
+
+def statistics(dataset: str) -> int:
+    """How many columns the statistics of a dataset have, see `Score.stats`."""
+    return captions.BLEU_STATS if dataset in ("scan2cap", "scanqa") else 2
 
 
 def _check(dataset: str) -> None:

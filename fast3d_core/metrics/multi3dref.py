@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from fast3d_core.metrics import boxes
 from fast3d_core.metrics.answers import object_ids
-from fast3d_core.metrics.records import Record, Score, mean, record_keys
+from fast3d_core.metrics.records import MOST_IDS, Record, Score, mean, record_keys
 from fast3d_core.metrics.references import References
 
 THRESHOLDS = (0.25, 0.5)
@@ -37,6 +37,8 @@ def f1_scores(records: Sequence[Record], references: References) -> np.ndarray:
     for position, record in enumerate(records):
         instances = record.boxes(references.instances)
         named = [index for index in object_ids(record.text("pred")) if index < len(instances)]
+        if len(named) > MOST_IDS:
+            raise record.error(f"pred names {len(named)} objects; {MOST_IDS} can be meant at most")
         targets = record.indices("ref_captions")
         if record.choice("type_info", TYPES) in ZERO_TARGET:
             f1[position] = not named

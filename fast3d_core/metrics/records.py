@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fast3d_core.data.files import shown
 from fast3d_core.errors import DataError
 from fast3d_core.metrics.references import SceneBoxes
+
+MOST_IDS = 1000
+"""Objects of an answer or a question; an `<OBJxxx>` has three digits."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ class Record:
         return value
 
     def indices(self, name: str) -> list[int]:
-        """The list `name`, perhaps empty, of non-negative integers."""
+        """The list `name`, perhaps empty, of non-negative integers, at most a scene's worth."""
         value = self._field(name)
-        if not isinstance(value, list) or not all(_is_index(item) for item in value):
-            raise self._wrong(name, "a list of non-negative integers")
+        if not isinstance(value, list) or not all(_is_index(item) for item in value) or len(value) > MOST_IDS:
+            raise self._wrong(name, f"a list of non-negative integers, at most {MOST_IDS}")
         return value
 
     def choice(self, name: str, among: Collection[Any]) -> Any:
@@ -84,11 +88,16 @@ class Record:
         return value
 
     def boxes(self, boxes: SceneBoxes) -> np.ndarray:
-        """(n, 6) boxes of the record's scene."""
+        """(n, 6) boxes of the record's scene, finite."""
         scene = self.text("scene_id")
         if scene not in boxes.scenes:
-            raise self.error(f"scene {scene} is not in {boxes.file}; use the annotations that the predictions are for")
-        return boxes.scenes[scene]
+            raise self.error(
+                f"scene {scene[:80]} is not in {boxes.file}; use the annotations that the predictions are for"
+            )
+        found = boxes.scenes[scene]
+        if not np.isfinite(found).all():
+            raise self.error(f"the boxes of {scene[:80]} in {boxes.file} hold NaN or infinity; download it again")
+        return found
 
     def box(self, boxes: SceneBoxes, index: int, name: str) -> np.ndarray:
         """(6,) box `index` of the record's scene; `name` is what the index came from, for the error."""
@@ -106,9 +115,7 @@ class Record:
         return self.fields[name]
 
     def _wrong(self, name: str, kind: str) -> DataError:
-        value = repr(self.fields[name])
-        shown = value if len(value) <= 60 else value[:57] + "..."
-        return self.error(f"{name} must be {kind}, not {shown}; repair the file or evaluate again")
+        return self.error(f"{name} must be {kind}, not {shown(self.fields[name])}; repair the file or evaluate again")
 
 
 def record_keys(records: Sequence[Record]) -> list[str]:

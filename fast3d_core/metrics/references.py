@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fast3d_core.data.files import load_json, load_torch, need
+from fast3d_core.data.annotations import box_table
+from fast3d_core.data.files import first_line, load_json, load_torch, need_file, shown
 from fast3d_core.errors import DataError
 
 # The ScanNet benchmark's classes, in ScanRefer's split; whatever else an object is called, it is one of the "others".
@@ -88,14 +89,12 @@ class References:
         scenes = {}
         try:
             for scene, attributes in content.items():
-                if not isinstance(attributes, dict):
-                    raise TypeError(f"{scene} holds a {type(attributes).__name__}")
-                locs = np.asarray(attributes["locs"], dtype=np.float64)
-                if locs.size and (locs.ndim != 2 or locs.shape[1] != 6):
-                    raise ValueError(f"the boxes of {scene} have shape {tuple(locs.shape)}, not (n, 6)")
-                scenes[scene] = locs.reshape(-1, 6)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f'boxes: {path} must hold {{"scene": {{"locs": (n, 6)}}}} ({error!r})') from None
+                locs = box_table(attributes)
+                if locs is None:
+                    raise ValueError(f"the boxes of {shown(scene)} are no such table")
+                scenes[scene] = locs.double().numpy()
+        except (AttributeError, ValueError) as error:
+            raise DataError(f'boxes: {path} must hold {{"scene": {{"locs": (n, 6)}}}} ({error})') from None
         return SceneBoxes(name, scenes)
 
 
@@ -105,7 +104,7 @@ def build_unique_multiple(labels: Path, scanrefer: Path) -> dict[str, dict[str, 
     An object is unique if no other object that ScanRefer describes in the scene is of its benchmark class. An object
     described under two names counts for the class of the first and is looked up by that of the last.
     """
-    need(labels, "ScanNet labels")
+    need_file(labels, "ScanNet labels")
     annotations = load_json(scanrefer, "ScanRefer annotations")
     try:
         with labels.open(encoding="utf-8", newline="") as file:
@@ -117,8 +116,8 @@ def build_unique_multiple(labels: Path, scanrefer: Path) -> dict[str, dict[str, 
             entries.append((str(annotation["scene_id"]), str(annotation["object_id"]), label))
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{labels} and {scanrefer} are not ScanNet's label table and ScanRefer's annotations ({error!r}); "
-            "download them again"
+            f"{labels} and {scanrefer} are not ScanNet's label table and ScanRefer's annotations "
+            f"({first_line(error)}); download them again"
         ) from None
     first: dict[str, dict[str, str]] = defaultdict(dict)
     for scene, object_id, label in entries:

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, annotation_file, locations_file
+from fast3d_core.data.annotations import annotation_file, locations_file
+from fast3d_core.data.features import features_files
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.prepare import multi3dref, scan2cap, scanqa, scanrefer, sqa3d
@@ -188,7 +189,7 @@ def _add_lookup(folder: Path, releases: Releases, contents: dict[Path, Any], not
 
 def _lacking(folder: Path, splits: Sequence[str]) -> list[str]:
     boxes = [path for split in splits for path in (objects_file(folder, split), locations_file(folder, split))]
-    return [path.name for path in (*boxes, folder / FEATURES_3D, folder / FEATURES_2D) if not path.exists()]
+    return [path.name for path in (*boxes, *features_files(folder)) if not path.exists()]
 
 
 def _holds(path: Path, content: Any) -> bool:

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fast3d_core.data.annotations import locations_file
+from fast3d_core.data.annotations import MOST_BOXES, box_table, locations_file
 from fast3d_core.data.files import load_torch
 from fast3d_core.errors import DataError
 from fast3d_core.metrics.boxes import iou
@@ -22,7 +20,6 @@ TRAIN_IOU = 0.5
 TOO_FAR = f"best IoU below {TRAIN_IOU}"
 
 _SLOTS = 100  # <OBJ000> to <OBJ099>; Chat-Scene keeps as many boxes of a scene
-_MOST = 1000  # boxes of a scene; ScanNet has a few hundred at most
 _FAR = 1e4  # metres
 
 
@@ -100,17 +97,10 @@ class _Published:
         """(n, 6) float64, centre and size in metres; none where the file does not have the scene."""
         if scene not in self._scenes:
             return np.zeros((0, 6))
-        entry = self._scenes[scene]
-        locs = entry.get("locs") if isinstance(entry, dict) else None
-        if not isinstance(locs, Tensor) or not _is_table(locs):
-            raise DataError(f"{self._path} should have up to {_MOST} boxes (n, 6) under 'locs' for scene {scene}")
-        boxes = locs.detach().double().numpy()
+        locs = box_table(self._scenes[scene])
+        if locs is None:
+            raise DataError(f"{self._path} should have up to {MOST_BOXES} boxes (n, 6) under 'locs' for scene {scene}")
+        boxes = locs.double().numpy()
         if not (np.abs(boxes) <= _FAR).all() or (boxes[:, 3:] < 0).any():
             raise DataError(f"{self._path}: the boxes of scene {scene} are not centres and sizes in metres")
         return boxes
-
-
-def _is_table(locs: Tensor) -> bool:
-    """Whether it is an ordinary (n, 6) table of limited size: a few stored numbers can claim any shape."""
-    plain = locs.layout == torch.strided and not locs.is_nested and locs.device.type == "cpu"
-    return plain and locs.is_floating_point() and locs.dim() == 2 and locs.shape[1] == 6 and len(locs) <= _MOST

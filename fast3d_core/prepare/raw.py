@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.data.files import load_json
+from fast3d_core.data.files import load_json, shown
 from fast3d_core.errors import DataError
 
 _DEPTH = 4  # archives unpack to up to three folders, such as SQA3D/sqa_task/balanced
 _SCENE = re.compile(r"scene\d{4}_\d{2}", re.ASCII)
 _ID = re.compile(r"0|[1-9]\d{0,5}", re.ASCII)
-_HALF = re.compile("[\ud800-\udfff]")  # JSON can spell half of a surrogate pair, which no file can hold
 
 
 class Releases:
@@ -67,14 +66,14 @@ class RawRecord:
     def text(self, name: str) -> str:
         """The text `name`, perhaps empty."""
         value = self._field(name)
-        if not _is_text(value):
+        if not isinstance(value, str):
             raise self._wrong(name, "text")
         return value
 
     def texts(self, name: str) -> list[str]:
         """The list `name`, perhaps empty, of texts."""
         value = self._field(name)
-        if not isinstance(value, list) or not all(map(_is_text, value)):
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise self._wrong(name, "a list of texts")
         return value
 
@@ -125,15 +124,4 @@ class RawRecord:
         return self.fields[name]
 
     def _wrong(self, name: str, kind: str) -> DataError:
-        return self.error(f"{name} should be {kind}, not {_short(self.fields[name])}")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not _HALF.search(value)
-
-
-def _short(value: Any) -> str:
-    """A value for an error message; only the kind of what could be long, or too long for Python to spell."""
-    if isinstance(value, (str, bool, float)) or value is None or (isinstance(value, int) and abs(value) < 10**20):
-        return ascii(value[:60] if isinstance(value, str) else value)
-    return f"this {type(value).__name__}"
+        return self.error(f"{name} should be {kind}, not {shown(self.fields[name])}")

@@ -36,9 +36,12 @@ def read_answers(run: Run) -> Answers:
     try:
         for batch in Journal(run.path, {}).batches().values():
             for entry in batch:
-                answers[str(entry["dataset"]), int(entry["index"])] = Answered(str(entry["pred"]), _objects(entry))
+                dataset, index, text = entry["dataset"], entry["index"], entry["pred"]
+                if dataset not in HEADLINES or not _is_index(index) or not isinstance(text, str):
+                    raise ValueError("an entry is no answer")
+                answers[dataset, index] = Answered(text, _objects(entry["kept"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the journal in {run.path} is damaged ({error!r}); run `fast3d eval` again") from None
+        raise DataError(f"the journal in {run.path} is damaged ({str(error)[:80]}); run `fast3d eval` again") from None
     return answers
 
 
@@ -47,6 +50,13 @@ def judge(dataset: str, record: dict[str, Any], references: References) -> float
     return score(dataset, [record], references, meteor=False, part=True).metrics[JUDGED_BY[dataset][1]]
 
 
-def _objects(entry: Mapping[str, Any]) -> list[int] | None:
-    kept = entry["kept"]
-    return None if kept is None else sorted({int(token) // TOKENS_PER_OBJECT for token in kept})
+def _objects(kept: Any) -> list[int] | None:
+    if kept is None:
+        return None
+    if not isinstance(kept, list) or not all(map(_is_index, kept)):
+        raise ValueError("what was kept is no list of tokens")
+    return sorted({token // TOKENS_PER_OBJECT for token in kept})
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

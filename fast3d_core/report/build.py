@@ -243,7 +243,7 @@ def _row(run: Run, base: Run | None, other: Run | None, samples: _Samples) -> Ro
         ratio_datasets=ratio_datasets,
         pruning_ratio=_finite(result.pruning.ratio) if result.pruning else None,
         flops=flops,
-        flops_percent=100 * flops / base_flops if flops is not None and base_flops else None,
+        flops_percent=_finite(100 * flops / base_flops) if flops is not None and base_flops else None,
         samples_per_second=_finite(result.timing.samples_per_second) if result.timing else None,
         differences=_differences(run, other, samples) if other else {},
     )

@@ -9,7 +9,9 @@ import numpy as np
 
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE, DatasetStats, Result, load_result, load_stats
-from fast3d_core.metrics import DATASETS
+from fast3d_core.metrics import DATASETS, headline, statistics
+
+_LARGEST = 1e12  # beyond what is counted in one sample
 
 HOW_TO_COMPLETE = "continue it with the same `fast3d eval` command, or delete the folder"
 
@@ -68,13 +70,22 @@ def _stats(folder: Path) -> dict[str, DatasetStats]:
         raise DataError(f"{folder} has no {SCORES_FILE}, which intervals come from; run `fast3d eval` again")
     stats = load_stats(folder)
     for dataset, entry in stats.items():
-        rows = entry.stats
-        shaped = rows.ndim == 2 or not rows.size
-        if dataset not in DATASETS or not shaped or len(entry.keys) != len(rows) or not np.isfinite(rows).all():
-            raise DataError(f"{folder / SCORES_FILE} is damaged ({dataset}); run `fast3d eval` again")
+        damaged = f"{folder / SCORES_FILE} is damaged ({dataset[:80]})"
+        if dataset not in DATASETS or not _are_counts(dataset, entry.stats, len(entry.keys)):
+            raise DataError(f"{damaged}; run `fast3d eval` again")
         if len(set(entry.keys)) != len(entry.keys):
-            raise DataError(f"{folder / SCORES_FILE} is damaged ({dataset} repeats a key); run `fast3d eval` again")
+            raise DataError(f"{damaged}: it repeats a key; run `fast3d eval` again")
     return stats
+
+
+def _are_counts(dataset: str, rows: np.ndarray, keys: int) -> bool:
+    """Whether they are statistics of the dataset, a row for each key, and make a score."""
+    if not keys:
+        return rows.size == 0
+    if rows.shape != (keys, statistics(dataset)) or not ((rows >= 0) & (rows < _LARGEST)).all():
+        return False
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(headline(dataset, rows.sum(0))))
 
 
 def _is_folder(path: Path) -> bool:

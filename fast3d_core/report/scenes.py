@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fast3d_core.config import DATASETS, Config, need_path
 from fast3d_core.data.annotations import (
     ON_DETECTED_BOXES,
@@ -176,6 +178,10 @@ def _choose(
     """The scenes to show, by name, and the questions about each. `asked` says how many runs answered a question."""
     by_scene: Counter[str] = Counter()
     for (dataset, index), times in asked.items():
+        if index >= len(samples[dataset]):
+            raise DataError(
+                f"a journal has an answer to question {index} of {dataset}, which has {len(samples[dataset])}"
+            )
         by_scene[samples[dataset][index].scene_id] += times
     names = sorted(sorted(by_scene, key=lambda scene: (-by_scene[scene], scene))[:scenes])
     chosen = {
@@ -249,7 +255,8 @@ def _targets(sample: Sample, references: References) -> list[list[float]]:
         return []
     boxes = references.objects.scenes.get(sample.scene_id, ())
     ids = sample.ref_captions if sample.dataset == "multi3dref" else (sample.obj_id,)
-    return [_rounded(boxes[i]) for i in ids if isinstance(i, int) and 0 <= i < len(boxes)]
+    known = [boxes[i] for i in ids if isinstance(i, int) and 0 <= i < len(boxes)]
+    return [_rounded(box) for box in known if np.isfinite(box).all()]
 
 
 def _rounded(box: Sequence[float]) -> list[float]:
@@ -260,11 +267,11 @@ def _run_view(run: Run, slots: int) -> RunView:
     """Settings are those of the method's fields, see `fast3d_core.pruning`."""
     settings, method, pruning = run.result.settings, run.result.method, run.result.pruning
     alpha, layer = settings.get("alpha"), settings.get("layer")
-    if method == "sap" and alpha is not None:
+    if method == "sap":
         by_dataset = alpha if isinstance(alpha, dict) else dict.fromkeys(DATASETS, alpha)
-        return RunView(run.name, method, alpha={str(dataset): float(one) for dataset, one in by_dataset.items()})
+        return RunView(run.name, method, alpha={d: a for d, a in by_dataset.items() if isinstance(a, (int, float))})
     visual = TOKENS_PER_OBJECT * slots
-    if method == "gap" and layer is not None and pruning and pruning.kept_tokens < visual:
+    if method == "gap" and isinstance(layer, int) and pruning and pruning.kept_tokens < visual:
         # All samples keep alike, so the measured ratio is (1 - K / layers)(1 - kept / visual).
         part = pruning.ratio / 100 / (1 - pruning.kept_tokens / visual)
         return RunView(run.name, method, None, layer, round(pruning.kept_objects.p50), part)

@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from fast3d_core.data.files import load_json, load_torch, need, need_file
+from fast3d_core.data import pretrained
+from fast3d_core.data.files import first_line, load_json, need
+from fast3d_core.data.pretrained import network_settings, open_tensors
 from fast3d_core.errors import DataError
 from fast3d_core.plan import LlmShape
 from fast3d_core.vicuna.operations import rotate
 
-_MOST_LAYERS = 1000  # a config.json with more is damaged; building its names would take all memory
-# In the order in which transformers looks for them.
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# What config.json says about a LLaMA beside what it says about any network.
+_NETWORK = (
+    *("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters"),
+    *("attention_bias", "mlp_bias", "attention_dropout", "pretraining_tp", "tie_word_embeddings"),
+)
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,11 @@ def read_config(folder: Path) -> LlamaConfig:
     if not isinstance(content, dict) or content.get("model_type") != "llama":
         raise DataError(f"model.llm: {path} does not describe a LLaMA (model_type 'llama')")
     try:
-        config = LlamaConfig.from_pretrained(folder, local_files_only=True)
+        return LlamaConfig(**network_settings(content, _NETWORK, path, "model.llm"))
+    except DataError:
+        raise
     except Exception as error:  # transformers raises what its validators raise
-        raise DataError(f"model.llm: {path} is not a usable LLaMA config ({str(error).splitlines()[0]})") from None
-    for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size"):
-        if getattr(config, name) < 1:
-            raise DataError(f"model.llm: {path} says {name} {getattr(config, name)}")
-    if not 1 <= config.num_hidden_layers <= _MOST_LAYERS:
-        raise DataError(f"model.llm: {path} asks for {config.num_hidden_layers} layers")
-    return config
+        raise DataError(f"model.llm: {path} is not a usable LLaMA config ({first_line(error)})") from None
 
 
 def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
@@ -107,6 +106,7 @@ def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
         DataError: the folder is incomplete; transformers alone would fill missing tensors with random numbers.
     """
     config = read_config(folder)
+    open_weights(folder)  # transformers makes room for whatever config.json claims
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -116,8 +116,7 @@ def load_llm(folder: Path, dtype: torch.dtype) -> LlamaForCausalLM:
         )
         llm, info = loaded
     except Exception as error:  # damaged shards raise whatever their format's reader raises
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"model.llm: the weights in {folder} cannot be read ({first[:160]})") from None
+        raise DataError(f"model.llm: the weights in {folder} cannot be read ({first_line(error)})") from None
     finally:
         transformers_logging.set_verbosity(verbosity)
     _refuse(folder, sorted(info["missing_keys"]) + [str(key) for key in info.get("mismatched_keys", [])])
@@ -132,19 +131,7 @@ def _refuse(folder: Path, wrong: list[str]) -> None:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that `load_llm` reads the weights from. Raises `DataError` where there are none, or one is missing."""
-    found = next((name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if found is None:
-        raise DataError(f"model.llm: {folder} holds no weights: none of {', '.join(_WEIGHTS)}")
-    if not found.endswith(".json"):
-        return [need_file(folder / found, "model.llm")]
-    content = load_json(folder / found, "model.llm")
-    names = content.get("weight_map") if isinstance(content, dict) else None
-    shards = (
-        set(names.values()) if isinstance(names, dict) and all(isinstance(n, str) for n in names.values()) else set()
-    )
-    if not shards or any(Path(shard).name != shard for shard in shards):
-        raise DataError(f"model.llm: {folder / found} should say under 'weight_map' which file holds which tensor")
-    return [need_file(folder / shard, "model.llm") for shard in sorted(shards)]
+    return pretrained.weight_files(folder, "model.llm")
 
 
 def open_weights(folder: Path) -> dict[str, Tensor]:
@@ -153,12 +140,13 @@ def open_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         DataError: as `load_llm`, without reading the numbers.
     """
-    tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        tensors |= _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
+    tensors = open_tensors(weight_files(folder), "model.llm")
     config = read_config(folder)
-    with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in LlamaForCausalLM(config).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            wanted = {name: tuple(tensor.shape) for name, tensor in LlamaForCausalLM(config).state_dict().items()}
+    except Exception as error:  # what does not fit together, or shapes that are beyond torch
+        raise DataError(f"model.llm: {folder}: config.json describes no LLaMA ({first_line(error)})") from None
     if config.tie_word_embeddings:
         del wanted["lm_head.weight"]
     _refuse(
@@ -167,21 +155,6 @@ def open_weights(folder: Path) -> dict[str, Tensor]:
     if strange := [name for name in wanted if not tensors[name].is_floating_point()]:
         raise DataError(f"model.llm: {folder} holds {strange[0]} as {tensors[strange[0]].dtype}; is it quantised?")
     return {name: tensors[name] for name in wanted}
-
-
-def _open_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"model.llm: {path} cannot be read ({str(error)[:120]}); is it a complete download?") from None
-
-
-def _open_bin(path: Path) -> dict[str, Tensor]:
-    content = load_torch(path, "model.llm", mmap=True)
-    if not isinstance(content, dict):
-        raise DataError(f"model.llm: {path} holds no tensors by name")
-    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
 def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

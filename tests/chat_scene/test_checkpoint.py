@@ -163,3 +163,38 @@ def test_merged_lora_is_the_unmerged_product(fixture):
     x = torch.randn(128, generator=torch.Generator().manual_seed(0))
     merged = fixture.model.llm.model.layers[3].mlp.down_proj(x)
     torch.testing.assert_close(merged, base.float() @ x + 16 / 16 * (b @ (a @ x)), rtol=1e-4, atol=1e-4)
+
+
+EMBED = "llama_model.base_model.model.model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        (EMBED, torch.zeros(())),
+        (EMBED, torch.zeros(0, 64)),
+        (EMBED, torch.zeros(660, 64, dtype=torch.int64)),
+        ("object_proj.0.bias", torch.zeros(1, 64)),
+        ("object_img_proj.0.weight", torch.zeros(64)),
+        (LORA_B, torch.zeros(128, 0)),
+        (LORA_B.replace("lora_B", "lora_A"), torch.zeros(())),
+    ],
+)
+def test_tensors_that_are_no_weights(tmp_path, name, tensor):
+    _saved(tmp_path / "x.pth", lambda state: state.update({name: tensor}))
+    with pytest.raises(DataError, match=rf"x\.pth: {name} has the shape .*; it should be [12]-d floats"):
+        load_checkpoint(tmp_path / "x.pth", layers=4)
+
+
+@pytest.mark.parametrize("name", [3, ("a",), None, "\ud800", "__metadata__", "\u00e4"])
+def test_names_that_are_none(tmp_path, name):
+    _saved(tmp_path / "x.pth", lambda state: state.update({name: torch.zeros(1)}))
+    with pytest.raises(DataError, match="should hold a state dict under 'model'"):
+        load_checkpoint(tmp_path / "x.pth", layers=4, allow_unexpected=True)
+
+
+def test_more_objects_than_have_names(tmp_path):
+    rows = {name: torch.zeros(2000, 64) for name in (EMBED, "llama_model.base_model.model.lm_head.weight")}
+    config = _saved(tmp_path / "x.pth", lambda state: state.update(rows))
+    with pytest.raises(DataError, match="it has 1440 object tokens, but their names have three digits"):
+        ChatScene.from_config(config)

@@ -53,3 +53,18 @@ def test_missing_or_damaged_model_file(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(DataError, match="not a sentencepiece model"):
         ChatSceneTokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"</s>", b"</\xff>", "is not a sentencepiece model"),  # no UTF-8
+        (b"\n\x05<unk>", b"\n\x05<unk\xff", "is not a sentencepiece model"),
+    ],
+)
+def test_pieces_that_are_no_text(tmp_path, old, new, message):
+    whole = (MINIATURE.parent / "llm" / "tokenizer.model").read_bytes()
+    assert old in whole
+    (tmp_path / "tokenizer.model").write_bytes(whole.replace(old, new))
+    with pytest.raises(DataError, match=message):
+        ChatSceneTokenizer(tmp_path)

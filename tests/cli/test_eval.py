@@ -363,6 +363,35 @@ def test_changed_settings_are_refused(fast3d, tmp_path):
     assert json.loads((tmp_path / "runs" / "x" / "result.json").read_text())["settings"]["keep"] == 15
 
 
+SPOILT = [
+    {"index": 1}, {"index": None}, {"dataset": "../x"}, {"dataset": None}, {"pred": 3}, {"tokens": "9"},
+    {"tokens": 0}, {"steps": -1}, {"layer": 1.5}, {"kept": [300]}, {"kept": [-1]}, {"kept": "all"},
+    {"kept": [0] * 301}, {"gap_flops": "1"}, {"known": -1}, {"known": "x"},
+]  # fmt: skip
+
+
+def test_a_journal_that_answers_something_else(fast3d, tmp_path):
+    """It is told, and nothing is made of it; a line that is no line of a journal is answered again."""
+    arguments = ["eval", "-m", "vanilla", *LIMITED, "--set", "generation.beams=1"]
+    fast3d(*arguments)
+    run = tmp_path / "runs" / "vanilla"
+    part, kept = run / "part-000-00.jsonl", {path: path.read_bytes() for path in run.rglob("*.json")}
+    line = json.loads(part.read_text())
+    for change in SPOILT:
+        part.write_text(json.dumps(line | {"samples": [line["samples"][0] | change]}) + "\n")
+        done = fast3d(*arguments, check=False)
+        assert done.returncode == 1 and "is damaged: batch 0 of its journal does not answer" in done.stderr, change
+        assert {path: path.read_bytes() for path in run.rglob("*.json")} == kept
+    for name in line["samples"][0].keys() - {"known"}:
+        without = {key: value for key, value in line["samples"][0].items() if key != name}
+        part.write_text(json.dumps(line | {"samples": [without]}) + "\n")
+        assert fast3d(*arguments, check=False).returncode == 1, name
+    part.write_text(json.dumps(line | {"samples": 3}) + "\n")
+    fast3d(*arguments)
+    path = run / "predictions" / "scanrefer.json"
+    assert path.read_bytes() == kept[path]
+
+
 def test_dry_run_writes_nothing_and_loads_no_weights(fast3d, tmp_path, files):
     (files / "llm" / "model.safetensors").unlink()
     (files / "ckpt_01_3446.pth").unlink()

@@ -234,7 +234,7 @@ def test_eval_refuses_an_alpha_of_other_maps(fast3d, files):
         ({"alpha": True}, "alpha must be a number"),
         ({"alpha": 0}, "alpha must be a number in (0, 1], not '0'"),
         ({"alpha": 1.1}, "alpha must be a number"),
-        ({"alpha": float("nan")}, "alpha must be a number"),
+        ({"alpha": float("nan")}, "not valid JSON (a number is NaN)"),
         ({"alpha": {"scanqa": 2}}, "alpha must be a number"),
         ({"alpha": {"scanqa": 0.5}}, "alphas and maps are not of the same datasets"),
         ({"alpha": {}}, "alphas and maps are not of the same datasets"),

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from fast3d_core.evaluation.ahead import Ready, one_ahead, prepared
+from fast3d_core.evaluation.ahead import Behind, Ready, one_ahead, prepared
 from fast3d_core.vicuna.llm import Prompt
 
 
@@ -93,3 +93,52 @@ def test_what_a_stream_prepared_is_whole_on_another():
             slow = slow @ weight
         sums.append(slow.double().mean())
     assert [float(one) for one in sums] == list(range(12))
+
+
+def test_what_is_left_is_done_behind_in_order():
+    go, done = threading.Event(), []
+
+    def work(number):
+        assert go.wait(10)
+        done.append((number, threading.current_thread()))
+
+    with Behind(threaded=True) as behind:
+        behind(lambda: work(0))
+        assert not done  # it has not been waited for
+        go.set()
+        for number in (1, 2):
+            behind(lambda number=number: work(number))
+    assert [number for number, _ in done] == [0, 1, 2]
+    assert len({thread for _, thread in done}) == 1 and threading.current_thread() is not done[0][1]
+
+
+def test_without_a_thread_it_is_done_at_once():
+    done = []
+    with Behind(threaded=False) as behind:
+        behind(lambda: done.append(threading.current_thread()))
+        assert done == [threading.current_thread()]
+
+
+def _fails(name):
+    raise ValueError(name)
+
+
+def test_an_error_behind_comes_with_the_next_call():
+    done = []
+    with pytest.raises(ValueError, match="first"), Behind(threaded=True) as behind:
+        behind(lambda: _fails("first"))
+        behind(lambda: done.append(1))
+    assert not done
+
+
+def test_an_error_behind_comes_at_the_end():
+    with pytest.raises(ValueError, match="last"), Behind(threaded=True) as behind:
+        behind(lambda: _fails("last"))
+
+
+def test_the_error_that_ends_it_all_is_the_one_that_is_told():
+    done = []
+    with pytest.raises(KeyError), Behind(threaded=True) as behind:
+        behind(lambda: (done.append(1), _fails("behind")))
+        raise KeyError("the next batch")
+    assert done  # what was left to do of the batch before was done all the same

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from fast3d_core.errors import DataError, UsageError
@@ -72,3 +74,40 @@ def test_full_disk(tmp_path):
         j.append(1, 0, 1, 1.0, [])
     (j.folder / "part-001-00.jsonl").unlink()
     assert sorted(j.batches()) == [0]
+
+
+GOOD = {"batch": 0, "seconds": 1.0, "gap_seconds": 0.0, "samples": [{"index": 0}]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]", "3", "null", "{}", '{"batch": 0}', "[" * 5000,
+        *[json.dumps(GOOD | change) for change in (
+            {"batch": "0"}, {"batch": -1}, {"batch": None}, {"samples": {}}, {"samples": [3]}, {"seconds": None},
+            {"seconds": -1}, {"seconds": "1"}, {"gap_seconds": [0]}, {"batch": [[[0]]]})],
+        json.dumps(GOOD | {"seconds": 1e308}).replace("1e+308", "1e309"),
+        json.dumps(GOOD | {"samples": [{"pred": "\ud800"}]}),
+    ],
+)  # fmt: skip
+def test_damaged_lines_count_as_not_done(tmp_path, line):
+    j = journal(tmp_path)
+    j.open()
+    j.append(0, 0, batch=1, seconds=1.0, samples=[{"index": 1}])
+    with (j.folder / "part-000-00.jsonl").open("a") as file:
+        file.write(line + "\n")
+    for name in ("part-x-y.jsonl", "part-000-00-1.jsonl", "part-99999999999-00.jsonl"):
+        (j.folder / name).write_text(json.dumps(GOOD) + "\n")
+    assert j.batches() == {1: [{"index": 1}]} and j.seconds() == (1.0, 0.0) and j.next_session() == 1
+    (j.folder / "part-001-00.jsonl").mkdir()
+    with pytest.raises(DataError, match="cannot be read"):
+        j.batches()
+
+
+def test_a_link_out_of_the_run_is_not_followed(tmp_path):
+    j = journal(tmp_path)
+    j.open()
+    (tmp_path / "elsewhere").mkdir()
+    (j.folder / "predictions").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="predictions is a link"):
+        journal(tmp_path).open()

@@ -1,5 +1,7 @@
 """Arithmetic on the shapes of large models, without their weights."""
 
+from dataclasses import replace
+
 import pytest
 
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
@@ -47,3 +49,11 @@ def test_the_largest_batch_grows_with_memory_and_pruning(needs):
     for memory, size in zip(memories[1:], sizes[1:], strict=True):
         assert needs.memory([vanilla[1]] * size) <= memory  # the largest sample counts
     assert needs.largest_batch(vanilla, 1e15, 3) == 2
+
+
+def test_reused_scenes_take_memory(needs):
+    reusing = replace(needs, reuse_scene=True)
+    one = needs.of(SAP, 80)
+    more = reusing.memory([one] * 4) - needs.memory([one] * 4)
+    assert more == (4 + 8) * 380 * 32 * 2 * 4096 * 2  # of its own and eight of before, 2 x 4096 bf16 numbers a layer
+    assert reusing.largest_batch([one], 24e9, 128) < needs.largest_batch([one], 24e9, 128)

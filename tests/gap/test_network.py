@@ -143,7 +143,9 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     assert "no 2-d tensor obj_feat_projector.weight" in refused(lambda t: t.pop("obj_feat_projector.weight"))
     assert "NaN" in refused(lambda t: t.update({"text_projector.bias": torch.full((48,), torch.nan)}))
     bias = "text_projector.bias"
-    for odd in (torch.zeros(48).to_sparse(), torch.zeros(48, device="meta"), torch.zeros(48, dtype=torch.int64), 1.0):
+    for odd in (torch.zeros(48).to_sparse(), torch.zeros(48, device="meta")):
+        assert "was not loaded" in refused(lambda t, odd=odd: t.update({bias: odd}))
+    for odd in (torch.zeros(48, dtype=torch.int64), 1.0):
         assert f"{bias!r} is no ordinary tensor" in refused(lambda t, odd=odd: t.update({bias: odd}))
     assert "no 'model_state_dict'" in refused(lambda t: t.update({7: torch.zeros(1)}))
     path = tmp_path / "bad.safetensors"
@@ -171,5 +173,13 @@ def test_a_text_encoder_of_another_width(tmp_path):
         load_gap(config(CHECKPOINTS["spatial"], f"gap.text_encoder={tmp_path / 'empty'}"), CPU)
     odd = json.loads((SHIPPED / "roberta_tiny" / "config.json").read_text()) | {"hidden_dropout_prob": -1}
     (tmp_path / "empty" / "config.json").write_text(json.dumps(odd))
-    with pytest.raises(DataError, match="make no network .*dropout probability"):
+    with pytest.raises(DataError, match="dropout probability has to be between 0 and 1"):
         load_gap(config(CHECKPOINTS["spatial"], f"gap.text_encoder={tmp_path / 'empty'}"), CPU)
+
+
+def test_more_layers_than_can_be_meant(tmp_path):
+    tensors = torch.load(CHECKPOINTS["spatial"], weights_only=True)["model_state_dict"]
+    tensors |= {f"mm_encoder.layers.{i}.x": torch.zeros(1) for i in range(2000)}
+    torch.save({"model_state_dict": tensors}, tmp_path / "deep.pth")
+    with pytest.raises(DataError, match="it has 2000 layers"):
+        load_gap(config(tmp_path / "deep.pth"), CPU)

@@ -79,3 +79,23 @@ def test_damaged_scanrefer_annotations(tmp_path, annotations):
     write_scanrefer(tmp_path, annotations)
     with pytest.raises(DataError, match="download them again"):
         _ = References(tmp_path).unique_multiple
+
+
+@pytest.mark.parametrize(
+    "locs",
+    [
+        torch.zeros(6), torch.zeros(1, 6, dtype=torch.int64), torch.zeros(1001, 6),
+        [[0.0] * 6], None, "none", torch.zeros(0, 7),
+    ],
+)  # fmt: skip
+def test_boxes_that_are_none(tmp_path, locs):
+    torch.save({"a": {"locs": locs}}, tmp_path / "scannet_val_attributes.pt")
+    with pytest.raises(DataError, match="the boxes of 'a' are no such table"):
+        _ = References(tmp_path).objects
+
+
+def test_boxes_of_absurd_shape(tmp_path):
+    """A stride of 0 makes a table of 24 numbers as large as one likes; float64 would have filled all memory."""
+    torch.save({"a": {"locs": torch.zeros(1, 6).expand(10**12, 6)}}, tmp_path / "scannet_val_attributes.pt")
+    with pytest.raises(DataError, match=r"scannet_val_attributes\.pt was not loaded.*its tensors claim"):
+        _ = References(tmp_path).objects

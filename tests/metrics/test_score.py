@@ -209,3 +209,25 @@ def test_part_of_scan2cap_is_scored_over_what_was_asked():
     assert len(part.stats) == len({(r["scene_id"], r["gt_id"]) for r in records}) < len(whole.stats)
     assert part.metrics[HEADLINES["scan2cap"].key] > whole.metrics[HEADLINES["scan2cap"].key]
     assert set(part.keys) < set(whole.keys)
+
+
+def test_answers_that_name_a_thousand_objects():
+    """The assignment of objects takes memory with their square."""
+    record = next(r for r in PREDICTIONS["multi3dref"] if r["type_info"] == "mt")
+    with pytest.raises(DataError, match="record 0: pred names 1001 objects; 1000 can be meant at most"):
+        score("multi3dref", [record | {"pred": "<OBJ000>" * 1001}], REFERENCES)
+    with pytest.raises(DataError, match="ref_captions must be a list of non-negative integers, at most 1000"):
+        score("multi3dref", [record | {"ref_captions": [0] * 1001}], REFERENCES)
+    score("multi3dref", [record | {"pred": "<OBJ000>" * 1000, "ref_captions": [0] * 1000}], REFERENCES)
+
+
+@pytest.mark.parametrize("dataset", ["scanrefer", "multi3dref", "scan2cap"])
+@pytest.mark.parametrize("kind", ["instances", "objects"])
+def test_boxes_that_are_not_finite(dataset, kind):
+    references = References(DATA / "annotations")
+    records = PREDICTIONS[dataset]
+    scene = next(r["scene_id"] for r in records if r["type_info"] not in ("zt_w_d", "zt_wo_d"))
+    spoilt = getattr(references, kind)
+    spoilt.scenes[scene] = np.full_like(spoilt.scenes[scene], np.nan)
+    with pytest.raises(DataError, match=f"the boxes of {scene} in {spoilt.file} hold NaN or infinity"):
+        score(dataset, records, references, meteor=False)

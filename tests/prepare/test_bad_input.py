@@ -41,11 +41,10 @@ def refused(raw) -> str:
         (SCANREFER, None, 1, {"object_id": "-1"}, "object_id should be the number of an object, not '-1'"),
         (SCANREFER, None, 1, {"object_id": "007"}, "object_id should be"),
         (SCANREFER, None, 1, {"object_id": True}, "object_id should be the number of an object, not True"),
-        (SCANREFER, None, 1, {"object_id": 10**50}, "not this int"),
+        (SCANREFER, None, 1, {"object_id": 10**18}, "not 1000000000000000000"),
         (SCANREFER, None, 1, {"object_id": [1]}, "not this list"),
         (SCANREFER, None, 1, {"object_id": "٣"}, "object_id should be"),
         (SCANREFER, None, 1, {"description": None}, "description should be text, not None"),
-        (SCANREFER, None, 1, {"description": "half \ud800"}, "description should be text, not 'half \\ud800'"),
         (SCANREFER, None, 1, {"scene_id": "../../etc"}, "scene_id should be a scan such as scene0011_00"),
         (SCANREFER, None, 1, {"scene_id": "scene0011_00\n"}, "scene_id should be a scan"),
         (MULTI3DREFER, None, 2, {"object_ids": [1, -2]}, "object_ids should be a list of object numbers"),
@@ -90,6 +89,10 @@ def test_missing_fields(raw, name, field):
         ('[{"scene_id": ', "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
         ("9" * 5000, "is not valid JSON"),
+        ("9" * 30, "is not valid JSON (an integer has more than 64 bits"),
+        ('["half \\ud800"]', "is not valid JSON (a text holds half of a surrogate pair)"),
+        ("[NaN]", "is not valid JSON (a number is NaN)"),
+        ("[1e999]", "is not valid JSON (a number is 1e999)"),
         ("\xff", "is not valid JSON"),
         ("[]", "should hold a list of records"),
         ('{"questions": []}', "should hold a list of records"),
@@ -119,9 +122,10 @@ def locs(*row, count=1):
         ({TRAIN: {"locs": torch.zeros(3, 7)}}, "under 'locs'"),
         ({TRAIN: {"locs": torch.zeros(6)}}, "under 'locs'"),
         ({TRAIN: {"locs": torch.zeros(3, 6, dtype=torch.int64)}}, "under 'locs'"),
-        ({TRAIN: {"locs": torch.zeros(3, 6, dtype=torch.complex64)}}, "under 'locs'"),
-        ({TRAIN: {"locs": torch.zeros(3, 6).to_sparse()}}, "under 'locs'"),
-        ({TRAIN: {"locs": torch.zeros(1, 1).expand(10**12, 6)}}, "should have up to 1000 boxes"),
+        ({TRAIN: {"locs": torch.zeros(3, 6, dtype=torch.complex64)}}, "was not loaded"),
+        ({TRAIN: {"locs": torch.zeros(3, 6).to_sparse()}}, "was not loaded"),
+        ({TRAIN: {"locs": torch.zeros(1, 1).expand(10**12, 6)}}, "its tensors claim"),
+        ({TRAIN: {"locs": torch.zeros(1001, 6)}}, "should have up to 1000 boxes"),
         (locs(0, 0, 0, 1, 1, float("nan")), "are not centres and sizes in metres"),
         (locs(0, float("inf"), 0, 1, 1, 1), "are not centres and sizes in metres"),
         (locs(0, 0, 0, 1, -1, 1), "are not centres and sizes in metres"),
@@ -154,7 +158,7 @@ def test_label_table(raw):
 def test_other_split_of_the_lookup(raw):
     """The lookup is of both splits, so that the other one's file is checked, too."""
     write_labels(raw)
-    write_json(raw / "ScanRefer/ScanRefer_filtered_train.json", [said("train", 0, 0, "x", scene_id="\ud800")])
+    write_json(raw / "ScanRefer/ScanRefer_filtered_train.json", [said("train", 0, 0, "x", scene_id=3)])
     with pytest.raises(DataError, match="ScanRefer_filtered_train.json: record 0: scene_id should be text"):
         prepare(raw, raw.parent / "annotations", ["scanrefer"], ["val"])
 

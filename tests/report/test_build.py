@@ -248,6 +248,16 @@ def test_runs_of_one_name_go_by_their_path_and_repeated_ones_count_once(tmp_path
         {"sqa3d": {"keys": ["q0"], "stats": [1]}},
         {"sqa3d": {"keys": ["q0"], "stats": [[1, float("nan")]]}},
         {"unknown": {"keys": ["q0"], "stats": [[1, 1]]}},
+        {"x" * 3000: {"keys": ["q0"], "stats": [[1, 1]]}},
+        {"sqa3d": {"keys": ["q0"], "stats": [[1, 1, 1]]}},
+        {"sqa3d": {"keys": ["q0"], "stats": [[1]]}},
+        {"sqa3d": {"keys": ["q0"], "stats": [[]]}},
+        {"sqa3d": {"keys": ["q0"], "stats": 1}},
+        {"sqa3d": {"keys": [], "stats": 1}},
+        {"sqa3d": {"keys": ["q0"], "stats": [[1, 0]]}},
+        {"sqa3d": {"keys": ["q0"], "stats": [[-1, 1]]}},
+        {"sqa3d": {"keys": ["q0"], "stats": [[1e300, 1]]}},
+        {"scanqa": {"keys": ["q0"], "stats": [[1, 1]]}},
         {"sqa3d": {"keys": ["q0"], "stats": [["x", 1]]}},
         None,
     ],
@@ -256,7 +266,7 @@ def test_damaged_runs_are_named(tmp_path, damage):
     path = make_run(tmp_path, "gap", "gap", {"sqa3d": [1.0]})
     scores = path / "scores.json"
     scores.unlink() if damage is None else scores.write_text(json.dumps(damage))
-    with pytest.raises(DataError, match=r"scores\.json.*run `fast3d eval` again"):
+    with pytest.raises(DataError, match=r"scores\.json.*(run `fast3d eval` again|is not valid JSON)"):
         load_runs([path])
 
 

@@ -174,11 +174,25 @@ def test_what_cannot_be_shown_is_left_out_with_a_note(config):
     assert data_in(to_html(page))["browser"] is None
 
 
-def test_a_damaged_journal_is_one_line(config):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": "x"},
+        {"kept": 5},
+        {"kept": ["x"]},
+        {"kept": [-3]},
+        {"dataset": "../x"},
+        {"pred": None},
+        {"index": 10**9},
+    ],
+)
+def test_a_damaged_journal_is_one_line(config, change):
     (part,) = (config.runs / "vanilla").glob("part-*.jsonl")
-    part.write_text(
-        '{"batch": 0, "seconds": 1, "samples": [{"dataset": "scanqa", "index": "x", "pred": "y", "kept": 5}]}\n'
-    )
+    entry = {"dataset": "scanqa", "index": 0, "pred": "y", "kept": [0, 1, 2]} | change
+    part.write_text(json.dumps({"batch": 0, "seconds": 1, "samples": [entry]}) + "\n")
+    if change == {"index": 10**9}:  # which only the annotations tell
+        assert page_of(config).browser is None
+        return
     with pytest.raises(DataError, match="journal .*damaged.*fast3d eval"):
         page_of(config)
 

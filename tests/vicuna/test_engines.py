@@ -275,12 +275,13 @@ def test_running_out_of_memory_leaves_the_engine_usable(fixture, monkeypatch):
 
 
 def test_numbers_that_are_not_finite_do_not_outlive_their_batch(fixture):
-    engine = FastEngine(fixture.model.llm)
-    plans = fixture.plans(Vanilla())
-    want = [one.ids for one in engine.generate(fixture.prompts[:3], plans[:3], _SHORT, BOS, EOS)]
-    broken = [replace(prompt, embeds=prompt.embeds * torch.nan) for prompt in fixture.prompts[:3]]
-    engine.generate(broken, plans[:3], _SHORT, BOS, EOS)
-    got = [one.ids for one in engine.generate(fixture.prompts[:3], plans[:3], _SHORT, BOS, EOS)]
+    engine, plans = FastEngine(fixture.model.llm), fixture.plans(Vanilla())[:4]
+    prompts = ragged(fixture, range(4))
+    want = [one.ids for one in engine.generate(prompts, plans, _SHORT, BOS, EOS)]
+    longest = max(prompts, key=len)
+    broken = [replace(longest, embeds=longest.embeds * torch.nan)] * 4
+    engine.generate(broken, plans, _SHORT, BOS, EOS)
+    got = [one.ids for one in engine.generate(prompts, plans, _SHORT, BOS, EOS)]
     assert got == want
 
 

@@ -107,9 +107,9 @@ def test_no_weights(llm):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"num_hidden_layers": 10**9}, "asks for 1000000000 layers"),
-        ({"num_key_value_heads": 0}, "says num_key_value_heads 0"),
-        ({"intermediate_size": -3}, "says intermediate_size -3"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, not"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0, not"),
+        ({"intermediate_size": -3}, "intermediate_size is -3, not"),
     ],
 )
 def test_absurd_sizes(llm, sizes, message):
