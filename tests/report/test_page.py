@@ -209,6 +209,8 @@ def test_the_slider_shows_live_what_would_be_kept(visit, made):
     page.focus("#slider")
     page.keyboard.press("ArrowLeft")
     assert page.locator("#slider-value").inner_text() == "47.0%" and len(kept(page)) == 6
+    page.click("#next")
+    assert page.locator("#slider-value").inner_text() == "47.0%" and len(kept(page)) == 6
 
 
 def test_answers_stand_side_by_side_and_are_marked(visit, made):

@@ -81,6 +81,7 @@ class SceneBrowser {
     const rule = byId("rule").value;
     byId("rule").replaceChildren(...this.rules.map(({ id, title }) => element("option", { value: id }, title)));
     if (this.rules.some(({ id }) => id === rule)) byId("rule").value = rule;
+    if (this.shown === SLIDER && this.rules.length) return this.see(SLIDER); // from question to question at one alpha
     const pruned = this.question.answers.filter(({ kept }) => kept);
     const first = pruned.find(({ run }) => run === this.shown) ?? pruned.at(-1) ?? this.question.answers[0];
     this.see(first.run);
