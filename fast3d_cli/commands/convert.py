@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from fast3d_cli.console import err, note, out, print_json
 from fast3d_cli.options import ConfigOption, JsonOption, SetOption, load
@@ -76,7 +76,7 @@ def _plain(one: "Conversion", seconds: Mapping[Path, float], dry_run: bool) -> d
 def _table(planned: "Sequence[Conversion]") -> Table:
     from fast3d_core.download.source import in_units
 
-    table = Table("what", "file", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table("what", Column("file", no_wrap=True), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("to", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
