@@ -6,12 +6,13 @@ It needs matplotlib, which is an extra: `pip install "fast3d[plot]"`.
 import contextlib
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from fast3d_core.data.files import atomic_path
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.pruning import METHODS
-from fast3d_core.report.build import Estimate, Report, Row
+from fast3d_core.report.build import Report, Row
 
 SUFFIXES = (".png", ".svg")
 _DPI = 300
@@ -23,6 +24,17 @@ _LOOKS = {
     "gap": ("GAP", "#0072b2", "s"),
     "sap": ("GAP+SAP", "#009e73", "D"),
 }
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A run: x is its pruning ratio, y its score ratio, its interval from `below` under it to `above` over it."""
+
+    name: str
+    x: float
+    y: float
+    below: float
+    above: float
 
 
 def check_plot(path: Path) -> None:
@@ -51,12 +63,12 @@ def write_plot(path: Path, report: Report) -> None:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fast3d", "font.size": 9}):
         figure = Figure(figsize=(4.8, 3.4), layout="constrained")
         axes = figure.add_subplot()
-        for (method, published), rows in groups.items():
+        for (method, published), points in groups.items():
             title, colour, marker = _LOOKS.get(method or "", (method or "scored", "#cc79a7", "P"))
             axes.errorbar(
-                [row.pruning_ratio for row in rows],
-                [row.ratio.value for row in rows],
-                yerr=list(zip(*(_arms(row.ratio) for row in rows), strict=True)),
+                [point.x for point in points],
+                [point.y for point in points],
+                yerr=[[point.below for point in points], [point.above for point in points]],
                 label=f"{title} (published)" if published else title,
                 color=colour,
                 marker=marker,
@@ -75,29 +87,25 @@ def write_plot(path: Path, report: Report) -> None:
             figure.savefig(temporary, format=kind, dpi=_DPI, metadata={"Date": None} if kind == "svg" else None)
 
 
-def _groups(report: Report) -> dict[tuple[str | None, bool], list[Row]]:
-    """The rows to draw, by method and whether they are published, each group by pruning ratio."""
-    groups: dict[tuple[str | None, bool], list[Row]] = {}
+def _groups(report: Report) -> dict[tuple[str | None, bool], list[_Point]]:
+    """The points to draw, by method and whether they are published, each group by pruning ratio."""
+    groups = {}
     for published in (False, True):
         for method in (*METHODS, None):
-            rows = [
-                row
-                for row in report.rows
-                if (row.method, row.published) == (method, published)
-                and row.pruning_ratio is not None
-                and row.ratio.value is not None
-            ]
-            if rows:
-                groups[method, published] = sorted(rows, key=lambda row: row.pruning_ratio or 0.0)
+            rows = [row for row in report.rows if (row.method, row.published) == (method, published)]
+            if points := [point for row in rows if (point := _point(row))]:
+                groups[method, published] = sorted(points, key=lambda point: point.x)
     return groups
 
 
-def _arms(estimate: Estimate) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; it need not hold it, so an arm may have no length."""
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if value is None or low is None or high is None:
-        return 0.0, 0.0
-    return max(0.0, value - low), max(0.0, high - value)
+def _point(row: Row) -> _Point | None:
+    """None where a number is unknown."""
+    value, low, high = row.ratio.value, row.ratio.low, row.ratio.high
+    if row.pruning_ratio is None or value is None:
+        return None
+    # An interval of percentiles need not hold the value, so an arm may have no length.
+    below, above = (0.0 if end is None else max(0.0, sign * (end - value)) for end, sign in ((low, -1), (high, 1)))
+    return _Point(row.name, row.pruning_ratio, value, below, above)
 
 
 @contextlib.contextmanager

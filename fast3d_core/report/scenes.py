@@ -121,7 +121,9 @@ def build_browser(
     folder, slots = need_path(config, "data.annotations"), config.data.max_objects
     shown = _comparable(runs, answers, folder, remarks)
     asked = Counter(key for run in shown for key in answers[run.name])
-    samples = {d: load_samples(folder, d) for d in DATASETS if any(d == dataset for dataset, _ in asked)}
+    samples: dict[str, list[Sample]] = {
+        d: load_samples(folder, d) for d in DATASETS if any(d == dataset for dataset, _ in asked)
+    }
     chosen = _choose(asked, samples, scenes, remarks)
     masses = _masses(config, samples, chosen, shown, remarks)
     labels = load_labels(folder, "val", chosen, slots)

@@ -8,7 +8,7 @@ import pytest
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.metrics import DATASETS
 from fast3d_core.report import build_report, list_runs, load_runs
-from fast3d_core.report.plot import _arms, _groups, check_plot, write_plot
+from fast3d_core.report.plot import _groups, check_plot, write_plot
 from tests.report.fabricate import bernoulli, make_run
 
 
@@ -26,16 +26,21 @@ def runs(tmp_path):
 
 
 def test_a_line_a_method_by_pruning_ratio(runs):
-    groups = _groups(build_report(runs, published=True, resamples=100))
-    assert [(key, [row.name for row in rows]) for key, rows in groups.items()][:3] == [
+    report = build_report(runs, published=True, resamples=100)
+    groups = _groups(report)
+    assert [(key, [point.name for point in points]) for key, points in groups.items()][:3] == [
         (("vanilla", False), ["vanilla"]),
         (("gap", False), ["g35", "g90"]),
         (("sap", False), ["s90"]),
     ]
     assert ("gap", True) in groups and ("sap", True) not in groups  # the paper gives SAP's ratio as "~90%" only
-    assert not any("theirs" in [row.name for row in rows] for rows in groups.values())  # no pruning ratio is known
-    row = groups["gap", False][0]
-    assert _arms(row.ratio) == (row.ratio.value - row.ratio.low, row.ratio.high - row.ratio.value)
+    assert not any(
+        "theirs" in [point.name for point in points] for points in groups.values()
+    )  # no pruning ratio is known
+    row = next(row for row in report.rows if row.name == "g35")
+    point = groups["gap", False][0]
+    assert (point.x, point.y) == (35, row.ratio.value)
+    assert (point.y - point.below, point.y + point.above) == pytest.approx((row.ratio.low, row.ratio.high))
 
 
 def test_svg_is_vector_with_text_and_png_is_for_print(runs, tmp_path):
