@@ -65,7 +65,6 @@ class Room {
         this.furniture.add(one);
       }
       name.position.set(box[0], box[1], box[2] + box[5] / 2);
-      name.center.set(0.5, 1.3); // above that point
       this.furniture.add(name);
       mesh.userData.slot = slot;
       this.bounds.expandByObject(mesh);
@@ -109,6 +108,11 @@ class Room {
     this.#outline(targets.map((box) => [box, "target", 0.05, false]).concat(
       [...named].filter((slot) => this.objects[slot]).map((slot) => [this.objects[slot].box, "named", 0.12, true]),
     ));
+    const outlined = this.outlines.children.map((outline) => new Libraries.Box3().setFromObject(outline));
+    for (const one of this.objects) {
+      one.outlined = outlined.map((bounds) => bounds.containsPoint(one.mesh.position));
+      one.name.center.set(0.5, one.outlined.includes(true) ? 2.2 : 1.3); // above its top, and further above an outline
+    }
     this.#floor();
     this.draw();
   }
@@ -142,12 +146,21 @@ class Room {
     this.world.add(this.grid);
   }
 
+  /** The part of the window that an outline takes, as `getBoundingClientRect` tells it. */
+  #placeOf(outline) {
+    const three = Libraries;
+    const area = this.container.getBoundingClientRect();
+    const corners = boxCorners(new three.Box3().setFromObject(outline)).map((corner) => corner.project(this.camera));
+    const { min, max } = new three.Box3().setFromPoints(corners);
+    const across = (x) => area.left + ((x + 1) / 2) * area.width;
+    const down = (y) => area.top + ((1 - y) / 2) * area.height;
+    return { left: across(min.x), right: across(max.x), top: down(max.y), bottom: down(min.y) };
+  }
+
   /** The camera where all of the room is seen, and fills the picture. */
   whole() {
     const three = Libraries;
-    const { min, max } = this.bounds;
-    const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((i) =>
-      new three.Vector3(i & 1 ? max.x : min.x, i & 2 ? max.y : min.y, i & 4 ? max.z : min.z));
+    const corners = boxCorners(this.bounds);
     const from = new three.Vector3(-0.35, -0.85, 0.75).normalize();
     const middle = this.bounds.getCenter(new three.Vector3());
     let distance = 2 * this.bounds.getSize(new three.Vector3()).length();
@@ -227,18 +240,24 @@ class Room {
     this.#unclutter();
   }
 
-  /** Hides the names that would lie on those of objects with more attention. */
+  /** Hides the names that would lie on an outline, or on the name of an object with more attention. */
   #unclutter() {
+    const outlines = this.outlines.children.map((outline) => this.#placeOf(outline));
     const places = [];
     for (const slot of this.named) {
-      const { tag } = this.objects[slot];
+      const { tag, outlined } = this.objects[slot];
       const at = tag.getBoundingClientRect();
-      const hidden = places.some((one) => at.left < one.right && one.left < at.right && at.top < one.bottom && one.top < at.bottom);
+      const others = outlines.filter((_, number) => !outlined[number]);
+      const hidden = [...others, ...places].some((one) =>
+        at.left < one.right && one.left < at.right && at.top < one.bottom && one.top < at.bottom);
       tag.style.visibility = hidden ? "hidden" : "visible";
       if (!hidden) places.push(at);
     }
   }
 }
+
+const boxCorners = ({ min, max }) => [0, 1, 2, 3, 4, 5, 6, 7].map((i) =>
+  new Libraries.Vector3(i & 1 ? max.x : min.x, i & 2 ? max.y : min.y, i & 4 ? max.z : min.z));
 
 /** The colour of `share`, 0 to 1, of the most attention: logarithmic, as a few objects hold nearly all of it. */
 function rampColour(ramp, share) {
