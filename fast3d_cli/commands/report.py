@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,8 @@ from fast3d_cli.options import ConfigOption, SetOption, load
 from fast3d_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from fast3d_core.report import Report
+    from fast3d_core.config import Config
+    from fast3d_core.report import Report, Run
     from fast3d_core.report.render import Column
 
 
@@ -48,6 +50,26 @@ def report(
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind an interval.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a page with charts and the scenes in 3D, to open from disk.",
+            rich_help_panel="Pictures",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png|svg",
+            help="Also draw the score ratio against the pruning ratio.",
+            rich_help_panel="Pictures",
+        ),
+    ] = None,
+    scenes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Scenes in the page, at most. Default: 20.", rich_help_panel="Pictures"),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
@@ -57,6 +79,12 @@ def report(
     """
     if json and format_ not in (None, Format.json):
         raise UsageError(f"--json and --format {format_.value} exclude each other; give one of them")
+    if scenes is not None and html is None:
+        raise UsageError("--scenes means nothing without --html FILE")
+    if plot is not None:
+        from fast3d_core.report.plot import check_plot
+
+        check_plot(plot)
     settings = load(config, set_)
     from fast3d_core import report as core
 
@@ -84,6 +112,24 @@ def report(
         out.file.write(writers[chosen](comparison))
     else:
         print_report(comparison)
+    if plot is not None:
+        from fast3d_core.report.plot import write_plot
+
+        write_plot(plot, comparison)
+        note(f"written: {plot}")
+    if html is not None:
+        _write_html(html, settings, loaded, comparison, scenes)
+
+
+def _write_html(path: Path, config: "Config", runs: "Sequence[Run]", report: "Report", scenes: int | None) -> None:
+    """The page, its size, and what it lacks."""
+    from fast3d_core.report import html
+
+    page = html.build_page(config, runs, report, scenes or html.SCENES)
+    for remark in page.notes[len(report.notes) :]:
+        note(remark)
+    size = html.write_html(path, page)
+    note(f"written: {path} ({size / 1e6:.1f} MB)" + ("; --scenes N makes it smaller" if size > html.LARGE else ""))
 
 
 def print_report(report: "Report") -> None:

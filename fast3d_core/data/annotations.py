@@ -226,6 +226,24 @@ def locations(content: dict[str, Any], scene: str, path: Path, objects: int = 10
     return padded
 
 
+def load_labels(folder: Path, split: str, scenes: Collection[str], objects: int = 100) -> dict[str, list[str]]:
+    """The detector's name for each box of each scene, in the boxes' order, at most `objects` of them.
+
+    Raises:
+        DataError: the file is missing or damaged, or does not name the boxes of a scene.
+    """
+    path = locations_file(folder, split)
+    content = load_torch(path, "data.annotations")
+    labels = {}
+    for scene in scenes:
+        entry = content.get(scene) if isinstance(content, dict) else None
+        names, boxes = entry.get("objects") if isinstance(entry, dict) else None, box_table(entry)
+        if not isinstance(names, list) or boxes is None or len(names) != len(boxes):
+            raise DataError(f"{path} does not name the boxes of scene {scene[:80]} under 'objects'")
+        labels[scene] = [str(name) for name in names[:objects]]
+    return labels
+
+
 def box_table(attributes: Any) -> Tensor | None:
     """The boxes in a scene's attributes, {"locs": (n, 6)}, in floats of whatever size; None where there are none such.
 

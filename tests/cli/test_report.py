@@ -118,12 +118,49 @@ def test_runs_are_chosen_by_name_and_path_and_compared_with_a_named_one(folder):
         (["--json", "--format", "csv"], UsageError, "exclude each other"),
         (["--seed", "-1"], UsageError, "must not be negative"),
         (["--set", "rums=x"], UsageError, "runs"),
+        (["--plot", "figure.jpg"], UsageError, "--plot writes .png or .svg"),
+        (["--plot", "fast3d.yaml/figure.png"], DataError, "--plot: fast3d.yaml/figure.png cannot be written"),
+        (["--html", "fast3d.yaml/page.html"], DataError, "--html: fast3d.yaml/page.html cannot be written"),
+        (["--html", "runs"], DataError, "--html: runs cannot be written"),
+        (["--scenes", "3"], UsageError, "--scenes means nothing without --html"),
+        (["--html", "page.html", "--set", "runs=elsewhere"], DataError, "run `fast3d eval` first"),
+        (["theirs", "--plot", "figure.svg"], DataError, "nothing to plot"),
     ],
 )
 def test_mistakes_are_one_line(folder, args, kind, text):
     with pytest.raises(Fast3DError) as caught:
         call(*args)
     assert type(caught.value) is kind and text in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_pictures_are_written_beside_the_table(folder):
+    plain = call("--json")
+    result = call("--json", "--html", "out/page.html", "--plot", "out/figure.svg")
+    assert result.stdout == plain.stdout
+    assert "written: out/page.html" in result.stderr and "written: out/figure.svg" in result.stderr
+    # The runs have scores alone, and there are no annotations.
+    assert "there is no scene browser: data.annotations" in result.stderr
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["figure.svg", "page.html"]
+
+
+def test_the_page_of_real_runs(fast3d, tmp_path):
+    """`fast3d eval`'s own folders, on the miniature."""
+    fast3d("eval", "--method", "vanilla", "--limit", "2", "--no-meteor")
+    fast3d("eval", "--method", "sap", "--alpha", "0.5", "--limit", "2", "--no-meteor")
+    done = fast3d("report", "--resamples", "100", "--html", "page.html", "--scenes", "1")
+    assert "holds 1 of 2 scenes" in done.stderr and "written: page.html (" in done.stderr
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    data = json.loads(re.findall(r'application/json">(.*?)</script>', text, re.DOTALL)[0])
+    (scene,) = data["browser"]["scenes"]
+    result = json.loads((tmp_path / "runs" / "sap-alpha0.5" / "result.json").read_text())
+    assert [run["alpha"] for run in data["browser"]["runs"]] == [None, dict.fromkeys(DATASETS, 0.5)]
+    for question in scene["questions"]:
+        unpruned, pruned = question["answers"]
+        assert unpruned["kept"] is None
+        count = sum(total < 0.5 for total in question["mass"][:-1]) + 1
+        assert sorted(question["order"][:count]) == pruned["kept"]
+    kept = [n for one in data["kept"] for n, samples in enumerate(one["samples"]) for _ in range(samples)]
+    assert sum(kept) / len(kept) == pytest.approx(result["pruning"]["kept_objects"]["mean"])
 
 
 def test_no_value_is_ever_nan(tmp_path, monkeypatch):

@@ -33,6 +33,7 @@ from fast3d_core.prepare.raw import Releases
 from fast3d_core.progress import Silent
 from fast3d_core.pruning import Sap, Vanilla
 from fast3d_core.report.build import build_report
+from fast3d_core.report.html import build_page, to_html
 from fast3d_core.report.render import to_csv, to_json, to_markdown
 from fast3d_core.report.runs import load_runs
 from fast3d_core.vicuna.llm import load_llm, read_shape
@@ -152,6 +153,11 @@ def report(folder: Path) -> None:
     to_json(made), to_markdown(made), to_csv(made)
 
 
+def page(folder: Path) -> None:
+    runs = load_runs([folder / "runs" / "vanilla", folder / "runs" / "other"])
+    to_html(build_page(config(folder), runs, build_report(runs, resamples=100)))
+
+
 def alpha(folder: Path) -> None:
     found = found_alpha(config(folder), ["scanqa"], folder / "outputs" / "pred_attn_maps", "a_map")
     if found is not None:
@@ -199,6 +205,9 @@ READERS = [
     Reader("predictions", tuple(f"metrics/preds/preds_{dataset}.json" for dataset in DATASETS), predictions, 200),
     Reader("journal", ("runs/vanilla/settings.json", "runs/vanilla/part-000-00.jsonl"), journal, 250),
     Reader("report", ("runs/vanilla/result.json", "runs/vanilla/scores.json"), report, 300),
+    Reader("page", ("runs/vanilla/result.json", "runs/vanilla/part-000-00.jsonl",
+                    f"{ANNOTATIONS}scannet_mask3d_val_attributes.pt",
+                    "outputs/pred_attn_maps/infer_attn_maps_val_scanqa.pt"), page, 100),
     Reader("alpha", ("runs/alpha.json",), alpha, 250),
 ]  # fmt: skip
 WRITERS = [  # each by the folder that it writes to

@@ -1,10 +1,15 @@
 """Run folders of known scores, without a model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from fast3d_core.config import Config
+from fast3d_core.data.annotations import Sample, annotation_file, load_samples
+from fast3d_core.data.settings import fingerprint
+from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.result import (
     DatasetStats,
     Environment,
@@ -15,6 +20,11 @@ from fast3d_core.evaluation.result import (
     Timing,
     save_result,
 )
+from fast3d_core.evaluation.scoring import score_predictions
+from fast3d_core.gap.maps import load_maps, map_file
+from fast3d_core.plan import pruning_ratio
+from fast3d_core.pruning import PlanRequest, Pruner
+from fast3d_core.pruning.options import run_name
 
 Hits = dict[str, Sequence[float]]
 
@@ -72,3 +82,64 @@ def bernoulli(mean: float, n: int, seed: int) -> list[float]:
     hits = np.zeros(n)
     hits[: round(mean * n)] = 1
     return np.random.default_rng(seed).permutation(hits).tolist()
+
+
+def answered_run(
+    config: Config, pruner: Pruner, answer: Callable[[Sample], str], *, name: str | None = None, layers: int = 4
+) -> Path:
+    """A complete run of a method over all questions of a config, whose answers come from `answer`, not from a model."""
+    annotations, objects = config.data.annotations, config.data.max_objects
+    samples = {dataset: load_samples(annotations, dataset) for dataset in config.data.datasets}
+    files = [annotation_file(annotations, dataset) for dataset in samples]
+    maps = {}
+    if pruner.needs_map:
+        files += [map_file(config.maps.predicted, dataset) for dataset in samples]
+        maps = {dataset: load_maps(config.maps.predicted, dataset) for dataset in samples}
+    settings = {"method": pruner.name, **asdict(pruner), "files": {path.name: fingerprint(path) for path in files}}
+    folder = config.runs / (name or run_name(pruner))
+    journal = Journal(folder, settings)
+    journal.open()
+    entries = []
+    for batch, (dataset, found) in enumerate(samples.items()):
+        done = []
+        for sample in found:
+            plan = pruner.plan(
+                PlanRequest(dataset, sample.index, objects, maps[dataset][sample.index] if maps else None)
+            )
+            kept = None if plan.kept is None or plan.count == plan.visual else plan.kept.tolist()
+            entry = {
+                "dataset": dataset,
+                "index": sample.index,
+                "pred": answer(sample),
+                "layer": plan.layer,
+                "kept": kept,
+            }
+            done.append(entry | {"ratio": 100 * pruning_ratio(layers, plan.layer, plan.visual, plan.count)})
+        journal.append(0, 0, batch, 1.0, done)
+        entries += done
+    predictions = {
+        dataset: [samples[dataset][e["index"]].record(e["pred"]) for e in entries if e["dataset"] == dataset]
+        for dataset in samples
+    }
+    headline, metrics, stats, _ = score_predictions(predictions, annotations, meteor=False)
+    counts = [3 * objects if entry["kept"] is None else len(entry["kept"]) for entry in entries]
+    ratio = float(np.mean([entry["ratio"] for entry in entries]))
+    result = Result(
+        name=folder.name,
+        method=pruner.name,
+        settings=settings,
+        seed=None,
+        samples={dataset: len(found) for dataset, found in samples.items()},
+        headline=headline,
+        metrics=metrics,
+        pruning=Pruning(ratio, ratio, Spread.of([count / 3 for count in counts]), float(np.mean(counts))),
+        cost=SampleCost(1e12 * (1 - ratio / 120), 1e11, None, 1.0, 1.0, 1.0),
+        timing=Timing(10.0, 10.0 + ratio),
+    )
+    save_result(folder, result, stats)
+    return folder
+
+
+def right_answer(sample: Sample) -> str:
+    """The first reference answer, as a model would give it; to Multi3DRefer's questions, no object."""
+    return "No." if sample.dataset == "multi3dref" else str(sample.ref_captions[0])
