@@ -16,8 +16,7 @@ from fast3d_core.devices import out_of_memory_says, pick_device
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, check_fit
-from fast3d_core.gap.network import GapNetwork
-from fast3d_core.gap.prediction import predict
+from fast3d_core.gap.prediction import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
 from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
 from fast3d_core.progress import Progress, Silent
@@ -79,7 +78,7 @@ class Asker:
         return load_model(self.config, self.rooms.scenes, self._device, self._progress)
 
     @cached_property
-    def _gap(self) -> tuple[GapNetwork, QuestionTokenizer]:
+    def _gap(self) -> tuple[MapPredictor, QuestionTokenizer]:
         try:
             need_path(self.config, "gap.checkpoint")
         except DataError as missing:
@@ -89,7 +88,7 @@ class Asker:
             ) from None
         network = load_gap(self.config, self._device)
         check_fit(self.config, self.rooms.scenes, network)
-        return network, QuestionTokenizer(self.config.gap.text_encoder)
+        return MapPredictor(network), QuestionTokenizer(self.config.gap.text_encoder)
 
     def _check_length(self, prompt: str) -> None:
         visual = TOKENS_PER_OBJECT * self.config.data.max_objects
@@ -144,14 +143,14 @@ class Asker:
 
     def _map(self, prompt: str, room: Scene) -> tuple[Tensor, float]:
         """The map (objects,) that GAP predicts for a prompt, on the CPU, and what that costs in FLOPs."""
-        network, tokenizer = self._gap
+        predictor, tokenizer = self._gap
         name = room.scene_id
         sample = Sample("", 0, name, prompt, 0, 0, 0, (), 0, None)
         inputs = GapInputs([sample], {name: room}, {name: self.rooms.locations(name)}, tokenizer, self._device)
-        scores = predict(network, inputs, torch.zeros(1, dtype=torch.long))[0].cpu()
+        scores = predictor(inputs.batch(torch.zeros(1, dtype=torch.long)))[0].cpu()
         if not scores.isfinite().all():
             raise DataError(f"{self.config.gap.checkpoint} predicts NaN or infinity for {name}; train it again")
-        return scores, network.flops(inputs.tokens(0))
+        return scores, predictor.network.flops(inputs.tokens(0))
 
     def _flops(
         self, prompt: Prompt, generation: Generation, layer: int, reuse: bool, known: bool

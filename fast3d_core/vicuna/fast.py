@@ -90,7 +90,7 @@ class FastEngine:
 
     def knows(self, prompt: Prompt) -> bool:
         """Whether `reuse_scene` finds what stands before the question read."""
-        return id(prompt.prefix) in self._scenes
+        return _prefix(prompt) in self._scenes
 
     def generate(
         self,
