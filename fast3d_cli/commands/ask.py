@@ -4,6 +4,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from fast3d_cli.ask_view import list_scenes, show
 from fast3d_cli.console import err, error, note, print_json_line
 from fast3d_cli.options import ConfigOption, JsonOption, SetOption, load, note_text_encoder
+from fast3d_cli.pages import open_page, tell_page
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import Fast3DError, UsageError
 
@@ -55,6 +57,15 @@ def ask(
             "--reuse-scene", help="Read a scene once for all questions about it. Not the published computation."
         ),
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a page that shows the room in 3D, what was kept and what was answered, and open it. "
+            "With --interactive: of the last question.",
+            show_default=False,
+        ),
+    ] = None,
     preset: Annotated[
         int | None, typer.Option(help="Published setting: 35, 65 or 90 percent pruned.", rich_help_panel=_BUDGET)
     ] = None,
@@ -91,6 +102,8 @@ def ask(
         raise UsageError("name a scene with --scene; `fast3d ask --scene list` shows what there is")
     if question is None and not interactive and scene != "list":
         raise UsageError("ask something, such as `fast3d ask 'how many chairs are there?' --scene NAME`")
+    if html is not None and scene == "list":
+        raise UsageError("--html shows a question about a scene; --scene list has none")
     if compare and method:
         raise UsageError("--compare takes all methods; for some of them, give --method several times")
     from fast3d_core.asking.asker import Asker
@@ -115,13 +128,40 @@ def ask(
         note_text_encoder(settings)
     if settings.eval.reuse_scene:
         note("a scene is read once for all questions about it, which is not the published computation")
+    teller = _Teller(asker, task, json, html)
     if question is not None:
-        show([asker.ask(question, scene, pruner, task) for pruner in pruners], json)
+        teller.answer(question, scene, pruners)
     if interactive:
         try:
-            _Session(asker, scene, pruners, task, build, json).run()
+            _Session(asker, scene, pruners, build, teller, json).run()
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+
+
+class _Teller:
+    """Asks, and tells the answers: on stdout, and on a page where there is to be one."""
+
+    def __init__(self, asker: "Asker", task: str, json: bool, html: Path | None):
+        self._asker, self._task, self._json, self._html = asker, task, json, html
+        self._opened = False
+
+    def answer(self, question: str, scene: str, pruners: "Sequence[Pruner]", line: bool = False) -> None:
+        """`line`: JSON on one line."""
+        replies = [self._asker.ask(question, scene, pruner, self._task) for pruner in pruners]
+        show(replies, self._json, line)
+        if self._html is None:
+            return
+        from fast3d_core.report.asked import asked_page
+        from fast3d_core.report.html import write_html
+
+        page = asked_page(self._asker.rooms, list(zip(pruners, replies, strict=True)))
+        size = write_html(self._html, page)
+        for remark in page.notes:
+            note(remark)
+        tell_page(self._html, size)
+        if not self._opened:  # a session's next question is there when the page is loaded again
+            open_page(self._html)
+        self._opened = True
 
 
 class _Session:
@@ -132,12 +172,12 @@ class _Session:
         asker: "Asker",
         scene: str,
         pruners: "list[Pruner]",
-        task: str,
         build: "Callable[[Sequence[str]], list[Pruner]]",
+        teller: _Teller,
         json: bool,
     ):
-        self._asker, self._scene, self._pruners, self._task, self._build = asker, scene, pruners, task, build
-        self._json = json
+        self._asker, self._scene, self._pruners, self._build = asker, scene, pruners, build
+        self._teller, self._json = teller, json
 
     def run(self) -> None:
         """Until /quit, or the end of stdin. What is wrong with a line is told, and the next one read."""
@@ -174,7 +214,7 @@ class _Session:
         elif command:
             raise UsageError("a command is /scene NAME, /scene list, /method NAME, or /quit")
         else:
-            show([self._asker.ask(line, self._scene, pruner, self._task) for pruner in self._pruners], self._json, True)
+            self._teller.answer(line, self._scene, self._pruners, line=True)
 
 
 def _lines() -> Iterator[str]:

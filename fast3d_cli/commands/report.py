@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fast3d_cli.console import note, out
 from fast3d_cli.options import ConfigOption, SetOption, load
+from fast3d_cli.pages import tell_page
 from fast3d_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _write_html(path: Path, config: "Config", runs: "Sequence[Run]", report: "Re
     for remark in page.notes[len(report.notes) :]:
         note(remark)
     size = html.write_html(path, page)
-    note(f"written: {path} ({size / 1e6:.1f} MB)" + ("; --scenes N makes it smaller" if size > html.LARGE else ""))
+    tell_page(path, size, "; --scenes N makes it smaller" if size > html.LARGE else "")
 
 
 def print_report(report: "Report") -> None:

@@ -62,20 +62,25 @@ class Rooms:
         return self.scenes[name]
 
     def objects(self, name: str) -> list[SceneObject]:
-        """What is in a scene, by slot. Raises `UsageError` where there is no such scene."""
+        """What the LLM reads of a scene, by slot. Raises `UsageError` where there is no such scene."""
         present = self.scene(name).present.nonzero().flatten().tolist()
+        detected = self.detected(name)
+        return [detected[slot] if slot < len(detected) else SceneObject(slot) for slot in present]
+
+    def detected(self, name: str) -> list[SceneObject]:
+        """All detected objects of a scene, slot after slot, also those without features; none where no split has it."""
         found = self._find(name)
         if found is None:
-            return [SceneObject(slot) for slot in present]
+            return []
         split, entry = found
         boxes = self._located(name, split)[: len(entry["locs"])].tolist()
         labels = entry.get("objects")
-        labels = (
-            [str(label)[:_LONGEST].encode(errors="replace").decode() for label in labels]
-            if isinstance(labels, list)
-            else []
-        )
-        return [_described(slot, labels[slot : slot + 1], boxes[slot : slot + 1]) for slot in present]
+        labels = [] if not isinstance(labels, list) else [_label(label) for label in labels[: len(boxes)]]
+        labels += [None] * (len(boxes) - len(labels))
+        return [
+            SceneObject(slot, label, (x, y, z), (wide, deep, high))
+            for slot, (label, (x, y, z, wide, deep, high)) in enumerate(zip(labels, boxes, strict=True))
+        ]
 
     def locations(self, name: str) -> Tensor:
         """The boxes as GAP reads them, see `load_locations`. Raises `DataError` where no split has them."""
@@ -101,10 +106,5 @@ class Rooms:
         return locations(self._boxes[split], name, path, self.scenes.objects)
 
 
-def _described(slot: int, label: list[Any], box: list[list[float]]) -> SceneObject:
-    """With its label and its box, each in a list that is empty where there is none."""
-    name = str(label[0])[:_LONGEST].encode(errors="replace").decode() if label else None
-    if not box:
-        return SceneObject(slot, name)
-    x, y, z, *size = box[0]
-    return SceneObject(slot, name, (x, y, z), (size[0], size[1], size[2]))
+def _label(label: Any) -> str:
+    return str(label)[:_LONGEST].encode(errors="replace").decode()

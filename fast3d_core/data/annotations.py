@@ -232,11 +232,10 @@ def load_labels(folder: Path, split: str, scenes: Collection[str], objects: int 
     Raises:
         DataError: the file is missing or damaged, or does not name the boxes of a scene.
     """
-    path = locations_file(folder, split)
-    content = load_torch(path, "data.annotations")
+    content, path = load_boxes(folder, split), locations_file(folder, split)
     labels = {}
     for scene in scenes:
-        entry = content.get(scene) if isinstance(content, dict) else None
+        entry = content.get(scene)
         names, boxes = entry.get("objects") if isinstance(entry, dict) else None, box_table(entry)
         if not isinstance(names, list) or boxes is None or len(names) != len(boxes):
             raise DataError(f"{path} does not name the boxes of scene {scene[:80]} under 'objects'")

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no network: plain data (`Page`), and the files in `assets/` that show it.
+"""A report, or one question, as an HTML file that needs no network: data (`Page`), and files in `assets/` that show it.
 
 `assets/page.html` is the page, `page.css` its looks, the scripts in `SCRIPTS` are what it does; `vendor/` holds the
 libraries. Whatever comes from files reaches the page as JSON only, and the scripts put it there as text.
@@ -44,15 +44,18 @@ class Page:
     """All data of the page.
 
     Attributes:
-        tables: the comparison, and the differences where there are any.
+        title: of the window and the page.
+        report: null for one question of one's own (`asked.py`): then only scenes and tables are shown.
+        tables: the comparison, and the differences where there are any; of a question, what each answer took.
         methods: the registry's names in its order, by which colours and markers are given.
         kept: of SAP's runs; agreements: of the datasets that have both kinds of maps.
         browser: null where the questions or boxes are not there.
-        judged_by: dataset -> name of the metric that an answer alone is judged by.
+        judged_by: dataset -> name of the metric that an answer alone is judged by; empty for a question of one's own.
         notes: of the report, and on what the page lacks.
     """
 
-    report: Report
+    title: str
+    report: Report | None
     tables: list[Table]
     methods: list[str]
     kept: list[Kept]
@@ -79,6 +82,7 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
     compared = agreements(config, list(report.columns), remarks)
     slots = config.data.max_objects
     return Page(
+        title="fast3d report",
         report=report,
         tables=_tables(report),
         methods=list(METHODS),

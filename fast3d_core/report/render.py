@@ -42,14 +42,14 @@ def score_columns(report: Report) -> list[Column]:
 def cost_columns(report: Report) -> list[Column]:
     """Measured pruning ratio, FLOPs per sample and speed."""
     percents = [() if row.flops_percent is None else (f"{row.flops_percent:.1f}%",) for row in report.rows]
-    flops = [(_human(row.flops), *percent) for row, percent in zip(report.rows, percents, strict=True)]
+    flops = [(human(row.flops), *percent) for row, percent in zip(report.rows, percents, strict=True)]
     return [
         Column(
             "Pruned",
             [(UNDEFINED if row.pruning_ratio is None else f"{row.pruning_ratio:.2f}%",) for row in report.rows],
         ),
         Column("FLOPs per sample", flops),
-        Column("Samples/s", [(_human(row.samples_per_second),) for row in report.rows]),
+        Column("Samples/s", [(human(row.samples_per_second),) for row in report.rows]),
     ]
 
 
@@ -194,7 +194,7 @@ def _end(value: float) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def _human(number: float | None) -> str:
+def human(number: float | None) -> str:
     """Three significant digits and a unit prefix: 8.53 T."""
     if number is None:
         return UNDEFINED

@@ -141,7 +141,7 @@ def build_browser(
         SceneView(
             id=scene,
             labels=labels[scene],
-            boxes=[_rounded(box) for box in boxes[scene][: len(labels[scene])].tolist()],
+            boxes=[rounded(box) for box in boxes[scene][: len(labels[scene])].tolist()],
             questions=[question(sample) for sample in found],
         )
         for scene, found in chosen.items()
@@ -258,10 +258,11 @@ def _targets(sample: Sample, references: References) -> list[list[float]]:
     boxes = references.objects.scenes.get(sample.scene_id, ())
     ids = sample.ref_captions if sample.dataset == "multi3dref" else (sample.obj_id,)
     known = [boxes[i] for i in ids if isinstance(i, int) and 0 <= i < len(boxes)]
-    return [_rounded(box) for box in known if np.isfinite(box).all()]
+    return [rounded(box) for box in known if np.isfinite(box).all()]
 
 
-def _rounded(box: Sequence[float]) -> list[float]:
+def rounded(box: Sequence[float]) -> list[float]:
+    """Metres, as the page has them."""
     return [round(float(number), _MILLIMETRES) for number in box]
 
 

@@ -105,6 +105,27 @@ def test_a_session_for_people(fast3d, typed, want):
     assert "not the published computation" in done.stderr
 
 
+def test_a_page(fast3d, typed, tmp_path, monkeypatch):
+    """A terminal with a screen opens it once; a session's next question replaces it."""
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    done = fast3d("ask", QUESTION, *SAP, "-m", "vanilla", "-m", "sap", "--html", "see/it.html")
+    page = tmp_path / "see" / "it.html"
+    assert QUESTION in page.read_text() and f"open it in a browser: {page.as_uri()}" in done.stderr and not opened
+    monkeypatch.setattr("fast3d_cli.console.out._force_terminal", True)
+    typed(b"what?\nwhere is it?\n")
+    fast3d("ask", "-i", *SAP, "--html", page)
+    assert "where is it?" in page.read_text() and QUESTION not in page.read_text()
+    assert opened == [page.as_uri()]
+    monkeypatch.setenv("SSH_CONNECTION", "1")
+    fast3d("ask", QUESTION, *SAP, "--html", page)
+    assert len(opened) == 1
+    done = fast3d("ask", QUESTION, *SAP, "--html", tmp_path, check=False)
+    assert done.returncode == 1 and "--html: " in done.stderr and "cannot be written" in done.stderr
+
+
 def test_what_comes_from_outside_is_no_markup(fast3d, files):
     """Labels and questions with markup, HTML and control characters are shown as they are, or as escapes."""
     path = files / "annotations" / "scannet_mask3d_val_attributes.pt"
@@ -131,6 +152,7 @@ def test_what_comes_from_outside_is_no_markup(fast3d, files):
     ("arguments", "message"),
     [
         (["what?"], "name a scene with --scene"),
+        (["--scene", "list", "--html", "x.html"], "--html shows a question about a scene"),
         (["--scene", SCENE], "ask something, such as"),
         (["", *SAP], "the question is empty"),
         (["what?", "--scene", "scene0011_0", "--alpha", "0.5"], "the nearest are scene0011_00"),

@@ -1,16 +1,10 @@
-"""The page in a real browser: a headless Chromium opens the file from disk.
-
-Screenshots are left in $FAST3D_ARTEFACTS, else in build/artefacts.
-"""
+"""The page in a real browser, a headless Chromium (see conftest.py), which opens the file from disk."""
 
 import json
-import os
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
 
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import annotation_file, load_samples, locations_file
@@ -21,16 +15,9 @@ from fast3d_core.pruning.budget import from_ratio
 from fast3d_core.report import build_report, list_runs, load_runs
 from fast3d_core.report.html import build_page, write_html
 from tests.conftest import MINIATURE
+from tests.report.browsing import keep_screenshot, kept, room
 from tests.report.fabricate import answered_run, right_answer
 
-ROOT = Path(__file__).parents[2]
-ARTEFACTS = Path(os.environ.get("FAST3D_ARTEFACTS", ROOT / "build" / "artefacts"))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# WebGL in software: there is no GPU, and no network is wanted.
-FLAGS = [
-    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
-]
 UGLY = '</script><img src=x onerror="window.pwned=1"><b>\x1b[2J\u202eend'
 
 
@@ -55,54 +42,6 @@ def made(tmp_path_factory):
     return config, write_page(config, files.parent / "page.html")
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None and os.environ.get("CI") != "true":
-        pytest.skip("there is no Chromium: apt-get install chromium")
-    assert CHROMIUM, "CI has no Chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium):
-    """Opens a file in a window of its own; whatever it complains of, or asks of a network, fails the test."""
-    troubles, contexts = [], []
-
-    def open_page(path, *, width=1400, scheme="light", fragment="", script=None):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        if script:
-            page.add_init_script(script)
-        page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("dialog", lambda dialog: troubles.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: troubles.append(request.url) if outside(request.url) else None)
-        page.goto(path.as_uri() + fragment)
-        return page
-
-    def outside(url):
-        return not url.startswith(("file:", "data:"))
-
-    open_page.troubles = troubles
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert troubles == []
-
-
-def room(page):
-    """What the canvas shows."""
-    return page.evaluate("document.querySelector('#room canvas').toDataURL()")
-
-
-def kept(page):
-    return page.evaluate("[...sceneBrowser.kept].sort((a, b) => a - b)")
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (800, "light")])
 def test_loads_without_a_complaint(visit, made, width, scheme):
     page = visit(made[1], width=width, scheme=scheme)
@@ -113,9 +52,7 @@ def test_loads_without_a_complaint(visit, made, width, scheme):
         pixels = "canvas => new Set(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size"
         assert box.evaluate(pixels) > 5, f"chart {number} is empty"
     page.locator("#scenes").scroll_into_view_if_needed()
-    page.wait_for_timeout(200)
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=ARTEFACTS / f"report-{scheme}-{width}.png", full_page=True)
+    keep_screenshot(page, f"report-{scheme}-{width}")
 
 
 def test_light_and_dark_are_followed_at_once(visit, made):

@@ -9,7 +9,7 @@ import pytest
 
 from fast3d_core.metrics import DATASETS
 from fast3d_core.report import Difference, Score, build_report, list_runs, load_runs, to_csv, to_json, to_markdown
-from fast3d_core.report.render import _estimate_lines, _human, from_json
+from fast3d_core.report.render import _estimate_lines, from_json, human
 from tests.report.fabricate import bernoulli, make_run
 
 
@@ -105,7 +105,7 @@ def test_published_rows_say_so_in_csv_and_markdown(report):
     [(0, "0.00"), (12.3, "12.3"), (999.4, "999"), (999.6, "1.00 k"), (8.527e12, "8.53 T"), (None, "-")],
 )
 def test_flops_have_three_digits_and_a_unit(flops, shown):
-    assert _human(flops) == shown
+    assert human(flops) == shown
 
 
 @pytest.mark.parametrize(

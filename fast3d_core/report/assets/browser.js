@@ -89,6 +89,7 @@ class SceneBrowser {
 
   expected() {
     const { dataset, expected, targets } = this.question;
+    if (!this.report) return ""; // nobody knows
     if (dataset === "multi3dref") return targets.length ? `Asked for: ${targets.length} objects, outlined` : "Asked for: no object";
     return `Expected: ${expected.map((text) => this.readable(text)).join(" / ")}`;
   }
@@ -172,6 +173,7 @@ class SceneBrowser {
   /** Right, wrong, or a figure between, in a word and a sign as well as in a colour. */
   verdict(score) {
     const metric = this.judgedBy[this.question.dataset];
+    if (metric === undefined) return ["", ""];
     if (score === null) return ["partly", "not scored"];
     if (score > 0.999) return ["right", "✓ right"];
     if (score < 0.0005) return ["wrong", "✗ wrong"];
@@ -225,7 +227,7 @@ class SceneBrowser {
     byId("room-legend").replaceChildren(
       item(ramp, "predicted attention, from 1/1000 of the most"),
       item(element("i", { className: "swatch pruned" }), "pruned"),
-      item(element("i", { className: "swatch target" }), "asked for (true box)"),
+      item(element("i", { className: "swatch target" }), this.report ? "asked for (true box)" : "named in the question"),
       item(element("i", { className: "swatch named" }), "named in the answer"),
     );
   }

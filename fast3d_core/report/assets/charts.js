@@ -184,7 +184,7 @@ function histogram({ samples }, dataset) {
 }
 
 /** A dataset's name as people write it, which its column's title begins with. */
-const datasetTitle = (report, dataset) => (report.columns[dataset] ?? dataset).split(" ")[0];
+const datasetTitle = (report, dataset) => (report?.columns[dataset] ?? dataset).split(" ")[0];
 
 /** The extracted attention that the best n objects hold, by prediction and by extraction; and the figures beside it. */
 function attentionCharts({ agreements, report }) {

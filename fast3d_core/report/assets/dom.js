@@ -38,7 +38,7 @@ function human(number) {
 
 /** A table of columns of short cells: {caption, columns: [{title, cells: [[line, ...], ...]}]}. */
 function tableOf({ caption, columns }, rowClass = () => "") {
-  const table = element("table", {}, element("caption", {}, caption));
+  const table = element("table");
   table.append(element("thead", {}, element("tr", {}, ...columns.map((one) => element("th", { scope: "col" }, one.title)))));
   const body = element("tbody");
   columns[0].cells.forEach((_, row) => {
@@ -49,5 +49,6 @@ function tableOf({ caption, columns }, rowClass = () => "") {
     body.append(element("tr", { className: rowClass(row) }, ...cells));
   });
   table.append(body);
-  return element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption }, table);
+  const box = element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption }, table);
+  return element("div", {}, box, element("p", { className: "caption" }, caption)); // which does not scroll sideways
 }

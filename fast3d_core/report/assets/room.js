@@ -240,18 +240,22 @@ class Room {
     this.#unclutter();
   }
 
-  /** Hides the names that would lie on an outline, or on the name of an object with more attention. */
+  /** Moves names off outlines and the names of objects with more attention, a line up or down; hides those that stay on one. */
   #unclutter() {
     const outlines = this.outlines.children.map((outline) => this.#placeOf(outline));
     const places = [];
     for (const slot of this.named) {
       const { tag, outlined } = this.objects[slot];
-      const at = tag.getBoundingClientRect();
-      const others = outlines.filter((_, number) => !outlined[number]);
-      const hidden = [...others, ...places].some((one) =>
-        at.left < one.right && one.left < at.right && at.top < one.bottom && one.top < at.bottom);
-      tag.style.visibility = hidden ? "hidden" : "visible";
-      if (!hidden) places.push(at);
+      tag.style.marginTop = "0";
+      const { left, right, top, bottom, height } = tag.getBoundingClientRect();
+      const taken = [...outlines.filter((_, number) => !outlined[number]), ...places];
+      const offered = [0, -height, height].map((by) => ({ by, left, right, top: top + by, bottom: bottom + by }));
+      const free = offered.find((at) => !taken.some((one) =>
+        at.left < one.right && one.left < at.right && at.top < one.bottom && one.top < at.bottom));
+      tag.style.visibility = free ? "visible" : "hidden";
+      if (!free) continue;
+      tag.style.marginTop = `${free.by}px`;
+      places.push(free);
     }
   }
 }

@@ -1,0 +1,113 @@
+"""The page of one question of one's own: the room, what each method kept and answered, and what each answer took."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fast3d_core.asking.reply import Reply
+from fast3d_core.asking.rooms import Rooms, SceneObject
+from fast3d_core.asking.wording import named_slots
+from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.pruning import METHODS, Gap, Pruner, Sap
+from fast3d_core.report.html import Page, Table
+from fast3d_core.report.render import Column, human
+from fast3d_core.report.scenes import Answer, Browser, Question, RunView, SceneView, rounded
+
+DATASET = "asked"  # in place of a benchmark's name
+
+
+def asked_page(rooms: Rooms, asked: Sequence[tuple[Pruner, Reply]]) -> Page:
+    """The page of one question, by one method or several.
+
+    Args:
+        rooms: which were asked.
+        asked: each method with its reply, to the same question about the same scene.
+
+    What cannot be shown is left out, with a note.
+    """
+    replies = [reply for _, reply in asked]
+    name, slots = replies[0].scene, rooms.scenes.objects
+    detected, notes = rooms.detected(name), []
+    attention = next((reply.attention for reply in replies if reply.attention is not None), None)
+    if attention is None:
+        notes.append("no method that was asked predicts attention, as gap and sap do, so objects have no colour of it")
+    if not detected:
+        notes.append(f"{rooms.scenes.folder} has no boxes of {name}, so there is no room to show")
+    scene = SceneView(
+        id=name,
+        labels=[one.label or "object" for one in detected],
+        boxes=[_box(one) for one in detected],
+        questions=[_question(replies, attention, detected)],
+    )
+    return Page(
+        title=f"fast3d ask: {name}",
+        report=None,
+        tables=[_table(replies)],
+        methods=list(METHODS),
+        kept=[],
+        agreements=[],
+        browser=Browser(slots, [_run_view(*one) for one in asked], [scene]) if detected else None,
+        judged_by={},
+        notes=notes,
+    )
+
+
+def _question(replies: Sequence[Reply], attention: Sequence[float] | None, detected: Sequence[SceneObject]) -> Question:
+    """Objects that the question names are its targets: their detected boxes."""
+    prompt = replies[0].prompt
+    order, mass = (None, None) if attention is None else _ranked(torch.tensor(attention))
+    targets = [_box(detected[slot]) for slot in named_slots(prompt) if slot < len(detected)]
+    answers = [_answer(number, reply, len(detected)) for number, reply in enumerate(replies)]
+    return Question(DATASET, 0, prompt, [], targets, order, mass, answers)
+
+
+def _ranked(shares: Tensor) -> tuple[list[int], list[float]]:
+    """`Question.order` and `Question.mass` of shares (objects,) float32."""
+    found = shares.sort(descending=True, stable=True)
+    return found.indices.tolist(), [float(str(value)) for value in found.values.cumsum(-1).numpy()]
+
+
+def _answer(number: int, reply: Reply, objects: int) -> Answer:
+    kept = None if reply.kept_tokens == reply.visual else [one.slot for one in reply.kept]
+    return Answer(number, reply.text, None, kept, [one.slot for one in reply.named if one.slot < objects])
+
+
+def _run_view(pruner: Pruner, reply: Reply) -> RunView:
+    if isinstance(pruner, Sap):
+        # One for each dataset is not one for this question: the slider then begins anywhere.
+        return RunView(reply.method, pruner.name, {} if isinstance(pruner.alpha, Mapping) else {DATASET: pruner.alpha})
+    if isinstance(pruner, Gap) and reply.kept_tokens < reply.visual:
+        keep = -(-pruner.keep // TOKENS_PER_OBJECT)
+        return RunView(reply.method, pruner.name, None, pruner.layer, keep, 1 - pruner.layer / reply.layers)
+    return RunView(reply.method, pruner.name)
+
+
+def _table(replies: Sequence[Reply]) -> Table:
+    """What each answer took."""
+    stages = [name for name in replies[0].seconds if name != "end_to_end"]
+
+    def column(title: str, cells: Sequence[str]) -> Column:
+        return Column(title, [(cell,) for cell in cells])
+
+    columns = [
+        column("method", [reply.method for reply in replies]),
+        column("objects kept", [str(len(reply.kept)) for reply in replies]),
+        column("tokens kept", [f"{reply.kept_tokens} of {reply.visual}" for reply in replies]),
+        column("from layer", [f"{reply.layer} of {reply.layers}" for reply in replies]),
+        column("pruned", [f"{reply.pruned:.1f}%" for reply in replies]),
+        column("FLOPs", [human(reply.flops) for reply in replies]),
+        column("unpruned", [human(reply.flops_unpruned) for reply in replies]),
+        column("seconds", [f"{reply.seconds['end_to_end']:.3f}" for reply in replies]),
+        *(column(name, [f"{reply.seconds[name]:.3f}" for reply in replies]) for name in stages),
+    ]
+    return Table(
+        "Pruned: visual tokens dropped, averaged over the layers. FLOPs: of GAP and the LLM for this answer, and of the "
+        "same answer unpruned. Seconds: all, and of each stage.",
+        columns,
+    )
+
+
+def _box(one: SceneObject) -> list[float]:
+    assert one.centre is not None and one.size is not None  # as all detected ones have
+    return rounded([*one.centre, *one.size])
