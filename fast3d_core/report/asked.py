@@ -102,8 +102,8 @@ def _table(replies: Sequence[Reply]) -> Table:
         *(column(name, [f"{reply.seconds[name]:.3f}" for reply in replies]) for name in stages),
     ]
     return Table(
-        "Pruned: visual tokens dropped, averaged over the layers. FLOPs: of GAP and the LLM for this answer, and of the "
-        "same answer unpruned. Seconds: all, and of each stage.",
+        "Pruned: visual tokens dropped, averaged over the layers. FLOPs: of GAP and the LLM for this answer, and of "
+        "the same unpruned. Seconds: all, and of each stage.",
         columns,
     )
 
