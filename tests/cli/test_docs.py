@@ -7,19 +7,23 @@ import shutil
 
 import pytest
 
-from fast3d_core import doctor
+from fast3d_core import doctor, load_config
 from fast3d_core.doctor import Options
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.checks import CONFIG, all_checks
-from fast3d_core.pruning import METHODS
+from fast3d_core.pruning import METHODS, Sap, Vanilla
 from tests.cli.conftest import ROOT
 from tests.cli.documents import DOCS, blocks, fast3d_commands, lines
 from tests.conftest import MINIATURE
+from tests.report.fabricate import answered_run, long_answers, right_answer
 
 PAGES = {"README": (ROOT / "README.md").read_text(), **{f"docs/{name}": text for name, text in DOCS.items()}}
 
 
-@pytest.mark.parametrize("name", sorted(name for name in DOCS if lines(DOCS[name], "bash") and name != "quick-start"))
+ELSEWHERE = ("quick-start", "report")  # the first in test_readme.py, with the README's, the other below
+
+
+@pytest.mark.parametrize("name", sorted(name for name in DOCS if lines(DOCS[name], "bash") and name not in ELSEWHERE))
 def test_commands(fast3d, tmp_path, files, name):
     """In order, in one folder, where the miniature's files lie under the default names, with four layers. METEOR, which
     takes seconds to start, is left to the README's."""
@@ -29,6 +33,21 @@ def test_commands(fast3d, tmp_path, files, name):
         assert fast3d(*command, *spared).stdout, command
     others = [line for line in lines(DOCS[name], "bash") if not line.startswith("fast3d ")]
     assert all(line.startswith("accelerate ") for line in others)  # test_readme.py has it, with the README's
+
+
+def test_the_report_s_commands(fast3d, tmp_path, files):
+    """The miniature answers nothing right, of which nothing can be plotted; made-up answers take the place of its own."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    config = load_config(tmp_path / "fast3d.yaml")
+    long_answers(config)
+    evaluation, *reports = fast3d_commands(DOCS["report"])
+    assert fast3d(*evaluation).stdout
+    shutil.rmtree(config.runs)
+    for pruner in (Vanilla(), Sap(0.67)):
+        answered_run(config, pruner, right_answer)
+    for command in reports:
+        assert fast3d(*command).stdout, command
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000 and (tmp_path / "figure.svg").exists()
 
 
 @pytest.mark.parametrize("name", sorted(name for name in PAGES if fast3d_commands(PAGES[name], "text")))

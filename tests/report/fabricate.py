@@ -1,5 +1,6 @@
 """Run folders of known scores, without a model."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Sample, annotation_file, load_samples
+from fast3d_core.data.files import write_json
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.result import (
@@ -143,3 +145,9 @@ def answered_run(
 def right_answer(sample: Sample) -> str:
     """The first reference answer, as a model would give it; to Multi3DRefer's questions, no object."""
     return "No." if sample.dataset == "multi3dref" else str(sample.ref_captions[0])
+
+
+def long_answers(config: Config) -> None:
+    """ScanQA asks for four words, which BLEU-4, and so the score ratio, takes."""
+    path = annotation_file(config.data.annotations, "scanqa")
+    write_json(path, [record | {"ref_captions": ["it is dark brown"]} for record in json.loads(path.read_text())])

@@ -16,7 +16,7 @@ from fast3d_core.report import build_report, list_runs, load_runs
 from fast3d_core.report.html import build_page, write_html
 from tests.conftest import MINIATURE
 from tests.report.browsing import keep_screenshot, kept, room
-from tests.report.fabricate import answered_run, right_answer
+from tests.report.fabricate import answered_run, long_answers, right_answer
 
 UGLY = '</script><img src=x onerror="window.pwned=1"><b>\x1b[2J\u202eend'
 
@@ -33,8 +33,7 @@ def made(tmp_path_factory):
     files = tmp_path_factory.mktemp("page") / "files"
     shutil.copytree(MINIATURE.parent, files)
     config = load_config(files / "fast3d.yaml")
-    path = annotation_file(config.data.annotations, "scanqa")  # BLEU-4, and so the score ratio, takes four words
-    write_json(path, [record | {"ref_captions": ["it is dark brown"]} for record in json.loads(path.read_text())])
+    long_answers(config)
     answered_run(config, Vanilla(), right_answer)
     answered_run(config, Random(layer=1, keep=15), lambda sample: "<OBJ003>.")
     answered_run(config, Gap(layer=2, keep=15), right_answer)

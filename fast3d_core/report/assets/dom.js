@@ -36,10 +36,13 @@ function human(number) {
   return `${Number(number.toPrecision(3))} ${prefixes[power]}`.trim();
 }
 
+/** A column's heading, in which BLEU-4 stays one word. */
+const heading = (title) => element("th", { scope: "col" }, title.replaceAll("-", "\u2011"));
+
 /** A table of columns of short cells: {caption, columns: [{title, cells: [[line, ...], ...]}]}. */
 function tableOf({ caption, columns }, rowClass = () => "") {
   const table = element("table");
-  table.append(element("thead", {}, element("tr", {}, ...columns.map((one) => element("th", { scope: "col" }, one.title)))));
+  table.append(element("thead", {}, element("tr", {}, ...columns.map(({ title }) => heading(title)))));
   const body = element("tbody");
   columns[0].cells.forEach((_, row) => {
     const cells = columns.map(({ cells }) => {
