@@ -36,7 +36,7 @@ def test_commands(fast3d, tmp_path, files, name):
 
 
 def test_the_report_s_commands(fast3d, tmp_path, files):
-    """The miniature answers nothing right, of which nothing can be plotted; made-up answers take the place of its own."""
+    """The miniature answers nothing right, so made-up answers, of which something can be plotted, replace its own."""
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     config = load_config(tmp_path / "fast3d.yaml")
     long_answers(config)
