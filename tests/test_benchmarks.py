@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from tests.cli.conftest import ROOT
+from tests.conftest import MINIATURE
 
 
 def test_full_size_in_miniature(tmp_path):
@@ -35,3 +36,12 @@ def test_features_in_miniature(tmp_path):
     figures = json.loads(done.stdout)
     for form in ("released", "packed"):
         assert figures[form]["open"]["seconds"] > 0 and figures[form]["all_scenes"]["seconds"] > 0
+
+
+def test_asking_in_miniature():
+    script = ROOT / "benchmarks" / "asking.py"
+    command = [sys.executable, script, "--questions", "1", "--alpha", "0.1", "--config", MINIATURE]
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["sap-alpha0.1: 5 answers", "vanilla: 5 answers"]
