@@ -33,7 +33,8 @@ def main() -> None:
         asker.load(pruner)
         seconds = sorted(answer_seconds(asker, samples, pruner))
         middle, most = seconds[len(seconds) // 2], seconds[int(0.95 * len(seconds))]
-        print(f"{run_name(pruner)}: {len(seconds)} answers, median {middle:.3f} s, p95 {most:.3f}, max {seconds[-1]:.3f}")
+        times = f"median {middle:.3f} s, p95 {most:.3f}, max {seconds[-1]:.3f}"
+        print(f"{run_name(pruner)}: {len(seconds)} answers, {times}")
 
 
 def answer_seconds(asker: Asker, samples: Sequence[Sample], pruner: Pruner) -> list[float]:

@@ -44,4 +44,5 @@ def test_asking_in_miniature():
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["sap-alpha0.1: 5 answers", "vanilla: 5 answers"]
+    told = [line.split(",")[0] for line in done.stdout.splitlines()]
+    assert told == ["sap-alpha0.1: 5 answers", "vanilla: 5 answers"]

@@ -64,7 +64,7 @@ class Asker:
         self.load(pruner)
         self._check_length(prompt)
         with out_of_memory_says(f"{self._device} is out of memory; free some, or prune more"):
-            return self._answer(question, prompt, room, objects, pruner, DATASETS.get(task, ""))
+            return self._answer(question, task, prompt, room, objects, pruner)
 
     def load(self, pruner: Pruner) -> None:
         """Loads what the method needs, and what is not loaded yet. Raises `DataError`."""
@@ -101,13 +101,13 @@ class Asker:
             )
 
     def _answer(
-        self, question: str, text: str, room: Scene, objects: list[SceneObject], pruner: Pruner, dataset: str
+        self, question: str, task: str, text: str, room: Scene, objects: list[SceneObject], pruner: Pruner
     ) -> Reply:
         model, reuse = self.model, self.config.eval.reuse_scene
         watch = Stopwatch(self._device)
         scores, gap_flops = self._map(text, room) if pruner.needs_map else (None, 0.0)
         watch.mark("gap")
-        plan = pruner.plan(PlanRequest(dataset, 0, self.config.data.max_objects, scores))
+        plan = pruner.plan(PlanRequest(DATASETS.get(task, ""), 0, self.config.data.max_objects, scores))
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")
@@ -124,6 +124,7 @@ class Asker:
         return Reply(
             scene=room.scene_id,
             question=question,
+            task=task,
             prompt=text,
             method=run_name(pruner),
             text=answer,

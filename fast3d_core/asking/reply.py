@@ -11,7 +11,7 @@ class Reply:
     """An answer, what it was made from, and what it took.
 
     Attributes:
-        scene, question: as asked; prompt: what the LLM was asked.
+        scene, question, task: as asked; prompt: what the LLM was asked.
         method: with its settings, such as "sap-alpha0.21".
         text: the answer; named: the objects in it, in order.
         kept: the objects of which any token stays, the most attended first where there is a map.
@@ -25,6 +25,7 @@ class Reply:
 
     scene: str
     question: str
+    task: str
     prompt: str
     method: str
     text: str

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fast3d_core import Asker, load_config
+from fast3d_core.config import DATASETS
 from fast3d_core.data.annotations import locations_file
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 from fast3d_core.report.asked import asked_page
@@ -53,6 +54,12 @@ def test_the_page_holds_what_was_answered_and_kept(asker):
     titles = [column.title for column in table.columns]
     assert titles[-6:] == list(replies[0].seconds)[:-1]
     assert table.columns[titles.index("tokens kept")].cells[3] == ("15 of 300",)
+
+
+def test_an_alpha_for_each_dataset_is_that_of_the_task(asker):
+    methods = [Sap(dict(zip(DATASETS, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True)))]
+    (run,) = ask(asker, methods=methods).browser.runs
+    assert run.alpha == {"asked": methods[0].alpha["scanqa"]}
 
 
 def test_without_a_map_and_without_boxes_the_notes_say_so(files):

@@ -97,10 +97,14 @@ class SceneBrowser {
   chooseRule(id) {
     byId("rule").value = id;
     const rule = this.rules.find((one) => one.id === id);
-    // As near as can be to what the runs of that rule do.
-    const start = Math.max(...this.runs.map((run) => rule.startOf(run)));
-    this.setSlider(rule, start < 0 ? Math.floor(rule.positions.length / 2) : start);
+    this.setSlider(rule, this.startOf(rule));
     this.see(SLIDER);
+  }
+
+  /** As near as can be to what the runs of that rule do. */
+  startOf(rule) {
+    const start = Math.max(...this.runs.map((run) => rule.startOf(run)));
+    return start < 0 ? Math.floor(rule.positions.length / 2) : start;
   }
 
   setSlider(rule, position) {
@@ -121,7 +125,7 @@ class SceneBrowser {
     }
     this.rule = this.rules.find(({ id }) => id === byId("rule").value);
     if (this.rule && Number(byId("slider").max) !== this.rule.positions.length - 1) {
-      this.setSlider(this.rule, Math.max(0, ...this.runs.map((one) => this.rule.startOf(one))));
+      this.setSlider(this.rule, this.startOf(this.rule));
     }
     this.position = Number(byId("slider").value);
     const answer = this.question.answers.find((one) => one.run === shown);
