@@ -1,5 +1,6 @@
 """From what somebody types to a prompt in the words that the model was trained on."""
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -48,8 +49,8 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
         return describe(MULTI3DREF[0], text)
     if task == "caption":
         if len(set(named)) != 1:
-            example = object_token(objects[0].slot if objects else 0)
-            raise UsageError(f"--task caption describes one object; name it, such as {example}")
+            near = ", ".join(map(str, _like(text, objects)))
+            raise UsageError(f"--task caption describes one object; name it by its number, such as {near}")
         return SCAN2CAP[2].replace("<id>", object_token(named[0]))
     return text
 
@@ -57,6 +58,12 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
 def named_slots(answer: str) -> list[int]:
     """The objects that an answer names, in order, each once."""
     return list(dict.fromkeys(int(digits) for digits in re.findall(r"<OBJ([0-9]{3})>", answer)))
+
+
+def _like(text: str, objects: Sequence[SceneObject]) -> Sequence[SceneObject]:
+    """The objects whose label is most like the text; the first ones where none is."""
+    labels = difflib.get_close_matches(text[:80], sorted({one.label for one in objects if one.label}), n=1)
+    return [one for one in objects if one.label in labels][:_NEAREST] or objects[:_NEAREST]
 
 
 def _check(match: re.Match[str], scene: str, objects: Sequence[SceneObject]) -> int:

@@ -56,7 +56,8 @@ def test_plain_is_as_typed():
         ("<OBJ" + "9" * 5000 + ">", "qa", "has no object"),
         ("is <obj 17> big?", "qa", "write <OBJ017>, not <obj 17>"),
         ("is <OBJ17> big?", "qa", "write <OBJ017>, not <OBJ17>"),
-        ("the lamp", "caption", "describes one object; name it, such as <OBJ000>"),
+        ("the lamp", "caption", "describes one object; name it by its number, such as lamp <OBJ017>$"),
+        ("it", "caption", "such as bed <OBJ000>, desk <OBJ003>, lamp <OBJ017>$"),
         ("<OBJ017> <OBJ000>", "caption", "describes one object"),
     ],
 )
