@@ -3,9 +3,7 @@ or several in a row."""
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,11 +14,15 @@ from fast3d_core.bench.baselines import stock_generate, without_pruned
 from fast3d_core.bench.subject import Batch, Subject
 from fast3d_core.chat_scene.tokenizer import tidy_answer
 from fast3d_core.config import GenerationConfig
-from fast3d_core.evaluation.ahead import Behind, Ready, prepared
+from fast3d_core.evaluation.ahead import Ready, answer_all
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
+<<<<<<< HEAD
 from fast3d_core.stopwatch import Stopwatch
 from fast3d_core.vicuna.llm import Prompt
+=======
+from fast3d_core.vicuna.llm import Generation, Prompt
+>>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,19 @@ def in_a_row(
         plans, prompts = _prepare(subject, pruner, batch)
         return Ready(number, batch.samples, plans, prompts, 0.0)
 
-    numbers = range(len(batches))
-    on_gpu = model.device.type == "cuda"
-    with Behind(threaded=on_gpu) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
-        for ready in batches_ready:
-            if ready.number == numbers[-1]:
-                break
-            generations = model.generations(ready.prompts, ready.plans, settings, reuse_scene=reuse_scene)
-            ends.append(time.perf_counter())  # answers are on the CPU, so the GPU is done
-            behind(partial(_texts, subject, [generation.ids for generation in generations]))
+    def answer(ready: Ready, meanwhile: Callable[[], None]) -> list[Generation]:
+        if ready.number == len(batches) - 1:
+            return []
+        generations = model.generations(
+            ready.prompts, ready.plans, settings, reuse_scene=reuse_scene, meanwhile=meanwhile
+        )
+        ends.append(time.perf_counter())  # answers are on the CPU, so the GPU is done
+        return generations
+
+    def finish(ready: Ready, generations: list[Generation]) -> None:
+        _texts(subject, [generation.ids for generation in generations])
+
+    answer_all(range(len(batches)), prepare, answer, finish, model.device)
     return [end - begin for begin, end in pairwise(ends)]
 
 

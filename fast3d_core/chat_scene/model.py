@@ -1,6 +1,6 @@
 """Chat-Scene: scene and question in, answer out, with a plan that says which visual tokens the LLM keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -190,11 +190,13 @@ class ChatScene:
         settings: GenerationConfig,
         engine: str = "fast",
         reuse_scene: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[Generation]:
-        """What `generate` makes answers of."""
+        """What `generate` makes answers of; for `meanwhile`, see `FastEngine.generate`."""
         bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
         if engine == "fast":
-            return self.engine.generate(prompts, plans, settings, bos, eos, reuse_scene)
+            return self.engine.generate(prompts, plans, settings, bos, eos, reuse_scene, meanwhile)
+        meanwhile()
         pairs = zip(prompts, plans, strict=True)
         return [reference.generate(self.llm, prompt, plan, settings, bos, eos) for prompt, plan in pairs]
 

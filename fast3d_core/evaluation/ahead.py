@@ -2,9 +2,11 @@
 one before is written."""
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ from fast3d_core.vicuna.llm import Prompt
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
+_Answered = TypeVar("_Answered")
 
 
 @dataclass(frozen=True)
@@ -35,45 +38,88 @@ class Ready:
     gap_seconds: float
 
 
-def prepared(
-    numbers: Iterable[int], prepare: Callable[[int], Ready], device: torch.device
-) -> Generator[Ready, None, None]:
-    """What `prepare` makes of each batch number; on a GPU in a thread and on a stream of their own, one ahead.
+def answer_all(
+    numbers: Iterable[int],
+    prepare: Callable[[int], Ready],
+    answer: Callable[[Ready, Callable[[], None]], _Answered],
+    finish: Callable[[Ready, _Answered], None],
+    device: torch.device,
+) -> None:
+    """Has batches prepared, answered and finished, one after another; on a GPU the first and the last in threads, the
+    next one's and the last one's while one is answered.
 
-    An error in preparing a batch is raised when that batch is asked for, so after the one before is answered.
+    An error in preparing a batch is raised after the one before is answered and finished.
+
+    Args:
+        answer: is given the batch, and what to call when the GPU has work enough: then the next one is begun with.
     """
-    if device.type != "cuda":  # a second thread would only fight for the cores
-        yield from map(prepare, numbers)
-        return
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))  # the weights may still be on their way
+    on_gpu = device.type == "cuda"  # else a second thread would only fight for the cores
+    batches = _OnStream(numbers, prepare, device) if on_gpu else Ahead(numbers, prepare, threaded=False)
+    with Behind(threaded=on_gpu) as behind, closing(batches):
+        for ready in batches:
+            behind(partial(finish, ready, answer(ready, batches.begin)))
 
-    def on_stream(number: int) -> tuple[Ready, torch.cuda.Event]:
-        with torch.cuda.stream(stream):
-            return prepare(number), stream.record_event()
 
-    for ready, done in one_ahead(numbers, on_stream):
-        reader = torch.cuda.current_stream(device)
-        reader.wait_event(done)
+class Ahead(Iterator[_Made]):
+    """What `make` makes of each item, in order.
+
+    Args:
+        threaded: in a thread; the next one, if `begin` is called, while the one before is in use.
+    """
+
+    def __init__(self, items: Iterable[_Item], make: Callable[[_Item], _Made], *, threaded: bool):
+        self._made = map(make, items)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead") if threaded else None
+        self._waiting: Future[list[_Made]] | None = None
+
+    def begin(self) -> None:
+        """With the next one, if that can be and has not been done."""
+        if self._thread and not self._waiting:
+            self._waiting = self._thread.submit(lambda: list(itertools.islice(self._made, 1)))
+
+    def __next__(self) -> _Made:
+        if not self._thread:
+            return next(self._made)
+        self.begin()
+        assert self._waiting
+        waiting, self._waiting = self._waiting, None
+        for made in waiting.result():
+            return made
+        raise StopIteration
+
+    def close(self) -> None:
+        """Waits for what was begun."""
+        if self._thread:
+            self._thread.shutdown()
+
+
+class _OnStream(Ahead[Ready]):
+    """Batches prepared in a thread and on a stream of their own, which waits for what was launched before `begin`: so
+    they share the GPU with decoding, which leaves them room, and not with prefill."""
+
+    def __init__(self, numbers: Iterable[int], prepare: Callable[[int], Ready], device: torch.device):
+        self._device, self._stream = device, torch.cuda.Stream(device)
+
+        def on_stream(number: int) -> Ready:
+            with torch.cuda.stream(self._stream):
+                return prepare(number)
+
+        super().__init__(numbers, on_stream, threaded=True)
+
+    def begin(self) -> None:
+        if not self._waiting:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        super().begin()
+
+    def __next__(self) -> Ready:
+        ready = super().__next__()
+        reader = torch.cuda.current_stream(self._device)
+        reader.wait_stream(self._stream)  # where the next one has not begun yet
         for prompt in ready.prompts:
             for value in vars(prompt).values():
                 if isinstance(value, Tensor) and value.is_cuda:
-                    value.record_stream(reader)  # else its memory would be free for `stream` while it is read here
-        yield ready
-
-
-def one_ahead(items: Iterable[_Item], make: Callable[[_Item], _Made]) -> Iterator[_Made]:
-    """What `make` makes of each item: of the next one, in a thread, while the one before is in use."""
-    left = iter(items)
-
-    def next_one() -> list[_Made]:
-        return [make(item) for item in itertools.islice(left, 1)]
-
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        waiting = thread.submit(next_one)
-        while made := waiting.result():
-            waiting = thread.submit(next_one)
-            yield made[0]
+                    value.record_stream(reader)  # else its memory would be free for the stream while it is read here
+        return ready
 
 
 class Behind:

@@ -2,10 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -20,7 +18,7 @@ from fast3d_core.data.features import features_files
 from fast3d_core.data.settings import llm_files
 from fast3d_core.data.tensors import fingerprints
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
-from fast3d_core.evaluation.ahead import Behind, Ready, prepared
+from fast3d_core.evaluation.ahead import Ready, answer_all
 from fast3d_core.evaluation.batch_size import batch_size
 from fast3d_core.evaluation.conclude import conclude
 from fast3d_core.evaluation.journal import Journal
@@ -137,11 +135,13 @@ class _Model:
             prompts = model.prompts([scenes[s.scene_id] for s in samples], [s.prompt for s in samples])
         return Ready(number, samples, planned, prompts, planning if live else 0.0)
 
-    def generations(self, ready: Ready) -> list[Generation]:
-        """What the LLM answers to a batch."""
-        config, reuse = self.config, self.config.eval.reuse_scene
+    def generations(self, ready: Ready, meanwhile: Callable[[], None]) -> list[Generation]:
+        """What the LLM answers to a batch; for `meanwhile`, see `FastEngine.generate`."""
+        settings, options = self.config.generation, self.config.eval
         with out_of_memory_says(_out_of_memory(self.device, len(ready.samples))):
-            return self.load().generations(ready.prompts, ready.plans, config.generation, config.eval.engine, reuse)
+            return self.load().generations(
+                ready.prompts, ready.plans, settings, options.engine, options.reuse_scene, meanwhile
+            )
 
     def entries(self, ready: Ready, generations: list[Generation], live: LiveMaps | None) -> list[dict[str, Any]]:
         """A journal entry for each sample of a batch."""
@@ -190,20 +190,22 @@ def _answer(job: Job, plans: Plans, journal: Journal, model: _Model, state: Part
     def prepare(number: int) -> Ready:
         return model.prepare(number, batches[number], plans, live)
 
-    def write(ready: Ready, generations: list[Generation], seconds: float) -> None:
+    end = time.perf_counter()
+
+    def answer(ready: Ready, meanwhile: Callable[[], None]) -> tuple[list[Generation], float]:
+        nonlocal end
+        report.begin(ready.number)
+        generations = model.generations(ready, meanwhile)
+        start, end = end, time.perf_counter()
+        return generations, end - start
+
+    def write(ready: Ready, answered: tuple[list[Generation], float]) -> None:
+        generations, seconds = answered
         entries = model.entries(ready, generations, live)
         journal.append(session, state.process_index, ready.number, seconds, entries, ready.gap_seconds)
         report.done(ready.number)
 
-    end = time.perf_counter()
-    numbers = shared(pending, state)
-    on_gpu = model.device.type == "cuda"
-    with Behind(threaded=on_gpu) as behind, closing(prepared(numbers, prepare, model.device)) as batches_ready:
-        for ready in batches_ready:
-            report.begin(ready.number)
-            generations = model.generations(ready)
-            start, end = end, time.perf_counter()
-            behind(partial(write, ready, generations, end - start))
+    answer_all(shared(pending, state), prepare, answer, write, model.device)
     wait_for_everyone(state)
     report.done()
 

@@ -11,7 +11,7 @@ pruned ones; here it has.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -100,9 +100,17 @@ class FastEngine:
         bos: int,
         eos: int,
         reuse_scene: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[Generation]:
-        """Answers to a batch of prompts, by beam search, or by greedy search where `settings.beams` is 1."""
-        return self.decode(self.prefill(prompts, plans, settings, reuse_scene), bos, eos)
+        """Answers to a batch of prompts, by beam search, or by greedy search where `settings.beams` is 1.
+
+        Args:
+            meanwhile: called when reading the prompts is launched. What it starts in another thread does not delay the
+                launching, which needs Python, and may run while the GPU decodes.
+        """
+        state = self.prefill(prompts, plans, settings, reuse_scene)
+        meanwhile()
+        return self.decode(state, bos, eos)
 
     @torch.inference_mode()
     def decode(self, state: Prefilled, bos: int, eos: int) -> list[Generation]:

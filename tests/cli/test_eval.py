@@ -14,9 +14,9 @@ import torch
 
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import DATASETS, EMBEDDED, load_config
+from fast3d_core.evaluation import ahead as ahead_module
 from fast3d_core.evaluation import batch_size
-from fast3d_core.evaluation import run as run_module
-from fast3d_core.evaluation.ahead import one_ahead
+from fast3d_core.evaluation.ahead import Ahead
 from fast3d_core.evaluation.needs import Needs
 from tests.cli.conftest import ROOT
 from tests.conftest import MINIATURE, RECORDED
@@ -279,7 +279,7 @@ def test_auto_batches(fast3d, tmp_path, monkeypatch):
 
 def test_an_error_in_the_next_batch_loses_nothing(fast3d, tmp_path, monkeypatch):
     """As on a GPU, where a thread prepares one batch ahead; with live maps, which it predicts."""
-    monkeypatch.setattr(run_module, "prepared", lambda numbers, prepare, device: one_ahead(numbers, prepare))
+    monkeypatch.setattr(ahead_module, "Ahead", lambda items, make, threaded: Ahead(items, make, threaded=True))
     arguments = ["eval", "-m", "sap", "--alpha", "0.5", "--gap", "live", "--batch", "1", "--no-meteor"]
     fast3d(*arguments, "--name", "whole")
     prompts, calls, failed = ChatScene.prompts, [], threading.Event()
@@ -294,6 +294,8 @@ def test_an_error_in_the_next_batch_loses_nothing(fast3d, tmp_path, monkeypatch)
     generations = ChatScene.generations
 
     def slowly(*given):
+        *_, meanwhile = given
+        meanwhile()
         if len(calls) > 1:
             assert failed.wait(20)  # the third batch fails while the second is being answered
         return generations(*given)
@@ -319,7 +321,9 @@ def test_a_stream_of_its_own_changes_no_answer(fast3d, tmp_path, monkeypatch, de
     arguments = ["eval", *methods, "--gap", "live", "--batch", "2", "--no-meteor", "--set", f"model.device={device}"]
     for name in ("ahead", "again"):
         fast3d(*arguments, "--name", name)
-    monkeypatch.setattr(run_module, "prepared", lambda numbers, prepare, device: (prepare(n) for n in numbers))
+    monkeypatch.setattr(
+        ahead_module, "_OnStream", lambda numbers, prepare, device: Ahead(numbers, prepare, threaded=False)
+    )
     fast3d(*arguments, "--name", "inline")
     for method in ("sap-alpha0.5-reuse", "gap-K2-keep15-reuse"):
         ahead, again, inline = (tmp_path / "runs" / f"{name}-{method}" for name in ("ahead", "again", "inline"))

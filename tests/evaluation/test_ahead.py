@@ -3,8 +3,10 @@ import threading
 import pytest
 import torch
 
-from fast3d_core.evaluation.ahead import Behind, Ready, one_ahead, prepared
+from fast3d_core.evaluation.ahead import Ahead, Behind, Ready, answer_all
 from fast3d_core.vicuna.llm import Prompt
+
+CPU = torch.device("cpu")
 
 
 def test_the_next_item_is_made_while_this_one_is_in_use():
@@ -14,14 +16,18 @@ def test_the_next_item_is_made_while_this_one_is_in_use():
         started[number].set()
         return number, threading.current_thread()
 
-    threads = set()
-    for number, thread in one_ahead(range(3), make):
+    threads, ahead = set(), Ahead(range(3), make, threaded=True)
+    for number, thread in ahead:
         threads.add(thread)
         if number < 2:
+            assert not started[number + 1].is_set()  # only when it is asked for
+            ahead.begin()
             assert started[number + 1].wait(10)
+            ahead.begin()
         if number == 0:
             assert not started[2].is_set()  # one ahead, not two
     assert len(threads) == 1 and threading.current_thread() not in threads
+    assert list(Ahead([], make, threaded=True)) == []
 
 
 def test_an_error_comes_when_its_item_is_asked_for():
@@ -33,9 +39,10 @@ def test_an_error_comes_when_its_item_is_asked_for():
             raise ValueError("two")
         return number
 
-    used = []
+    used, ahead = [], Ahead(range(9), make, threaded=True)
     with pytest.raises(ValueError, match="two"):
-        for number in one_ahead(range(9), make):
+        for number in ahead:
+            ahead.begin()
             if number == 1:
                 assert failed.wait(10)  # it has happened, and does not hurt yet
             used.append(number)
@@ -51,28 +58,34 @@ def test_items_are_asked_for_one_ahead():
             asked.append(number)
             yield number
 
-    ahead = one_ahead(numbers(), str)
+    ahead = Ahead(numbers(), str, threaded=True)
     assert next(ahead) == "0"
+    assert asked == [0]
+    ahead.begin()
     ahead.close()
-    assert asked in ([0], [0, 1])
-    assert list(one_ahead([], str)) == []
+    assert asked == [0, 1]
 
 
 def test_nothing_is_made_ahead_on_a_cpu():
-    made = []
+    made, finished = [], []
 
     def prepare(number):
         made.append((number, threading.current_thread()))
         return Ready(number, [], [], [], 0.0)
 
-    for ready in prepared(range(3), prepare, torch.device("cpu")):
+    def answer(ready, meanwhile):
+        meanwhile()
         assert made[-1] == (ready.number, threading.current_thread())
-    assert len(made) == 3
+        return -ready.number
+
+    answer_all(range(3), prepare, answer, lambda ready, answered: finished.append((ready.number, answered)), CPU)
+    assert len(made) == 3 and finished == [(0, 0), (1, -1), (2, -2)]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_what_a_stream_prepared_is_whole_on_another():
+@pytest.mark.parametrize("begins", [False, True])
+def test_what_a_stream_prepared_is_whole_on_another(begins):
     """Slow kernels write what is handed over, and memory is given back at once, to be written over by the next."""
     device = torch.device("cuda")
     weight = torch.eye(4096, device=device)
@@ -83,16 +96,18 @@ def test_what_a_stream_prepared_is_whole_on_another():
             rows = rows @ weight
         return Ready(number, [], [], [Prompt(rows, 0, 0)], 0.0)
 
-    sums = []
-    for ready in prepared(range(12), prepare, device):
+    def answer(ready, meanwhile):
         assert torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
-        (prompt,) = ready.prompts
-        slow = prompt.embeds
-        del ready, prompt
+        slow = ready.prompts.pop().embeds
+        if begins:
+            meanwhile()
         for _ in range(20):
             slow = slow @ weight
-        sums.append(slow.double().mean())
-    assert [float(one) for one in sums] == list(range(12))
+        return slow.double().mean()
+
+    sums = []
+    answer_all(range(12), prepare, answer, lambda ready, answered: sums.append(float(answered)), device)
+    assert sums == list(range(12))
 
 
 def test_what_is_left_is_done_behind_in_order():
