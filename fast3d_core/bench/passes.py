@@ -17,12 +17,8 @@ from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.ahead import Ready, answer_all
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
-<<<<<<< HEAD
 from fast3d_core.stopwatch import Stopwatch
-from fast3d_core.vicuna.llm import Prompt
-=======
 from fast3d_core.vicuna.llm import Generation, Prompt
->>>>>>> main
 
 
 @dataclass(frozen=True)
