@@ -2,7 +2,9 @@
 # The whole pipeline through the command line on random files of full size in the released forms (see full_size.py), each
 # command timed; results and logs are left in DIR.
 #     bash benchmarks/full_size.sh DIR [--shape 7b|tiny] [--scenes 100]
+# SAMPLES (1024) are evaluated a method; PYTHON (python3) runs it.
 set -euo pipefail
+export LC_ALL=C  # a point in $EPOCHREALTIME
 folder=$1
 shift
 here=$(dirname "$0")
@@ -15,7 +17,9 @@ timed() {  # LABEL COMMAND...: its seconds, and the most GPU memory in use meanw
     if command -v nvidia-smi > /dev/null; then
         nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits --loop-ms=200 > "$folder.memory" & watcher=$!
     fi
-    "$@"
+    local status=0
+    "$@" || status=$?
+    [ -z "$watcher" ] || { kill "$watcher"; wait "$watcher" 2> /dev/null || true; }
     "$python" - "$start" "$EPOCHREALTIME" "$folder.memory" "$label" >> "$folder.times" <<'P'
 import pathlib, sys
 
@@ -23,7 +27,7 @@ seconds = float(sys.argv[2]) - float(sys.argv[1])
 memory = max(map(int, pathlib.Path(sys.argv[3]).read_text().split()), default=0)
 print(f"{sys.argv[4]}: {seconds:.1f} s, at most {memory / 1024:.1f} GiB on the GPU")
 P
-    [ -z "$watcher" ] || kill "$watcher"
+    return $status
 }
 fast3d() { timed "fast3d ${*:1:3}" "$python" -m fast3d_cli "$@" --config "$folder/fast3d.yaml" >> "$folder.log" 2>&1; }
 

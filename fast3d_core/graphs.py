@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from fast3d_core.devices import on
+
 Inputs = dict[str, Tensor]
 _Result = TypeVar("_Result")
 
@@ -60,6 +62,10 @@ class StepGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, inputs: Inputs, number: int = 0) -> Tensor:
+        with on(self._device):  # whose streams are meant
+            return self._make(inputs, number)
+
+    def _make(self, inputs: Inputs, number: int) -> Tensor:
         shape = (number, *((name, tensor.shape) for name, tensor in inputs.items()))
         if shape in self._graphs:
             graph, given, result = self._graphs[shape]

@@ -191,6 +191,8 @@ class Bench:
         """Adds a row, or a note on why there is none. Warm-up and memory are its own: no row leaves anything behind."""
         self._said(f"timing {name}, batch {size}")
         self._subject.model.release()
+        if self._subject.gap:
+            self._subject.gap.release()
         if self._device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()

@@ -38,7 +38,11 @@ class Gap:
 
     def __init__(self, network: GapNetwork, tokenizer: QuestionTokenizer):
         self.network, self.tokenizer = network, tokenizer
-        self._predict = MapPredictor(network)
+        self.release()
+
+    def release(self) -> None:
+        """Gives back captured passes; they are made anew where they are needed."""
+        self._predict = MapPredictor(self.network)
 
     def maps(self, batch: Batch) -> Tensor:
         """Logits (samples, objects) float32, on the CPU; everything from text on is done anew."""

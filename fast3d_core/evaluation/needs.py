@@ -98,7 +98,7 @@ class Needs:
         # Alive at the widest moment: a layer's MLP over all packed rows, or the scores over the vocabulary.
         layer = rows * (4 * shape.hidden + 3 * shape.intermediate) * self.element_bytes
         scores = 4 * samples * self.generation.beams * shape.vocab * 4
-        # At worst every sample asks about a scene of its own, and others are kept from before.
-        scenes = (samples + SCENES_KEPT) * tokens if self.reuse_scene else 0
-        kept = scenes * shape.layers * 2 * shape.kv_heads * shape.head_dim * self.element_bytes
+        # At worst every sample asks about a scene of its own.
+        scenes = max(samples, SCENES_KEPT) * tokens if self.reuse_scene else 0
+        kept = GROWTH * scenes * shape.layers * 2 * shape.kv_heads * shape.head_dim * self.element_bytes
         return self.weights + GROWTH * cached + kept + max(layer, scores)

@@ -91,8 +91,8 @@ class Caches:
             for i in small:
                 buffers[i] = buffers[i].new_zeros(int(rows[i] * GROWTH), *self._row)
 
-    def forget(self) -> None:
-        """Zeros everywhere, after numbers that were not finite."""
+    def forget(self, rows: int | None = None) -> None:
+        """Zeros in the first rows, or everywhere: where numbers may stand that are not finite."""
         for buffers in self.both:
             for buffer in buffers:
-                buffer.zero_()
+                buffer[:rows].zero_()

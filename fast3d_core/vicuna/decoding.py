@@ -6,6 +6,7 @@ by ancestry, so no key or value is moved.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,18 +121,18 @@ class Decoder:
         samples, beams = self._tokens.shape
         number = search.length - 1  # of tokens that a beam has; the last of them is read now
         # A graph's shapes stay, and its attention passes over samples that are done; else these are left out.
-        open_ = slice(None) if self._kernels else (~search.done).nonzero()[:, 0]
-        x = self._embed(self._tokens[open_]).flatten(0, 1)
-        positions = (self._lengths[open_] + number - 1).repeat_interleave(beams)
+        alive: Any = slice(None) if self._kernels else (~search.done).nonzero()[:, 0]
+        x = self._embed(self._tokens[alive]).flatten(0, 1)
+        positions = (self._lengths[alive] + number - 1).repeat_interleave(beams)
         cos, sin = cos.index_select(0, positions), sin.index_select(0, positions)
         self.ancestry.grow(number)
-        first = self._bounds[:, 2, open_].long() + (number - 1) * beams
+        first = self._bounds[:, 2, alive].long() + (number - 1) * beams
         places = (first[..., None] + self.ancestry.beams).flatten(1)  # (layers, samples x beams)
-        masks = {} if isinstance(open_, slice) else self._masks(number, upto, open_)
+        masks = {} if self._kernels else self._masks(number, upto, alive)
         for i, layer in enumerate(self._layers):
             keys, values = self._caches.keys[i], self._caches.values[i]
             q = layer.queries(x, cos, sin, keys, values, places[i]).unflatten(0, (-1, beams))
-            if isinstance(open_, slice):
+            if self._kernels:
                 from fast3d_core.vicuna import kernels
 
                 begin, behind, new = self._bounds[i]
@@ -140,11 +141,11 @@ class Decoder:
             else:
                 layout = self._layouts[i]
                 k, v = (layout.view(buffer, new=upto * beams) for buffer in (keys, values))
-                attended = beam_attention(q, k, v, masks[id(layout)], open_.tolist())
+                attended = beam_attention(q, k, v, masks[id(layout)], alive.tolist())
             x = layer.finish(x, attended.flatten(0, 1))
         logits = self._head.logits(x).unflatten(0, (-1, beams))
         if len(logits) < samples:
-            logits = logits.new_zeros(samples, *logits.shape[1:]).index_copy_(0, open_, logits)
+            logits = logits.new_zeros(samples, *logits.shape[1:]).index_copy_(0, alive, logits)
         tokens, sources = search.advance(logits)
         self._tokens.copy_(tokens)
         if sources is not None:

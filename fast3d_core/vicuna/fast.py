@@ -124,7 +124,7 @@ class FastEngine:
         self._decoders[key] = decoder
         with on(self._llm.device):
             answers = decoder.run(state.logits, state.layouts, state.lengths, self._tables)
-        if self._padded and not all(score is None or math.isfinite(score) for _, score, _ in answers):
+        if self._padded and not _finite(state.logits, answers):
             self._caches.forget()  # attention gives padding no weight, but nothing times NaN is NaN
         return [
             Generation(ids, score, steps, kept) for (ids, score, steps), kept in zip(answers, state.kept, strict=True)
@@ -249,6 +249,13 @@ class FastEngine:
             with on(self._llm.device):
                 self._reader(Reading(x, places, rows, Packing([1], prefix.device), 0))
             self._scenes.keep(prefix, self._caches)
+            if self._padded:
+                self._caches.forget(len(prefix))  # else they would be padding of others, and must be finite there
+
+
+def _finite(logits: Tensor, answers: Sequence[tuple[list[int], float | None, int]]) -> bool:
+    """Whether a batch had numbers only; greedy search keeps no scores that would tell."""
+    return bool(logits.isfinite().all()) and all(score is None or math.isfinite(score) for _, score, _ in answers)
 
 
 def _prefix(prompt: Prompt) -> Tensor:

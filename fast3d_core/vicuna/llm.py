@@ -16,6 +16,7 @@ from fast3d_core.plan import LlmShape
 from fast3d_core.vicuna.operations import rotate
 
 # What config.json says about a LLaMA beside what it says about any network.
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # others are quantised, and mean nothing alone
 _NETWORK = (
     *("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters"),
     *("attention_bias", "mlp_bias", "attention_dropout", "pretraining_tp", "tie_word_embeddings"),
@@ -110,8 +111,7 @@ def load_llm(folder: Path, dtype: torch.dtype, device: torch.device | None = Non
     config = read_config(folder)
     with torch.device("meta"):
         llm = LlamaForCausalLM(config)
-    with device:
-        llm.model.rotary_emb = type(llm.model.rotary_emb)(config)  # is in no file
+    llm.model.rotary_emb = type(llm.model.rotary_emb)(config).to(device)  # is in no file
     # A copy on a CPU, too: what is mapped would change with the file.
     state = {name: tensor.to(device, dtype, copy=True) for name, tensor in tensors.items()}
     llm.load_state_dict(state, strict=False, assign=True)  # `open_weights` made sure that nothing is missing
@@ -148,7 +148,7 @@ def open_weights(folder: Path) -> dict[str, Tensor]:
     _refuse(
         folder, [name for name, size in wanted.items() if name not in tensors or tuple(tensors[name].shape) != size]
     )
-    if strange := [name for name in wanted if not tensors[name].is_floating_point()]:
+    if strange := [name for name in wanted if tensors[name].dtype not in _DTYPES]:
         raise DataError(f"model.llm: {folder} holds {strange[0]} as {tensors[strange[0]].dtype}; is it quantised?")
     return {name: tensors[name] for name in wanted}
 

@@ -92,11 +92,14 @@ class Reader:
         self._layers, self._head, self._caches, self._scenes = layers, head, caches, scenes
         self._tables, self._graphs = tables, graphs
         self._captured: dict[tuple[object, ...], _Captured] = {}  # oldest first
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+        self.clear()
 
     def clear(self) -> None:
         """Gives back what was captured."""
         self._captured.clear()
+        self._pool = (
+            torch.cuda.graph_pool_handle() if self._graphs else None
+        )  # one whose graphs are gone is not taken again
 
     def __call__(self, reading: Reading) -> Tensor:
         """(samples, vocab) float32."""

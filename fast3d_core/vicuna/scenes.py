@@ -10,7 +10,7 @@ from torch import Tensor
 from fast3d_core.vicuna.cache import Caches
 
 SCENES_KEPT = 8
-"""Scenes that are kept, or as many as a batch asked about at once; 180 MB each for Vicuna-7B in bf16."""
+"""Scenes that are kept at least, or as many as a batch asked about at once; 180 MB each for Vicuna-7B in bf16."""
 
 
 class SceneStore:
@@ -51,7 +51,7 @@ class SceneStore:
         self._slots.clear()
         self._slot_rows = self._count = 0  # should memory not suffice
         self.caches.fit([rows * count] * len(self.caches.keys))
-        self._slot_rows, self._count = rows, count
+        self._slot_rows, self._count = rows, len(self.caches.keys[0]) // rows  # buffers grow beyond what is asked for
         return True
 
     def keep(self, prefix: Tensor, caches: Caches) -> None:

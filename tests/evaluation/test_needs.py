@@ -8,6 +8,7 @@ from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.plan import LlmShape, Plan
+from fast3d_core.vicuna.cache import GROWTH
 from tests.conftest import MINIATURE
 
 LLAMA_7B = LlmShape(32, 4096, 32, 32, 128, 11008, 32100)
@@ -55,5 +56,7 @@ def test_reused_scenes_take_memory(needs):
     reusing = replace(needs, reuse_scene=True)
     one = needs.of(SAP, 80)
     more = reusing.memory([one] * 4) - needs.memory([one] * 4)
-    assert more == (4 + 8) * 380 * 32 * 2 * 4096 * 2  # of its own and eight of before, 2 x 4096 bf16 numbers a layer
+    scene = GROWTH * 380 * 32 * 2 * 4096 * 2  # 2 x 4096 bf16 numbers a layer
+    assert more == 8 * scene  # those are kept at least
+    assert reusing.memory([one] * 20) - needs.memory([one] * 20) == 20 * scene  # of its own each
     assert reusing.largest_batch([one], 24e9, 128) < needs.largest_batch([one], 24e9, 128)

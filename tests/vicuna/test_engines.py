@@ -12,10 +12,12 @@ from fast3d_core.plan import Plan, cost
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 from fast3d_core.vicuna import reference, scenes
 from fast3d_core.vicuna.beam import BeamSearch
+from fast3d_core.vicuna.cache import Caches
 from fast3d_core.vicuna.decoding import Decoder
 from fast3d_core.vicuna.fast import FastEngine
 from fast3d_core.vicuna.layers import Layer
 from fast3d_core.vicuna.llm import Prompt, finish_layer, project
+from fast3d_core.vicuna.scenes import SceneStore
 
 BOS, EOS = 1, 2
 LAYERS = 4
@@ -271,15 +273,56 @@ def test_running_out_of_memory_leaves_the_engine_usable(fixture, monkeypatch):
     assert got == want
 
 
-def test_numbers_that_are_not_finite_do_not_outlive_their_batch(fixture):
-    engine, plans = FastEngine(fixture.model.llm), fixture.plans(Vanilla())[:4]
+@pytest.mark.parametrize("beams", [1, 5])
+def test_numbers_that_are_not_finite_do_not_outlive_their_batch(fixture, beams):
+    engine, plans, settings = FastEngine(fixture.model.llm), fixture.plans(Vanilla())[:4], replace(_SHORT, beams=beams)
     prompts = ragged(fixture, range(4))
-    want = [one.ids for one in engine.generate(prompts, plans, _SHORT, BOS, EOS)]
+    want = [one.ids for one in engine.generate(prompts, plans, settings, BOS, EOS)]
     longest = max(prompts, key=len)
     broken = [replace(longest, embeds=longest.embeds * torch.nan)] * 4
-    engine.generate(broken, plans, _SHORT, BOS, EOS)
-    got = [one.ids for one in engine.generate(prompts, plans, _SHORT, BOS, EOS)]
+    engine.generate(broken, plans, settings, BOS, EOS)
+    got = [one.ids for one in engine.generate(prompts, plans, settings, BOS, EOS)]
     assert got == want
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+def test_a_broken_scene_that_is_reused_spoils_no_other(fixture, beams):
+    plans, settings = fixture.plans(Gap(1, 15), fixture.config.maps.predicted), replace(_SHORT, beams=beams)
+    a, b, c = {id(p.prefix): i for i, p in enumerate(fixture.prompts)}.values()
+    broken = fixture.prompts[c].prefix * torch.nan
+    embeds = torch.cat([broken, fixture.prompts[c].embeds[len(broken) :]])
+    prompts = [fixture.prompts[a], fixture.prompts[b], replace(fixture.prompts[c], embeds=embeds, prefix=broken)]
+    chosen, engine = [plans[i] for i in (a, b, c)], FastEngine(fixture.model.llm)
+    want = engine.generate(prompts[:2], chosen[:2], settings, BOS, EOS, reuse_scene=True)
+    got = FastEngine(fixture.model.llm).generate(prompts, chosen, settings, BOS, EOS, reuse_scene=True)
+    assert [one.ids for one in got[:2]] == [one.ids for one in want]
+
+
+def test_scenes_of_different_lengths_share_a_store(fixture):
+    """Slots are as long as the longest; what outgrows them makes new ones, and so does one scene more than fits."""
+    caches = [Caches(2, 2, 4, torch.float32, torch.device("cpu")) for _ in range(2)]
+    store, read = SceneStore(caches[0]), caches[1]
+    read.fit([40, 40])
+    prefixes = [torch.zeros(length, 1) for length in (20, 30, 25, *range(10, 20))]
+
+    def ask(prefixes):
+        replaced = store.fit(prefixes)
+        for prefix in prefixes:
+            if prefix not in store:
+                for buffer in (*read.keys, *read.values):
+                    buffer.copy_(torch.arange(len(buffer))[:, None, None] + id(prefix) % 1000)
+                store.keep(prefix, read)
+        for prefix in prefixes:
+            first = store.first_row(prefix)
+            for buffer in (*store.caches.keys, *store.caches.values):
+                rows = buffer[first : first + len(prefix), 0, 0]
+                assert torch.equal(rows, torch.arange(len(prefix)) + float(id(prefix) % 1000))
+        return replaced
+
+    assert ask(prefixes[:1]) and ask(prefixes[1:3]) and not ask([prefixes[0], prefixes[2]])
+    assert not ask(prefixes[3:9]) and prefixes[0] in store  # nine: buffers grow beyond eight slots
+    assert ask(prefixes) and len(store) == len(prefixes)
+    assert not ask(prefixes[:4]) and len(store) == len(prefixes)
 
 
 @pytest.mark.parametrize("reuse_scene", [False, True])

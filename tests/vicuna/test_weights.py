@@ -48,6 +48,16 @@ def test_both_forms(llm, state):
     )
 
 
+def test_a_head_that_is_tied_to_the_embedding(llm, state):
+    config = json.loads((llm / "config.json").read_text())
+    (llm / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    del state["lm_head.weight"]
+    save_file(state, llm / "model.safetensors", {"format": "pt"})
+    loaded = load_llm(llm, torch.float32)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert torch.equal(loaded.lm_head.weight, state["model.embed_tokens.weight"])
+
+
 def broken(llm, state, how):
     if how == "lacks":
         del state[NAME]
@@ -55,12 +65,19 @@ def broken(llm, state, how):
         state[NAME] = state[NAME][:, :5].contiguous()
     elif how == "quantised":
         state[NAME] = state[NAME].to(torch.int8)
+    elif how == "eight bits":
+        state[NAME] = state[NAME].to(torch.float8_e4m3fn)
     save_file(state, llm / "model.safetensors", {"format": "pt"})
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("lacks", rf"lacks tensors .* {NAME}"), ("shape", rf"in another shape: {NAME}"), ("quantised", "torch.int8")],
+    [
+        ("lacks", rf"lacks tensors .* {NAME}"),
+        ("shape", rf"in another shape: {NAME}"),
+        ("quantised", "torch.int8"),
+        ("eight bits", "torch.float8_e4m3fn"),
+    ],
 )
 def test_other_tensors(llm, state, how, message):
     broken(llm, state, how)
