@@ -97,9 +97,8 @@ class Reader:
     def clear(self) -> None:
         """Gives back what was captured."""
         self._captured.clear()
-        self._pool = (
-            torch.cuda.graph_pool_handle() if self._graphs else None
-        )  # one whose graphs are gone is not taken again
+        # Anew, as a pool whose graphs are gone takes no more.
+        self._pool = torch.cuda.graph_pool_handle() if self._graphs else None
 
     def __call__(self, reading: Reading) -> Tensor:
         """(samples, vocab) float32."""
