@@ -4,7 +4,6 @@ import os
 import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # WebGL in software: there is no GPU, and no network is wanted.
@@ -19,6 +18,8 @@ def chromium():
     if CHROMIUM is None and os.environ.get("CI") != "true":
         pytest.skip("there is no Chromium: apt-get install chromium")
     assert CHROMIUM, "CI has no Chromium"
+    from playwright.sync_api import sync_playwright  # of the dev extra, which other tests do without
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
