@@ -30,6 +30,19 @@ DatasetOption = Annotated[
 MeteorOption = Annotated[
     bool, typer.Option("--meteor/--no-meteor", help="METEOR needs a Java program that takes seconds to start.")
 ]
+BUDGET = "Budget"  # panel of --help
+LayerOption = Annotated[
+    int | None, typer.Option("--layer", help="K: tokens are dropped from this layer on.", rich_help_panel=BUDGET)
+]
+KeepOption = Annotated[
+    int | None, typer.Option("--keep", help="Visual tokens kept (the published 'rank').", rich_help_panel=BUDGET)
+]
+RatioOption = Annotated[
+    float | None, typer.Option("--ratio", help="Layer-averaged percentage to prune.", rich_help_panel=BUDGET)
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="random: seed of the draw. Default: 0.", rich_help_panel=BUDGET)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
 
 

@@ -11,7 +11,18 @@ import typer
 
 from fast3d_cli.ask_view import list_scenes, show
 from fast3d_cli.console import err, error, note, print_json_line
-from fast3d_cli.options import ConfigOption, JsonOption, SetOption, load, note_text_encoder
+from fast3d_cli.options import (
+    BUDGET,
+    ConfigOption,
+    JsonOption,
+    KeepOption,
+    LayerOption,
+    RatioOption,
+    SeedOption,
+    SetOption,
+    load,
+    note_text_encoder,
+)
 from fast3d_cli.pages import open_page, tell_page
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import Fast3DError, UsageError
@@ -21,8 +32,6 @@ if TYPE_CHECKING:
     from fast3d_core.config import Config
     from fast3d_core.pruning import Pruner
     from fast3d_core.pruning.options import MethodOptions
-
-_BUDGET = "Budget"
 
 
 def ask(
@@ -67,27 +76,19 @@ def ask(
         ),
     ] = None,
     preset: Annotated[
-        int | None, typer.Option(help="Published setting: 35, 65 or 90 percent pruned.", rich_help_panel=_BUDGET)
+        int | None, typer.Option(help="Published setting: 35, 65 or 90 percent pruned.", rich_help_panel=BUDGET)
     ] = None,
-    layer: Annotated[
-        int | None, typer.Option(help="K: tokens are dropped from this layer on.", rich_help_panel=_BUDGET)
-    ] = None,
-    keep: Annotated[
-        int | None, typer.Option(help="Visual tokens kept (the published 'rank').", rich_help_panel=_BUDGET)
-    ] = None,
-    ratio: Annotated[
-        float | None, typer.Option(help="Layer-averaged percentage to prune.", rich_help_panel=_BUDGET)
-    ] = None,
+    layer: LayerOption = None,
+    keep: KeepOption = None,
+    ratio: RatioOption = None,
     alpha: Annotated[
         float | None,
         typer.Option(
             help="sap: share of predicted attention to keep, in (0, 1]. Default: as search-alpha found.",
-            rich_help_panel=_BUDGET,
+            rich_help_panel=BUDGET,
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="random: seed of the draw. Default: 0.", rich_help_panel=_BUDGET)
-    ] = None,
+    seed: SeedOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,

@@ -10,10 +10,15 @@ from rich.table import Table
 from fast3d_cli.console import note, out, print_json
 from fast3d_cli.launch import is_launched, launch
 from fast3d_cli.options import (
+    BUDGET,
     ConfigOption,
     DatasetOption,
     JsonOption,
+    KeepOption,
+    LayerOption,
     MeteorOption,
+    RatioOption,
+    SeedOption,
     SetOption,
     check_datasets,
     check_map_key,
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from fast3d_core.evaluation.result import Result
     from fast3d_core.pruning.sap import Alpha
 
-_BUDGET, _DATA, _RUN = "Budget", "Data", "Run"  # panels of --help
+_DATA, _RUN = "Data", "Run"  # panels of --help
 
 
 def eval_command(
@@ -39,22 +44,16 @@ def eval_command(
     ],
     preset: Annotated[
         list[int] | None,
-        typer.Option(help="Published setting: 35, 65 or 90 percent pruned. Repeatable.", rich_help_panel=_BUDGET),
+        typer.Option(help="Published setting: 35, 65 or 90 percent pruned. Repeatable.", rich_help_panel=BUDGET),
     ] = None,
-    layer: Annotated[
-        int | None, typer.Option(help="K: tokens are dropped from this layer on.", rich_help_panel=_BUDGET)
-    ] = None,
-    keep: Annotated[
-        int | None, typer.Option(help="Visual tokens kept (the published 'rank').", rich_help_panel=_BUDGET)
-    ] = None,
-    ratio: Annotated[
-        float | None, typer.Option(help="Layer-averaged percentage to prune.", rich_help_panel=_BUDGET)
-    ] = None,
+    layer: LayerOption = None,
+    keep: KeepOption = None,
+    ratio: RatioOption = None,
     alpha: Annotated[
         list[float] | None,
         typer.Option(
             help="sap: share of predicted attention to keep, in (0, 1]. Repeatable. Default: as search-alpha found.",
-            rich_help_panel=_BUDGET,
+            rich_help_panel=BUDGET,
         ),
     ] = None,
     maps: Annotated[
@@ -100,9 +99,7 @@ def eval_command(
     name: Annotated[
         str | None, typer.Option(help="Run folder; a prefix where several runs are made.", rich_help_panel=_RUN)
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="random: seed of the draw. Default: 0.", rich_help_panel=_RUN)
-    ] = None,
+    seed: SeedOption = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what an earlier run of that name left.", rich_help_panel=_RUN)
     ] = False,
