@@ -25,10 +25,11 @@ from fast3d_cli.options import (
 )
 from fast3d_cli.pages import open_page, tell_page
 from fast3d_cli.progress import RunProgress
-from fast3d_core.errors import Fast3DError, UsageError
+from fast3d_core.errors import DataError, Fast3DError, UsageError
 
 if TYPE_CHECKING:
     from fast3d_core.asking.asker import Asker
+    from fast3d_core.asking.reply import Reply
     from fast3d_core.config import Config
     from fast3d_core.pruning import Pruner
     from fast3d_core.pruning.options import MethodOptions
@@ -105,6 +106,12 @@ def ask(
         raise UsageError("ask something, such as `fast3d ask 'how many chairs are there?' --scene NAME`")
     if html is not None and scene == "list":
         raise UsageError("--html shows a question about a scene; --scene list has none")
+    if interactive and sys.stdin is None:
+        raise UsageError("--interactive reads questions from stdin, which is closed")
+    if html is not None:
+        from fast3d_core.report.html import check_html
+
+        check_html(html)
     if compare and method:
         raise UsageError("--compare takes all methods; for some of them, give --method several times")
     from fast3d_core.asking.asker import Asker
@@ -131,7 +138,7 @@ def ask(
         note("a scene is read once for all questions about it, which is not the published computation")
     teller = _Teller(asker, task, json, html)
     if question is not None:
-        teller.answer(question, scene, pruners)
+        teller.answer(question, scene, pruners, line=interactive)
     if interactive:
         try:
             _Session(asker, scene, pruners, build, teller, json).run()
@@ -152,16 +159,24 @@ class _Teller:
         show(replies, self._json, line)
         if self._html is None:
             return
+        try:
+            self._write(self._html, list(zip(pruners, replies, strict=True)))
+        except DataError as problem:
+            if not line:
+                raise
+            error(str(problem))  # a session's answer has been told, and goes on without the page
+
+    def _write(self, path: Path, asked: "list[tuple[Pruner, Reply]]") -> None:
         from fast3d_core.report.asked import asked_page
         from fast3d_core.report.html import write_html
 
-        page = asked_page(self._asker.rooms, list(zip(pruners, replies, strict=True)))
-        size = write_html(self._html, page)
+        page = asked_page(self._asker.rooms, asked)
+        size = write_html(path, page)
         for remark in page.notes:
             note(remark)
-        tell_page(self._html, size)
+        tell_page(path, size)
         if not self._opened:  # a session's next question is there when the page is loaded again
-            open_page(self._html)
+            open_page(path)
         self._opened = True
 
 

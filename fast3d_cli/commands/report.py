@@ -80,6 +80,10 @@ def report(
     """
     if json and format_ not in (None, Format.json):
         raise UsageError(f"--json and --format {format_.value} exclude each other; give one of them")
+    if html is not None:
+        from fast3d_core.report.html import check_html
+
+        check_html(html)
     if scenes is not None and html is None:
         raise UsageError("--scenes means nothing without --html FILE")
     if plot is not None:

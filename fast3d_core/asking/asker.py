@@ -1,5 +1,6 @@
 """Answers one question after another, about whichever scene, by whichever method; what is loaded stays loaded."""
 
+import zlib
 from functools import cached_property
 
 import torch
@@ -29,7 +30,8 @@ from fast3d_core.vicuna.llm import Generation, Prompt
 class Asker:
     """A model, its GAP network and its scenes, each loaded when it is first needed.
 
-    Answers are those of `fast3d eval` with the fast engine at batch size 1. `eval.reuse_scene` reads a scene once for
+    Answers are those of `fast3d eval` with the fast engine at batch size 1, but for random's, whose draw depends on the
+    scene and the words here, and not on a question's number. `eval.reuse_scene` reads a scene once for
     all questions about it.
 
     Args:
@@ -94,6 +96,11 @@ class Asker:
         visual = TOKENS_PER_OBJECT * self.config.data.max_objects
         longest = self.model.llm.config.max_position_embeddings - visual - self.config.generation.max_new_tokens
         text = prompt_tokens(self.model.tokenizer, prompt)
+        if longest < 1:
+            raise UsageError(
+                f"generation.max_new_tokens {self.config.generation.max_new_tokens} leaves no room for a question: the "
+                f"LLM reads {self.model.llm.config.max_position_embeddings} tokens in all, with the {visual} of a scene"
+            )
         if text > longest:
             raise UsageError(
                 f"the question takes {text} tokens with the words around it; beside the scene and the answer "
@@ -107,7 +114,8 @@ class Asker:
         watch = Stopwatch(self._device)
         scores, gap_flops = self._map(text, room) if pruner.needs_map else (None, 0.0)
         watch.mark("gap")
-        plan = pruner.plan(PlanRequest(DATASETS.get(task, ""), 0, self.config.data.max_objects, scores))
+        number = zlib.crc32(f"{room.scene_id}\n{text}".encode())
+        plan = pruner.plan(PlanRequest(DATASETS.get(task, ""), number, self.config.data.max_objects, scores))
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")

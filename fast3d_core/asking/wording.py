@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import string
 from collections.abc import Sequence
 
 from fast3d_core.asking.rooms import SceneObject
@@ -36,7 +37,7 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
     if re.search("[\ud800-\udfff]", text):
         raise UsageError("the question is not valid UTF-8 text")
     text = text.strip()
-    if not text:
+    if not text.strip(string.punctuation + string.whitespace):
         raise UsageError("the question is empty; ask something, such as 'how many chairs are there?'")
     if control := re.search("</?s>|<unk>", text):
         raise UsageError(f"the question holds {control[0]}, which the model reads as a control token; leave it out")

@@ -14,7 +14,7 @@ from typing import Any
 
 from fast3d_core.config import Config
 from fast3d_core.data.files import atomic_write
-from fast3d_core.errors import DataError
+from fast3d_core.errors import DataError, UsageError
 from fast3d_core.pruning import METHODS
 from fast3d_core.report import render
 from fast3d_core.report.answers import JUDGED_BY, read_answers
@@ -111,6 +111,12 @@ def to_html(page: Page) -> str:
     }
     # In one pass, so that nothing in the data is taken for a place to fill.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _asset("page.html"))
+
+
+def check_html(path: Path) -> None:
+    """Raises `UsageError` for what cannot be a file."""
+    if not path.name or path.is_dir():
+        raise UsageError(f"--html {str(path)!r} names no file; name one, such as page.html")
 
 
 def write_html(path: Path, page: Page) -> int:

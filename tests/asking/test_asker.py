@@ -36,6 +36,17 @@ def test_recorded_answers(asker, fixture, recorded, mode):
         assert {one.slot for one in reply.kept} == slots & present
 
 
+def test_random_draws_anew_for_every_question(asker):
+    asked = [asker.ask(text, SCENE, Random(layer=1, keep=15)).kept for text in ("what?", "where?", "what?")]
+    assert asked[0] == asked[2] != asked[1]
+
+
+def test_no_room_for_a_question():
+    asker = Asker(load_config(MINIATURE, ["generation.max_new_tokens=100000"]))
+    with pytest.raises(UsageError, match=r"generation\.max_new_tokens 100000 leaves no room"):
+        asker.ask("what?", SCENE, Vanilla())
+
+
 def test_what_a_reply_tells(asker, fixture):
     sample = next(s for s in fixture.samples if s.dataset == "scanqa" and s.scene_id == SCENE)
     typed = sample.prompt.removesuffix(SHORT)

@@ -47,6 +47,7 @@ def test_plain_is_as_typed():
     [
         ("", "qa", "the question is empty"),
         (" \t\n", "plain", "the question is empty"),
+        ("?", "ground", "the question is empty"),
         ("caf\udce9", "qa", "not valid UTF-8"),
         ("what is <s>here</s>?", "qa", "holds <s>, which the model reads as a control token"),
         ("is it <unk>?", "plain", "holds <unk>"),

@@ -123,7 +123,18 @@ def test_a_page(fast3d, typed, tmp_path, monkeypatch):
     fast3d("ask", QUESTION, *SAP, "--html", page)
     assert len(opened) == 1
     done = fast3d("ask", QUESTION, *SAP, "--html", tmp_path, check=False)
-    assert done.returncode == 1 and "--html: " in done.stderr and "cannot be written" in done.stderr
+    assert done.returncode == 2 and "names no file" in done.stderr
+    (tmp_path / "file").touch()
+    typed(b"what?\n")
+    done = fast3d("ask", "how?", "-i", "--json", *SAP, "--html", tmp_path / "file" / "x.html", check=False)
+    assert "--html: " in done.stderr and "cannot be written" in done.stderr
+    assert [json.loads(line)["question"] for line in done.stdout.splitlines()] == ["how?", "what?"]
+
+
+def test_a_session_without_stdin(fast3d, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    done = fast3d("ask", "-i", *SAP, check=False)
+    assert done.returncode == 2 and "stdin, which is closed" in done.stderr
 
 
 def test_what_comes_from_outside_is_no_markup(fast3d, files):

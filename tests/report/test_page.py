@@ -149,6 +149,37 @@ def test_the_slider_shows_live_what_would_be_kept(visit, made):
     assert page.locator("#slider-value").inner_text() == "47.0%" and len(kept(page)) == 6
 
 
+def test_the_slider_stays_at_its_alpha_where_each_dataset_has_one_of_its_own(visit, tmp_path):
+    shutil.copytree(MINIATURE.parent, tmp_path / "files")
+    config = load_config(tmp_path / "files" / "fast3d.yaml")
+    own = {"scanrefer": 0.2137, "multi3dref": 0.3, "scan2cap": 0.4, "scanqa": 0.7241, "sqa3d": 0.67}
+    answered_run(config, Vanilla(), right_answer)
+    answered_run(config, Sap(own), right_answer)
+    page = visit(write_page(config, tmp_path / "page.html"), fragment="#scanrefer-0")
+    assert page.locator("#slider-value").inner_text() == "0.2137"
+    page.focus("#slider")
+    page.keyboard.press("Home")
+    for _ in range(50):
+        page.keyboard.press("ArrowRight")
+    assert page.locator("#slider-value").inner_text() == "0.5"
+    for _ in range(5):
+        page.click("#next")
+        assert page.locator("#slider-value").inner_text() == "0.5"
+
+
+def test_the_browser_s_own_keys_stay_its_own(visit, made):
+    page = visit(made[1])
+    page.focus("#room")
+    for keys, taken in (("+", True), ("Control+0", False), ("Alt+ArrowLeft", False)):
+        listen = "addEventListener('keydown', event => (window.taken = event.defaultPrevented))"
+        page.evaluate(listen)
+        *modifiers, key = keys.split("+") if len(keys) > 1 else [keys]
+        init = {"key": key, "bubbles": True, "cancelable": True, "ctrlKey": "Control" in modifiers,
+                "altKey": "Alt" in modifiers}  # fmt: skip
+        page.evaluate("init => document.querySelector('#room').dispatchEvent(new KeyboardEvent('keydown', init))", init)
+        assert page.evaluate("window.taken") is taken, keys
+
+
 def test_answers_stand_side_by_side_and_are_marked(visit, made):
     config, path = made
     page = visit(path, fragment="#sqa3d-0")

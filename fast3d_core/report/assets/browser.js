@@ -48,7 +48,7 @@ class SceneBrowser {
     this.scene = this.scenes[number];
     byId("scene").value = number;
     const all = [...this.scene.questions.keys()];
-    const differing = all.filter((i) => new Set(this.scene.questions[i].answers.map(({ score }) => score)).size > 1);
+    const differing = all.filter((i) => new Set(this.scene.questions[i].answers.map(({ text }) => text)).size > 1);
     this.listed = byId("differ").checked && differing.length ? differing : all;
     const groups = new Map();
     for (const i of this.listed) {
@@ -76,12 +76,17 @@ class SceneBrowser {
     byId("prompt").textContent = this.question.prompt;
     byId("expected").textContent = this.expected();
     this.share = shares(this.question);
+    const before = this.rule && { id: this.rule.id, value: this.rule.positions[this.position] };
     this.rules = rulesOf(this.question, this.runs, this.slots);
     byId("slider-box").hidden = !this.rules.length;
     const rule = byId("rule").value;
     byId("rule").replaceChildren(...this.rules.map(({ id, title }) => element("option", { value: id }, title)));
     if (this.rules.some(({ id }) => id === rule)) byId("rule").value = rule;
-    if (this.shown === SLIDER && this.rules.length) return this.see(SLIDER); // from question to question at one alpha
+    if (this.shown === SLIDER && this.rules.length) { // from question to question at one alpha, or as near as can be
+      const same = this.rules.find(({ id }) => id === before?.id);
+      if (same) this.setSlider(same, nearest(same.positions, before.value));
+      return this.see(SLIDER);
+    }
     const pruned = this.question.answers.filter(({ kept }) => kept);
     const first = pruned.find(({ run }) => run === this.shown) ?? pruned.at(-1) ?? this.question.answers[0];
     this.see(first.run);
@@ -111,6 +116,7 @@ class SceneBrowser {
     const slider = byId("slider");
     Object.assign(slider, { min: 0, max: rule.positions.length - 1, step: 1, value: position });
     byId("slider-name").textContent = rule.name;
+    this.sliderOf = rule.id;
   }
 
   /** Shows what a run kept, or what the slider would keep. The slider goes to the run's setting where it has one. */
@@ -124,9 +130,7 @@ class SceneBrowser {
       this.setSlider(rule, position);
     }
     this.rule = this.rules.find(({ id }) => id === byId("rule").value);
-    if (this.rule && Number(byId("slider").max) !== this.rule.positions.length - 1) {
-      this.setSlider(this.rule, this.startOf(this.rule));
-    }
+    if (this.rule && this.sliderOf !== this.rule.id) this.setSlider(this.rule, this.startOf(this.rule));
     this.position = Number(byId("slider").value);
     const answer = this.question.answers.find((one) => one.run === shown);
     const everything = this.scene.boxes.map((_, slot) => slot);
@@ -235,4 +239,9 @@ class SceneBrowser {
       item(element("i", { className: "swatch named" }), "named in the answer"),
     );
   }
+}
+
+/** The index of the number that is nearest to `value`. */
+function nearest(numbers, value) {
+  return numbers.reduce((best, number, i) => (Math.abs(number - value) < Math.abs(numbers[best] - value) ? i : best), 0);
 }

@@ -47,7 +47,7 @@ class Room {
     this.looks = null;
     this.named = [];
     this.world.remove(this.furniture);
-    this.furniture.traverse((one) => one.material?.dispose());
+    this.furniture.traverse(release);
     this.names.domElement.replaceChildren();
     this.furniture = new three.Group();
     this.world.add(this.furniture);
@@ -119,6 +119,7 @@ class Room {
 
   #outline(boxes) {
     const three = Libraries;
+    this.outlines.traverse(release);
     this.outlines.clear();
     const edges = new three.LineSegmentsGeometry().fromEdgesGeometry(new three.EdgesGeometry(new three.BoxGeometry(1, 1, 1)));
     for (const [box, colour, grown, dashed] of boxes) {
@@ -136,7 +137,10 @@ class Room {
 
   #floor() {
     const three = Libraries;
-    if (this.grid) this.world.remove(this.grid);
+    if (this.grid) {
+      this.world.remove(this.grid);
+      release(this.grid);
+    }
     const size = this.bounds.getSize(new three.Vector3());
     const middle = this.bounds.getCenter(new three.Vector3());
     const metres = Math.ceil(Math.max(size.x, size.y)) + 1;
@@ -181,6 +185,7 @@ class Room {
   }
 
   #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's
     const moves = {
       ArrowLeft: [-TURN, 0, 1], ArrowRight: [TURN, 0, 1], ArrowUp: [0, -TURN, 1], ArrowDown: [0, TURN, 1],
       "+": [0, 0, 0.9], "=": [0, 0, 0.9], "-": [0, 0, 1.1],
@@ -233,7 +238,7 @@ class Room {
   }
 
   draw() {
-    if (!this.objects.length) return;
+    if (!this.outlines) return; // no room has been put up yet
     this.renderer.setClearColor(styled("raised"));
     this.renderer.render(this.world, this.camera);
     this.names.render(this.world, this.camera);
@@ -258,6 +263,12 @@ class Room {
       places.push(free);
     }
   }
+}
+
+/** Gives back what the GPU holds of an object. */
+function release(one) {
+  one.material?.dispose();
+  one.geometry?.dispose();
 }
 
 const boxCorners = ({ min, max }) => [0, 1, 2, 3, 4, 5, 6, 7].map((i) =>
