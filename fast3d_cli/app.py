@@ -22,6 +22,7 @@ from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
 from fast3d_cli.console import error, may_tell
+from fast3d_core import __version__
 from fast3d_core.errors import Fast3DError, StoppedError
 
 app = typer.Typer(
@@ -50,9 +51,7 @@ app.command("bench")(bench)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(version("fast3d"))
+        print(__version__)
         raise typer.Exit
 
 

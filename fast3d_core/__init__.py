@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from fast3d_core.data.annotations import Sample, Scene, Scenes, load_samples
     from fast3d_core.plan import Plan
 
+__version__ = "0.1.0"
+"""Among the settings of runs, stores and trainings, so that an upgrade does not continue an old one."""
+
 _HOME = {
     "Asker": "asking.asker",
     "ChatScene": "chat_scene.model",

@@ -40,8 +40,8 @@ def score(
     from dataclasses import replace
 
     from fast3d_core.config import need_path
-    from fast3d_core.evaluation.journal import SETTINGS_FILE
     from fast3d_core.evaluation.result import save_result
+    from fast3d_core.evaluation.run_folder import SETTINGS_FILE
     from fast3d_core.evaluation.scoring import score_folder
 
     if name and (settings.runs / name / SETTINGS_FILE).exists():

@@ -7,7 +7,6 @@ import math
 import os
 import pickle
 import re
-import secrets
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fast3d_core.data import pickles
+from fast3d_core.data.temporary import remove_left, temporary_file
 from fast3d_core.errors import DataError
 
 # Read as an OrderedDict, a type torch's restricted unpickler fills without running anything.
@@ -206,20 +206,19 @@ def shown(value: Any) -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A place to write a file that appears under `path` only once it is whole and on disk."""
+    """A place to write a file that appears under `path` only once it is whole and on disk.
+
+    What killed writers of the same file left beside it is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    remove_left(path.parent, path.name)
+    with temporary_file(path) as temporary:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         with contextlib.suppress(OSError):  # not every file system has modes
             temporary.chmod(0o666 & ~_umask())  # safetensors leaves 0600, whoever may read the folder
         temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
 
 
 def _umask() -> int:

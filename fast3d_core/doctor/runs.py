@@ -14,9 +14,9 @@ from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.download.source import in_units, need_room
 from fast3d_core.errors import Fast3DError
-from fast3d_core.evaluation.journal import SETTINGS_FILE
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
+from fast3d_core.evaluation.run_folder import SETTINGS_FILE
 from fast3d_core.pruning import METHODS, Pruner
 
 _SAMPLE_BYTES = 4096  # of journal, prediction and statistics; kept tokens are the most of it

@@ -6,25 +6,28 @@ each session and process. A line is one batch; a batch counts once its line is w
 
 import json
 import os
-import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.data.files import load_json, parse_json, write_json
+from fast3d_core.data.files import parse_json, write_json
 from fast3d_core.data.settings import differences
 from fast3d_core.errors import DataError, UsageError
-
-SETTINGS_FILE = "settings.json"
-_PART = re.compile(r"part-(\d{3,6})-(\d{2,6})\.jsonl", re.ASCII)
+from fast3d_core.evaluation.result import RESULT_FILE
+from fast3d_core.evaluation.run_folder import (
+    PART,
+    PREDICTIONS,
+    SETTINGS_FILE,
+    finish_removal,
+    parts,
+    read_settings,
+    remove_run,
+)
 
 
 def begun_with(folder: Path) -> dict[str, Any] | None:
     """The settings of the run in a folder; None where there is none, or none that has answered anything."""
-    path = folder / SETTINGS_FILE
-    found = load_json(path, "run") if path.exists() and Journal(folder, {}).batches() else None
-    return found if isinstance(found, dict) else None
+    return read_settings(folder) if Journal(folder, {}).batches() else None
 
 
 class Journal:
@@ -40,31 +43,42 @@ class Journal:
         self.settings = dict(settings)
 
     def open(self, *, restart: bool = False) -> None:
-        """Makes the folder, or checks that it holds the same run. One process calls this.
+        """Makes the folder, or checks that it holds the same run. One process calls this, which has the folder to
+        itself (`sole_use`).
+
+        Args:
+            restart: remove the run that is there, and no other files.
 
         Raises:
-            UsageError: the folder holds a run with other settings and `restart` is not set.
+            UsageError: the folder holds a run with other settings and `restart` is not set, or something else.
             DataError: the folder cannot be written.
         """
-        path = self.folder / SETTINGS_FILE
-        if (self.folder / "predictions").is_symlink():
-            raise DataError(f"{self.folder / 'predictions'} is a link, and what it leads to is not written; remove it")
-        if restart and path.exists():  # a folder without settings is not a run of ours: leave it alone
-            shutil.rmtree(self.folder)
-        if path.exists():
-            changed = differences(load_json(path, "run"), self.settings)
-            if not changed:
-                return
-            if self.batches():
-                raise UsageError(
-                    f"{self.folder} holds a run with other settings ({', '.join(changed[:4])}); "
-                    "choose another --name, or --restart to start over"
-                )
+        if (self.folder / PREDICTIONS).is_symlink():
+            raise DataError(f"{self.folder / PREDICTIONS} is a link, and what it leads to is not written; remove it")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, self.settings)
+            finish_removal(self.folder)
+            if restart:
+                remove_run(self.folder)
+            if not self._is_there():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_json(self.folder / SETTINGS_FILE, self.settings)
         except OSError as error:
             raise _unwritable(self.folder, error) from None
+
+    def _is_there(self) -> bool:
+        """Whether the folder holds this run; `UsageError` where it holds answers or scores of another one."""
+        old, answered = read_settings(self.folder), bool(self.batches())
+        other = "choose another --name, or --restart to start over"
+        if old is not None:
+            changed = differences(old, self.settings)
+            if changed and answered:
+                raise UsageError(f"{self.folder} holds a run with other settings ({', '.join(changed[:4])}); {other}")
+            return not changed
+        if answered:
+            raise UsageError(f"{self.folder} holds answers of unknown settings: its {SETTINGS_FILE} is gone; {other}")
+        if (self.folder / RESULT_FILE).exists():
+            raise UsageError(f"{self.folder} holds scores that `fast3d score` wrote; {other}")
+        return False
 
     def batches(self) -> dict[int, list[dict[str, Any]]]:
         """The samples of each batch that is done: batch number -> one dict a sample."""
@@ -107,11 +121,11 @@ class Journal:
 
     def _parts(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
         """(session, process) -> its lines."""
-        parts = {}
-        for path in sorted(self.folder.glob("part-*-*.jsonl")):
-            if name := _PART.fullmatch(path.name):
-                parts[int(name[1]), int(name[2])] = list(_lines(path))
-        return parts
+        found = {}
+        for path in parts(self.folder):
+            if name := PART.fullmatch(path.name):
+                found[int(name[1]), int(name[2])] = list(_lines(path))
+        return found
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

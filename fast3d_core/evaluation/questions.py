@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Sample, Scenes, load_samples
-from fast3d_core.gap.maps import load_maps
+from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.features import features_files
+from fast3d_core.data.watched import WatchedFiles
+from fast3d_core.gap.maps import load_maps, map_file
 from fast3d_core.gap.prediction import Predictor
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
@@ -65,6 +67,7 @@ class LiveMaps:
             samples = [sample for samples in self._questions.samples.values() for sample in samples]
             self._row = {(sample.dataset, sample.index): row for row, sample in enumerate(samples)}
             self._predictor = Predictor(self._config, samples, "val", self._questions.scenes, device)
+            self._questions.files.check()
 
     def __call__(self, batch: Sequence[Sample]) -> list[Tensor]:
         assert self._predictor is not None
@@ -82,6 +85,7 @@ class Questions:
     Attributes:
         samples: dataset -> the samples to answer; totals: dataset -> how many its annotations hold.
         limit: only the first `limit` samples of each dataset are answered.
+        files: what is read, watched for changes.
 
     Raises:
         DataError: an annotation file is missing or malformed, or names a scene without features.
@@ -91,11 +95,14 @@ class Questions:
         self.folder = need_path(config, "data.annotations")
         self.objects = config.data.max_objects
         self.limit = limit
+        self.files = WatchedFiles()
+        self.files.watch([annotation_file(self.folder, dataset) for dataset in datasets])
         everything = {dataset: load_samples(self.folder, dataset) for dataset in datasets}
         self.totals = {dataset: len(samples) for dataset, samples in everything.items()}
         self.samples = {dataset: samples[:limit] for dataset, samples in everything.items()}
         self.live_maps = LiveMaps(config, self)
         self._maps: dict[tuple[Path, str], dict[str, dict[int, Tensor]]] = {}
+        self.files.watch(features_files(self.folder))
         self.scenes = Scenes(self.folder, self.objects)
         for samples in self.samples.values():
             self.scenes.check(samples)
@@ -114,6 +121,7 @@ class Questions:
         if job.maps is None:
             return Plans(job.pruner, self.objects, lambda batch: [None] * len(batch))
         if (job.maps, job.map_key) not in self._maps:
+            self.files.watch([map_file(job.maps, dataset) for dataset in self.totals])
             self._maps[job.maps, job.map_key] = {
                 dataset: load_maps(job.maps, dataset, total, key=job.map_key, objects=self.objects)
                 for dataset, total in self.totals.items()

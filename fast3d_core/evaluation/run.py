@@ -4,17 +4,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
+from fast3d_core import __version__
 from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, to_dict
 from fast3d_core.data.annotations import Sample, annotation_file, locations_file
 from fast3d_core.data.features import features_files
+from fast3d_core.data.locks import sole_use
 from fast3d_core.data.settings import llm_files
 from fast3d_core.data.tensors import fingerprints
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
@@ -48,21 +51,31 @@ def evaluate(
     Jobs that are complete are read back without loading the model; those that were interrupted continue.
 
     Raises:
-        UsageError, DataError: see `Journal.open`, `ChatScene.from_config`, `load_maps`, `join_processes`.
+        UsageError, DataError: see `sole_use`, `Journal.open`, `ChatScene.from_config`, `load_maps`, `join_processes`.
         StoppedError: another process has stopped.
     """
     state = join_processes(config.model.device)
+    folders = [config.runs / job.name for job in jobs] if state.is_main_process else []
+    with sole_use(*folders, other="choose another --name"):
+        return _evaluate(config, jobs, questions, state, progress, restart=restart, meteor=meteor)
+
+
+def _evaluate(
+    config: Config,
+    jobs: Sequence[Job],
+    questions: Questions,
+    state: PartialState,
+    progress: Progress,
+    *,
+    restart: bool,
+    meteor: bool,
+) -> list[Result]:
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
     model = _Model(config, questions, state, progress)
+    journals = [_journal(config, job, questions, model.device, state, progress, restart=restart) for job in jobs]
+    questions.files.check()  # of all runs: what they say they depend on is what was read
     results = []
-    for job, plan in zip(jobs, plans, strict=True):
-        size = batch_size(config, job, questions, model.device, state.num_processes, restart=restart)
-        size = smallest(size, state)  # the memories of several GPUs may differ
-        if config.eval.batch_size == "auto":
-            progress.sized(job.name, size)
-        datasets = list(questions.samples)
-        keys = settings(config, job, datasets, questions.limit, model.device, size)
-        journal = Journal(config.runs / job.name, keys)
+    for job, plan, journal in zip(jobs, plans, journals, strict=True):
         if state.is_main_process:
             journal.open(restart=restart)
         wait_for_everyone(state)
@@ -74,25 +87,40 @@ def evaluate(
     return results
 
 
+def _journal(
+    config: Config,
+    job: Job,
+    questions: Questions,
+    device: torch.device,
+    state: PartialState,
+    progress: Progress,
+    *,
+    restart: bool,
+) -> Journal:
+    """The journal of a run, not opened yet, with what its answers depend on."""
+    size = batch_size(config, job, questions, device, state.num_processes, restart=restart)
+    size = smallest(size, state)  # the memories of several GPUs may differ
+    if config.eval.batch_size == "auto":
+        progress.sized(job.name, size)
+    datasets = list(questions.samples)
+    questions.files.watch(_files(config, job, datasets))
+    return Journal(config.runs / job.name, settings(config, job, datasets, questions.limit, device, size))
+
+
 def settings(
     config: Config, job: Job, datasets: Sequence[str], limit: int | None, device: torch.device, batch_size: int
 ) -> dict[str, Any]:
     """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
     plain = to_dict(config)
-    folder = need_path(config, "data.annotations")
-    checkpoint = need_path(config, "model.checkpoint")
-    files = [annotation_file(folder, dataset) for dataset in datasets]
-    files += features_files(folder)
-    if job.maps is not None:
-        files += [map_file(job.maps, dataset) for dataset in datasets]
-    files = [*llm_files(config.model.llm), checkpoint, *files]
+    network = need_path(config, "gap.checkpoint") if job.live else None
+    files = [path for path in _files(config, job, datasets) if path != network]
     prints = fingerprints(files)
     gap = {}
-    if job.live:
-        network, locations = need_path(config, "gap.checkpoint"), locations_file(folder, "val")
-        prints |= fingerprints([network], whole=True) | fingerprints([locations])
+    if network:
+        prints |= fingerprints([network], whole=True)
         gap = {"live": True, "heads": config.gap.heads, "text_encoder": encoder_fingerprint(config.gap.text_encoder)}
     return {
+        "fast3d_version": __version__,
         "method": job.pruner.name,
         **asdict(job.pruner),
         **({} if job.maps is None else {"map_key": job.map_key}),
@@ -111,6 +139,19 @@ def settings(
     }
 
 
+def _files(config: Config, job: Job, datasets: Sequence[str]) -> list[Path]:
+    """The files that a run reads, but for the text encoder's."""
+    folder = need_path(config, "data.annotations")
+    files = [*llm_files(config.model.llm), need_path(config, "model.checkpoint")]
+    files += [annotation_file(folder, dataset) for dataset in datasets]
+    files += features_files(folder)
+    if job.maps is not None:
+        files += [map_file(job.maps, dataset) for dataset in datasets]
+    if job.live:
+        files += [locations_file(folder, "val"), need_path(config, "gap.checkpoint")]
+    return files
+
+
 class _Model:
     """The model, loaded when the first batch needs it, so that a finished run is read back without."""
 
@@ -123,6 +164,7 @@ class _Model:
         """The model, loaded if it is not."""
         if self._model is None:
             self._model = load_model(self.config, self.questions.scenes, self.device, self._progress)
+            self.questions.files.check()
         return self._model
 
     def prepare(self, number: int, samples: list[Sample], plans: Plans, live: LiveMaps | None) -> Ready:

@@ -62,12 +62,13 @@ def test_maps_to_be_predicted_are_not_waited_for(setting):
 
 def test_a_run_keeps_its_number(setting):
     config, questions, memory = setting
-    journal = Journal(config.runs / "run", {"batch_size": 24})
+    about = {"method": "vanilla", "datasets": ["scanqa"], "files": {}}
+    journal = Journal(config.runs / "run", about | {"batch_size": 24})
     journal.open()
     assert batch_size(config, JOB, questions, CUDA) == MOST["cuda"]  # nothing is answered yet
     journal.append(0, 0, 0, 1.0, [])
     memory(0)
     assert batch_size(config, JOB, questions, CUDA) == 24
     assert batch_size(config, JOB, questions, CUDA, restart=True) == 1
-    (journal.folder / "settings.json").write_text(json.dumps({"batch_size": "many"}))
+    (journal.folder / "settings.json").write_text(json.dumps(about | {"batch_size": "many"}))
     assert batch_size(config, JOB, questions, CUDA) == 1

@@ -7,7 +7,8 @@ from fast3d_core.evaluation.journal import Journal
 
 
 def journal(folder, **settings):
-    return Journal(folder / "run", {"method": "gap", "keep": 15} | settings)
+    about = {"method": "gap", "keep": 15, "datasets": ["scanqa"], "files": {}, "batch_size": 1}
+    return Journal(folder / "run", about | settings)
 
 
 def test_batches_come_back_and_a_torn_line_does_not_count(tmp_path):
@@ -35,7 +36,7 @@ def test_line_separators_inside_an_answer(tmp_path):
 
 
 def test_a_start_without_answers_does_not_bind(tmp_path):
-    """A command that failed before its first answer may be mended and run again."""
+    """A command that failed before its first answer may be corrected and run again."""
     journal(tmp_path).open()
     journal(tmp_path, keep=60).open()
     journal(tmp_path, keep=60).open()
@@ -110,4 +111,79 @@ def test_a_link_out_of_the_run_is_not_followed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (j.folder / "predictions").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="predictions is a link"):
+        journal(tmp_path).open()
+
+
+def test_another_programs_settings_are_left_alone(tmp_path):
+    """Whether asked to restart or not: nothing of a folder that is not a run's is touched."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text('{"editor.fontSize": 12}')
+    for restart in (False, True):
+        with pytest.raises(UsageError, match=r"settings.json is not of a run of fast3d.*choose another --name"):
+            journal(tmp_path).open(restart=restart)
+    assert (tmp_path / "run" / "settings.json").read_text() == '{"editor.fontSize": 12}'
+
+
+def test_restart_removes_only_a_runs_own_files(tmp_path):
+    j = journal(tmp_path)
+    j.open()
+    j.append(0, 0, 0, 1.0, [])
+    (j.folder / "predictions").mkdir()
+    ours = ("predictions/scanqa.json", "result.json", "scores.json")
+    theirs = ("notes.md", "predictions/mine.json", "part-1.jsonl", "part-000-00.jsonl.bak", "src/thesis.tex")
+    (j.folder / "src").mkdir()
+    for name in (*ours, *theirs):
+        (j.folder / name).write_text("{}")
+    journal(tmp_path).open(restart=True)
+    assert not any((j.folder / name).exists() for name in ours) and journal(tmp_path).batches() == {}
+    assert all((j.folder / name).read_text() == "{}" for name in theirs)
+
+
+def test_a_killed_restart_leaves_no_answers_to_the_next_run(tmp_path, monkeypatch):
+    """Wherever removal is cut, the old answers do not count for other settings, and the next command finishes it."""
+    unlink, killed_at = type(tmp_path).unlink, 0
+    while True:
+        j = journal(tmp_path / str(killed_at))
+        j.open()
+        for session in (0, 1):
+            j.append(session, 0, session, 1.0, [])
+        (j.folder / "result.json").write_text("{}")
+        left = killed_at
+
+        def cut(path, missing_ok=False):
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            unlink(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tmp_path), "unlink", cut)
+            try:
+                journal(tmp_path / str(killed_at), keep=60).open(restart=True)
+                break
+            except KeyboardInterrupt:
+                pass
+        again = journal(tmp_path / str(killed_at), keep=60)
+        again.open()
+        assert again.batches() == {} and sorted(p.name for p in again.folder.iterdir()) == ["settings.json"]
+        killed_at += 1
+    assert killed_at >= 4
+
+
+def test_answers_whose_settings_are_gone_are_not_taken(tmp_path):
+    j = journal(tmp_path)
+    j.open()
+    j.append(0, 0, 0, 1.0, [])
+    (j.folder / "settings.json").unlink()
+    with pytest.raises(UsageError, match=r"answers of unknown settings.*--restart"):
+        journal(tmp_path).open()
+    journal(tmp_path).open(restart=True)
+    assert journal(tmp_path).batches() == {}
+
+
+def test_scores_are_not_made_part_of_a_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"`fast3d score` wrote.*--name"):
         journal(tmp_path).open()

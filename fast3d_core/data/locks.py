@@ -1,0 +1,82 @@
+"""One command at a time in a folder: the second is refused, whatever either of them does there."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fast3d_core.data.files import parse_json, shown
+from fast3d_core.data.temporary import remove_left
+from fast3d_core.errors import DataError, UsageError
+
+LOCK_FILE = ".fast3d.lock"
+"""In each folder that a command works in. It stays there; what counts is who has it locked, and the system unlocks it
+when that process ends, however it ends."""
+
+_MOST_BYTES = 2000  # of what a lock says about its holder
+
+
+@contextlib.contextmanager
+def sole_use(*folders: Path, other: str = "name another folder") -> Iterator[None]:
+    """Keeps other fast3d commands out of these folders while the block runs; makes those that are not there.
+
+    Temporary files that killed commands left in them are removed.
+
+    Args:
+        other: what the user may do but wait, for the error.
+
+    Raises:
+        UsageError: another command is at work in one of them.
+        DataError: a folder cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        for folder in _distinct(folders):
+            held.enter_context(_locked(folder, other))
+        yield
+
+
+def _distinct(folders: Iterable[Path]) -> list[Path]:
+    """In one order for all commands, so that of two that want the same folders one gets them all."""
+    by_place = {os.path.realpath(folder): folder for folder in folders}
+    return [by_place[place] for place in sorted(by_place)]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, other: str) -> Iterator[None]:
+    path = folder / LOCK_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"{folder} is in use by another fast3d command{_holder(path)}; wait for it, or {other}"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror or error}); {other}") from None
+    try:
+        path.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "command": _command()}))
+        remove_left(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def _command() -> str:
+    return " ".join(["fast3d", *sys.argv[1:3]])[:200]
+
+
+def _holder(path: Path) -> str:
+    """Who has the lock, as far as the file tells: " (`fast3d eval ...`, process 12 on host)"."""
+    try:
+        with path.open("rb") as file:
+            about = parse_json(file.read(_MOST_BYTES))
+        command, process, machine = (shown(about[key]) for key in ("command", "process", "machine"))
+        return f" ({command}, process {process} on {machine})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,83 @@
+"""Temporary files beside those that they become: named after their writer, so that what a kill leaves is found and
+removed by the next command, and what a living one writes is left alone."""
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+try:
+    import fcntl
+except ImportError:  # Windows, where the process number alone has to tell
+    fcntl = None  # type: ignore[assignment]
+
+_NAME = re.compile(r"\.(?P<target>.+)\.(?:(?P<process>[0-9]{1,10})-)?[0-9a-f]{8}", re.ASCII | re.DOTALL)
+"""Hidden, named after the file that it becomes; without the process: as fast3d 0.1 wrote them."""
+
+
+@contextlib.contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, this process's alone while the block runs; removed unless it was moved away."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _try_lock(handle)
+        yield temporary
+    finally:
+        os.close(handle)
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def remove_left(folder: Path, target: str | None = None) -> None:
+    """Removes the temporary files in a folder whose writers are gone; of the file named `target` alone, if it is given.
+
+    What cannot be removed stays.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = _NAME.fullmatch(entry.name)
+            if name is None or name["target"] != (target or name["target"]):
+                continue
+            if entry.is_file(follow_symlinks=False) and _is_left(Path(entry.path), name["process"]):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108 (entry is no Path)
+
+
+def _is_left(path: Path, process: str | None) -> bool:
+    """Whether the writer of a temporary file is gone. The lock tells across machines and containers; the process, where
+    a library has replaced the file that is locked."""
+    try:
+        handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return False
+    try:
+        return _try_lock(handle) and not _lives(process, os.fstat(handle).st_mtime)
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Whether this process has the lock now; also where there are no locks."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+    return True
+
+
+def _lives(process: str | None, written: float) -> bool:
+    """Whether the process is there and is not a later one of the same number: one that began after it was written."""
+    if process is None:
+        return False
+    try:
+        return psutil.Process(int(process)).create_time() <= written + 1
+    except (psutil.Error, OverflowError, ValueError):
+        return False
