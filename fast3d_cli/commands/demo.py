@@ -5,7 +5,6 @@ import io
 import json as json_
 import os
 import shlex
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +16,7 @@ from rich.table import Table
 from fast3d_cli.commands.report import print_report
 from fast3d_cli.console import err, note, out, print_json
 from fast3d_cli.options import JsonOption
-from fast3d_core.errors import UsageError
 
-_MADE_BY = "demo.json"  # in the demo's folder: how it was made
 _TRAINING = ("--epochs", "12", "--batch-size", "32", "--text-lr", "8e-4")  # that suit 2,000 samples and no pretraining
 
 
@@ -38,16 +35,24 @@ def demo(
     Each stage is a command, printed as you could type it in the demo's folder. An interrupted demo continues with the
     same command.
     """
-    from fast3d_cli.app import app
     from fast3d_core.config import EMBEDDED
-    from fast3d_core.demo import ensure_demo
+    from fast3d_core.demo import ensure_demo, stamp
+    from fast3d_core.demo.release import config_text
+    from fast3d_core.demo.workspace import workspace
 
     began = time.monotonic()
     ensure_demo(EMBEDDED.parent, note)
-    _make_folder(out_, samples, from_scratch, restart)
+    made_by = {"samples": samples, "from_scratch": from_scratch, "demo": stamp()}
+    with workspace(out_, made_by, config_text(EMBEDDED.parent, own_gap=from_scratch), restart=restart):
+        _run(out_, _stages(samples, all_, from_scratch), samples, time.monotonic() - began, json)
+
+
+def _run(out_: Path, stages: list[tuple[str, list[str]]], samples: int, written: float, json: bool) -> None:
+    """Runs the stages in the folder and shows what came out; `written`: seconds that writing the demo's files took."""
+    from fast3d_cli.app import app
+
     note(f"$ cd {shlex.quote(str(out_))}")
-    seconds: dict[str, float] = {"write the demo's files": time.monotonic() - began}
-    stages = _stages(samples, all_, from_scratch)
+    seconds: dict[str, float] = {"write the demo's files": written}
     printed = io.StringIO()
     with contextlib.chdir(out_) if hasattr(contextlib, "chdir") else _chdir(out_):
         for number, (title, arguments) in enumerate(stages, start=1):
@@ -80,30 +85,6 @@ def demo(
         took.add_row(title, f"{one:.0f}")
     err.print(took)
     note(f"{sum(seconds.values()) / 60:.1f} minutes in all; go on in {out_} with any command of those above")
-
-
-def _make_folder(folder: Path, samples: int, from_scratch: bool, restart: bool) -> None:
-    """The folder with a config in it; `UsageError` where that would take or mix what others made."""
-    from fast3d_core.config import EMBEDDED
-    from fast3d_core.data.files import load_json, write_json
-    from fast3d_core.demo import stamp
-    from fast3d_core.demo.release import config_text
-
-    made = folder / _MADE_BY
-    wanted = {"samples": samples, "from_scratch": from_scratch, "demo": stamp()}
-    if folder.exists() and not made.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there and holds no demo; name another folder with --out")
-    if made.exists() and restart:
-        shutil.rmtree(folder)
-    if made.exists() and (found := load_json(made, "the demo's folder")) != wanted:
-        changed = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]
-        raise UsageError(
-            f"{folder} holds a demo that was made otherwise ({', '.join(changed)}); throw it away with --restart, or "
-            "keep both with --out DIR"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "fast3d.yaml").write_text(config_text(EMBEDDED.parent, own_gap=from_scratch), encoding="utf-8")
-    write_json(made, wanted)
 
 
 def _stages(samples: int, everything: bool, from_scratch: bool) -> list[tuple[str, list[str]]]:

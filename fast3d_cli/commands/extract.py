@@ -72,7 +72,7 @@ def extract_command(
             summaries = extraction.extract(settings, parts, progress, batch_size=batch_size, seed=seed, restart=restart)
         if not summaries:
             return  # not the first of several processes
-        exported = extraction.export(TargetStore.open(folder), parts, export) if export else []
+        exported = extraction.export(TargetStore.open(folder), parts, export, restart=restart) if export else []
     except KeyboardInterrupt:
         note("interrupted; the same command continues where it stopped")
         raise typer.Exit(130) from None

@@ -40,16 +40,19 @@ def score(
     from dataclasses import replace
 
     from fast3d_core.config import need_path
+    from fast3d_core.data.locks import sole_use
     from fast3d_core.evaluation.result import save_result
     from fast3d_core.evaluation.run_folder import SETTINGS_FILE
     from fast3d_core.evaluation.scoring import score_folder
 
     if name and (settings.runs / name / SETTINGS_FILE).exists():
         raise UsageError(f"{name} is a run of `fast3d eval`; choose another --name")
-    result, stats = score_folder(folder, need_path(settings, "data.annotations"), dataset, meteor=meteor)
-    if name:
-        result = replace(result, name=name)
-        save_result(settings.runs / name, result, stats)
+    own = [settings.runs / name] if name else []
+    with sole_use(*own, other="choose another --name"):
+        result, stats = score_folder(folder, need_path(settings, "data.annotations"), dataset, meteor=meteor)
+        if name:
+            result = replace(result, name=name)
+            save_result(settings.runs / name, result, stats)
     if json:
         print_json(result.to_dict())
         return

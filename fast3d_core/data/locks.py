@@ -48,7 +48,7 @@ def _distinct(folders: Iterable[Path]) -> list[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, other: str) -> Iterator[None]:
-    path = folder / LOCK_FILE
+    path, new = folder / LOCK_FILE, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, timeout=0)
@@ -59,11 +59,18 @@ def _locked(folder: Path, other: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error.strerror or error}); {other}") from None
+    about = {"process": os.getpid(), "machine": socket.gethostname(), "command": _command()}
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        path.write_text(json.dumps(about))
     try:
-        path.write_text(json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "command": _command()}))
         remove_left(folder)
         yield
     finally:
+        with contextlib.suppress(OSError):
+            path.write_text("")
+            if new and os.listdir(folder) == [LOCK_FILE]:  # nothing came of it
+                path.unlink()
+                folder.rmdir()
         lock.release()
 
 

@@ -38,6 +38,11 @@ def fingerprint(path: Path, *, whole: bool = False) -> str:
     return f"{size}-{digest.hexdigest()[:16]}"
 
 
+def content_fingerprint(content: bytes) -> str:
+    """What `fingerprint` says, with `whole`, about a file of this content."""
+    return f"{len(content)}-{hashlib.sha256(content).hexdigest()[:16]}"
+
+
 def file_hash(path: Path) -> str:
     """sha256 of all of a file. Raises `DataError` when it cannot be read."""
     digest = hashlib.sha256()

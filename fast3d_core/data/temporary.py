@@ -33,6 +33,11 @@ def temporary_file(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is one that `temporary_file` made."""
+    return _NAME.fullmatch(name) is not None
+
+
 def remove_left(folder: Path, target: str | None = None) -> None:
     """Removes the temporary files in a folder whose writers are gone; of the file named `target` alone, if it is given.
 

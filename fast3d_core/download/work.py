@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fast3d_core.data.locks import sole_use
 from fast3d_core.download.catalogue import Item
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.download.settings import check_settings, set_keys
@@ -92,13 +93,14 @@ def download(
         bars: whether the libraries may draw progress bars on stderr.
 
     Raises `DataError` or `UsageError`, before anything is fetched, for a fast3d.yaml that is not valid, a revision that
-    fits no item, or a disk without the room.
+    fits no item, a disk without the room, or another command at work in the folder.
     """
-    planned = plan(items, to, revision, said)
-    check_settings(to)
-    need_room(to, sum(file.size or 0 for one in planned for file in one.missing) - _staged(planned))
-    for one in planned:
-        yield _outcome(one, revision, said, bars)
+    with sole_use(to, other="say --to DIR"):
+        planned = plan(items, to, revision, said)
+        check_settings(to)
+        need_room(to, sum(file.size or 0 for one in planned for file in one.missing) - _staged(planned))
+        for one in planned:
+            yield _outcome(one, revision, said, bars)
 
 
 def _check_revision(items: Sequence[Item], revision: str | None) -> None:

@@ -55,49 +55,28 @@ def evaluate(
         StoppedError: another process has stopped.
     """
     state = join_processes(config.model.device)
-    folders = [config.runs / job.name for job in jobs] if state.is_main_process else []
-    with sole_use(*folders, other="choose another --name"):
-        return _evaluate(config, jobs, questions, state, progress, restart=restart, meteor=meteor)
-
-
-def _evaluate(
-    config: Config,
-    jobs: Sequence[Job],
-    questions: Questions,
-    state: PartialState,
-    progress: Progress,
-    *,
-    restart: bool,
-    meteor: bool,
-) -> list[Result]:
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
     model = _Model(config, questions, state, progress)
-    journals = [_journal(config, job, questions, model.device, state, progress, restart=restart) for job in jobs]
-    questions.files.check()  # of all runs: what they say they depend on is what was read
     results = []
-    for job, plan, journal in zip(jobs, plans, journals, strict=True):
-        if state.is_main_process:
-            journal.open(restart=restart)
-        wait_for_everyone(state)
-        _answer(job, plan, journal, model, state, progress)
-        if state.is_main_process:
-            processes = state.num_processes
-            results.append(conclude(config, job, questions, journal, model.device, processes, meteor=meteor))
-        wait_for_everyone(state)
+    folders = [config.runs / job.name for job in jobs] if state.is_main_process else []
+    with sole_use(*folders, other="choose another --name"):
+        journals = [_journal(job, model, state, progress, restart=restart) for job in jobs]
+        questions.files.check()  # of all runs: what they say they depend on is what was read
+        for job, plan, journal in zip(jobs, plans, journals, strict=True):
+            if state.is_main_process:
+                journal.open(restart=restart)
+            wait_for_everyone(state)
+            _answer(job, plan, journal, model, state, progress)
+            if state.is_main_process:
+                processes = state.num_processes
+                results.append(conclude(config, job, questions, journal, model.device, processes, meteor=meteor))
+            wait_for_everyone(state)
     return results
 
 
-def _journal(
-    config: Config,
-    job: Job,
-    questions: Questions,
-    device: torch.device,
-    state: PartialState,
-    progress: Progress,
-    *,
-    restart: bool,
-) -> Journal:
+def _journal(job: Job, model: "_Model", state: PartialState, progress: Progress, *, restart: bool) -> Journal:
     """The journal of a run, not opened yet, with what its answers depend on."""
+    config, questions, device = model.config, model.questions, model.device
     size = batch_size(config, job, questions, device, state.num_processes, restart=restart)
     size = smallest(size, state)  # the memories of several GPUs may differ
     if config.eval.batch_size == "auto":

@@ -1,11 +1,15 @@
-"""Which map files `fast3d predict` left in a folder, and what they depend on: only these may it replace."""
+"""Which map files fast3d left in a folder, and what they depend on: only these may it replace.
+
+An entry is written before its file is: it names the new file and, as "replaces", the one that was there. So a kill
+between the two leaves a file that is known, whichever it is.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.data.files import load_json
-from fast3d_core.data.settings import fingerprint
+from fast3d_core.data.files import atomic_path, load_json, write_json
+from fast3d_core.data.settings import content_fingerprint, fingerprint
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.maps import map_file
 
@@ -47,9 +51,30 @@ def checkpoint_of(folder: Path, split: str, dataset: str) -> str | None:
     """The fingerprint of the network that predicted a dataset's maps; None if these are not ours."""
     entry = read_ledger(folder, damaged_ok=True).get(f"{split}/{dataset}")
     found = entry.get("checkpoint") if isinstance(entry, dict) else None
-    return found if isinstance(found, str) and is_ours(entry, map_file(folder, dataset, split)) else None
+    return found if isinstance(found, str) and is_written(entry, map_file(folder, dataset, split)) else None
 
 
 def is_ours(entry: Any, path: Path) -> bool:
-    """Whether the map file at `path` is the one that an entry of the ledger is about."""
+    """Whether the map file at `path` is the one that an entry of the ledger is about, or the one that it replaces."""
+    known = [entry.get("map"), entry.get("replaces")] if isinstance(entry, dict) else []
+    return path.is_file() and fingerprint(path, whole=True) in known
+
+
+def is_written(entry: Any, path: Path) -> bool:
+    """Whether the map file at `path` is the one that an entry of the ledger is about, and not the one before."""
     return isinstance(entry, dict) and path.is_file() and entry.get("map") == fingerprint(path, whole=True)
+
+
+def write_known(
+    ledger: Path, known: dict[str, Any], name: str, entry: dict[str, Any], path: Path, content: bytes
+) -> None:
+    """Writes a map file, and before that what is known of it.
+
+    Args:
+        ledger: the file that keeps `known`, in which `name` becomes `entry` with the file's fingerprint.
+    """
+    before = {"replaces": fingerprint(path, whole=True)} if path.is_file() else {}
+    known[name] = {**entry, "map": content_fingerprint(content), **before}
+    write_json(ledger, known)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

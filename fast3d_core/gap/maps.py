@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fast3d_core.data.files import atomic_path, load_torch, shown
+from fast3d_core.data.files import load_torch, shown
 from fast3d_core.errors import DataError
 
 MAP_KEYS = ("a_map", "a_map_ori")
@@ -66,32 +66,25 @@ def load_maps(
     return maps
 
 
-def save_extracted(folder: Path, dataset: str, split: str, maps: dict[str, Tensor]) -> Path:
-    """Writes extracted maps in the published form, a list of {"index", "a_map", "a_map_ori"} in index order.
+def extracted_content(maps: dict[str, Tensor]) -> bytes:
+    """A file of extracted maps in the published form, a list of {"index", "a_map", "a_map_ori"} in index order.
 
     Args:
         maps: key -> (samples, objects), row i that of sample i.
-
-    Returns:
-        The file written.
     """
-    path = map_file(folder, dataset, split)
     rows = zip(*maps.values(), strict=True)
-    content = [{"index": index, **dict(zip(maps, row, strict=True))} for index, row in enumerate(rows)]
-    _save(path, content)
-    return path
+    return _content([{"index": index, **dict(zip(maps, row, strict=True))} for index, row in enumerate(rows)])
 
 
-def save_predicted(path: Path, logits: Tensor) -> None:
-    """Writes logits (samples, objects) in the published form, {index: {"a_map": (objects,)}}, atomically."""
-    _save(path, {index: {"a_map": row} for index, row in enumerate(logits)})
+def predicted_content(logits: Tensor) -> bytes:
+    """A file of logits (samples, objects) in the published form, {index: {"a_map": (objects,)}}."""
+    return _content({index: {"a_map": row} for index, row in enumerate(logits)})
 
 
-def _save(path: Path, content: object) -> None:
-    buffer = io.BytesIO()  # a full disk is an OSError to Python's own files, to torch's a RuntimeError
-    torch.save(content, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+def _content(maps: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(maps, buffer)
+    return buffer.getvalue()
 
 
 def _listed(content: object, path: Path) -> list[tuple[object, object]]:

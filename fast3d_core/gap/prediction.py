@@ -9,18 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fast3d_core import __version__
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples, locations_file
 from fast3d_core.data.features import features_files
-from fast3d_core.data.files import write_json
+from fast3d_core.data.locks import sole_use
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.data.tensors import fingerprints, network_fingerprint
+from fast3d_core.data.watched import WatchedFiles
 from fast3d_core.devices import out_of_memory_says
 from fast3d_core.errors import DataError
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapBatch, gap_inputs
-from fast3d_core.gap.ledger import PREDICTED_FILE, check_folder, is_ours, read_ledger
-from fast3d_core.gap.maps import load_maps, map_file, save_predicted
+from fast3d_core.gap.ledger import PREDICTED_FILE, check_folder, is_written, read_ledger, write_known
+from fast3d_core.gap.maps import load_maps, map_file, predicted_content
 from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.text import QuestionTokenizer, encoder_fingerprint
 from fast3d_core.graphs import StepGraphs
@@ -33,14 +35,14 @@ class Predictor:
     """The network with what it reads of some samples of a split.
 
     Attributes:
-        network, inputs: what predicts, from what.
+        network, inputs: what predicts, from what; device: where.
 
     Raises:
         DataError: files are missing or do not fit each other; see `load_gap`, `gap_inputs`.
     """
 
     def __init__(self, config: Config, samples: Sequence[Sample], split: str, scenes: Scenes, device: torch.device):
-        self._checkpoint, self._split = config.gap.checkpoint, split
+        self._checkpoint, self._split, self.device = config.gap.checkpoint, split, device
         self.network = load_gap(config, device)
         self._predict = MapPredictor(self.network)
         tokenizer = QuestionTokenizer(config.gap.text_encoder)
@@ -117,49 +119,59 @@ def predict_maps(
         restart: predict all of them, and replace whatever maps are there.
 
     Raises:
-        UsageError: see `check_folder`.
+        UsageError: see `sole_use`, `check_folder`.
         DataError: files are missing or do not fit each other, a map is not finite, or memory does not suffice.
     """
-    if not restart:
-        check_folder(folder, [(split, dataset) for dataset in datasets])
-    annotations = need_path(config, "data.annotations")
-    datasets = list(dict.fromkeys(datasets))
-    samples = {dataset: load_samples(annotations, dataset, split) for dataset in datasets}
-    sources = map_sources(config, annotations, split, datasets)
-    known = read_ledger(folder, damaged_ok=restart)
-    todo = [d for d in datasets if restart or not _is_done(known.get(f"{split}/{d}"), sources[d], folder, split, d)]
-    if todo:
-        progress.loading()
-        scenes = Scenes(annotations, config.data.max_objects)
-        predictor = Predictor(config, [s for d in todo for s in samples[d]], split, scenes, device)
-        progress.loaded(())
-    predictions = []
-    begin = 0
-    for dataset in datasets:
-        path, count = map_file(folder, dataset, split), len(samples[dataset])
-        if dataset not in todo:
-            maps = load_maps(folder, dataset, count, objects=config.data.max_objects, split=split)
-            predictions.append(Prediction(split, dataset, path, torch.stack([maps[i] for i in range(count)]), None))
-            continue
-        progress.start(_RUN, f"{split} {dataset}", count, 0)
-        start, parts = time.perf_counter(), []
-        for first in range(begin, begin + count, batch_size):
-            rows = range(first, min(first + batch_size, begin + count))
-            with out_of_memory_says(_out_of_memory(device, len(rows))):
-                parts.append(predictor(rows))
-            progress.advance(_RUN, f"{split} {dataset}", len(parts[-1]))
-        begin += count
-        logits, seconds = torch.cat(parts), time.perf_counter() - start
-        save_predicted(path, logits)
-        known[f"{split}/{dataset}"] = {**sources[dataset], "map": fingerprint(path, whole=True)}
-        write_json(folder / PREDICTED_FILE, known)
-        predictions.append(Prediction(split, dataset, path, logits, seconds))
+    with sole_use(folder, other="give --maps another folder"):
+        if not restart:
+            check_folder(folder, [(split, dataset) for dataset in datasets])
+        annotations = need_path(config, "data.annotations")
+        datasets = list(dict.fromkeys(datasets))
+        files = WatchedFiles()
+        files.watch(annotation_file(annotations, dataset, split) for dataset in datasets)
+        files.watch(_shared_files(config, annotations, split))
+        samples = {dataset: load_samples(annotations, dataset, split) for dataset in datasets}
+        sources = map_sources(config, annotations, split, datasets)
+        known = read_ledger(folder, damaged_ok=restart)
+        todo = [d for d in datasets if restart or not _is_done(known.get(f"{split}/{d}"), sources[d], folder, split, d)]
+        if todo:
+            progress.loading()
+            scenes = Scenes(annotations, config.data.max_objects)
+            predictor = Predictor(config, [s for d in todo for s in samples[d]], split, scenes, device)
+            progress.loaded(())
+        files.check()  # what the ledger will say of the maps is what was read
+        predictions, begin = [], 0
+        for dataset in datasets:
+            path, count = map_file(folder, dataset, split), len(samples[dataset])
+            if dataset not in todo:
+                maps = load_maps(folder, dataset, count, objects=config.data.max_objects, split=split)
+                predictions.append(Prediction(split, dataset, path, torch.stack([maps[i] for i in range(count)]), None))
+                continue
+            progress.start(_RUN, f"{split} {dataset}", count, 0)
+            start = time.perf_counter()
+            logits = _predicted(predictor, range(begin, begin + count), batch_size, f"{split} {dataset}", progress)
+            seconds = time.perf_counter() - start
+            begin += count
+            entry, content = sources[dataset], predicted_content(logits)
+            write_known(folder / PREDICTED_FILE, known, f"{split}/{dataset}", entry, path, content)
+            predictions.append(Prediction(split, dataset, path, logits, seconds))
     return predictions
 
 
+def _predicted(predictor: Predictor, rows: range, batch_size: int, what: str, progress: Progress) -> Tensor:
+    """Logits (samples, objects) of the samples at these positions, batch by batch."""
+    parts = []
+    for first in range(rows.start, rows.stop, batch_size):
+        batch = range(first, min(first + batch_size, rows.stop))
+        with out_of_memory_says(_out_of_memory(predictor.device, len(batch))):
+            parts.append(predictor(batch))
+        progress.advance(_RUN, what, len(batch))
+    return torch.cat(parts)
+
+
 def _is_done(entry: Any, sources: dict[str, Any], folder: Path, split: str, dataset: str) -> bool:
-    same = isinstance(entry, dict) and {key: entry[key] for key in entry if key != "map"} == sources
-    return same and is_ours(entry, map_file(folder, dataset, split))
+    same = isinstance(entry, dict) and {key: entry[key] for key in entry if key not in ("map", "replaces")} == sources
+    return same and is_written(entry, map_file(folder, dataset, split))
 
 
 def _out_of_memory(device: torch.device, batch_size: int) -> str:
@@ -171,10 +183,16 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
     )
 
 
+def _shared_files(config: Config, annotations: Path, split: str) -> list[Path]:
+    """The files that all maps of a split depend on, but for the text encoder's."""
+    return [*features_files(annotations), locations_file(annotations, split), need_path(config, "gap.checkpoint")]
+
+
 def map_sources(config: Config, annotations: Path, split: str, datasets: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What each dataset's maps depend on, as plain data: what the ledger says of them, without the map itself."""
     shared = [*features_files(annotations), locations_file(annotations, split)]
     sources = {
+        "fast3d_version": __version__,
         "heads": config.gap.heads,
         "max_objects": config.data.max_objects,
         "checkpoint": network_fingerprint(need_path(config, "gap.checkpoint")),

@@ -11,7 +11,6 @@ at all, so that an interrupted extraction continues with the shards that are mis
 and in its metadata, as JSON: `answers`, the texts that were appended (they may be drawn), and `seconds`.
 """
 
-import contextlib
 import json
 import math
 import re
@@ -213,7 +212,9 @@ class TargetStore:
     def create(
         cls, folder: Path, settings: dict[str, Any], parts: dict[str, PartInfo], *, restart: bool = False
     ) -> "TargetStore":
-        """Opens the store in `folder` to add `parts` to it, or makes it. One process calls this.
+        """Opens the store in `folder` to add `parts` to it, or makes it.
+
+        One process calls this, which has the folder to itself (`sole_use`).
 
         Args:
             restart: throw away what is there of `parts`, and all other parts too if they have other settings.
@@ -222,8 +223,10 @@ class TargetStore:
             UsageError: the folder holds maps made with other settings, or a part made from other annotations.
             DataError: the folder cannot be written, or its `store.json` is damaged.
         """
+        _finish_deleting(folder)
         known: dict[str, PartInfo] = {}
         shards = [path for path in sorted(folder.glob("*.safetensors")) if _SHARD_NAME.fullmatch(path.name)]
+        doomed: list[Path] = []
         try:
             old = cls.open(folder) if (folder / STORE_FILE).exists() else None
         except DataError:
@@ -234,10 +237,10 @@ class TargetStore:
         if old is not None and not changed:
             known = dict(old.parts)
             if restart:
-                _delete(path for path in shards for name in parts if _is_of(path, name))
+                doomed = [path for path in shards for name in parts if _is_of(path, name)]
                 known = {name: part for name, part in known.items() if name not in parts}
         elif restart or not shards:
-            _delete(shards)
+            doomed = shards
         elif old is None:
             raise _refused(f"{folder} holds maps of unknown origin: their {STORE_FILE} is gone")
         else:
@@ -245,16 +248,28 @@ class TargetStore:
         for name, part in parts.items():
             if name in known and known[name].annotations != part.annotations:
                 raise _refused(f"{folder} holds {name} extracted with other annotations")
-            if name in known:
-                part = replace(part, wanted=max(part.wanted, known[name].wanted))
-            known[name] = part
         store = cls(folder, settings, known)
-        content = {"version": _VERSION, "settings": settings, "parts": {name: asdict(p) for name, p in known.items()}}
-        try:
-            write_json(folder / STORE_FILE, content)
-        except OSError as error:
-            raise _unwritable(folder, error) from None
+        if doomed:
+            store._delete(doomed)
+        for name, part in parts.items():
+            store.parts[name] = replace(part, wanted=max(part.wanted, known[name].wanted)) if name in known else part
+        store._describe()
         return store
+
+    def _delete(self, shards: Sequence[Path]) -> None:
+        """Deletes shards. First store.json names them, and no longer what they were: a kill between leaves a store
+        from which they are deleted when it is opened the next time."""
+        self._describe([path.name for path in shards])
+        for path in shards:
+            path.unlink(missing_ok=True)
+
+    def _describe(self, deleting: Sequence[str] = ()) -> None:
+        parts = {name: asdict(part) for name, part in self.parts.items()}
+        content = {"version": _VERSION, "settings": self.settings, "parts": parts}
+        try:
+            write_json(self.folder / STORE_FILE, {**content, **({"deleting": list(deleting)} if deleting else {})})
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
 
     def shard_path(self, split: str, dataset: str, number: int) -> Path:
         """Where a shard is."""
@@ -333,10 +348,24 @@ def _is_of(path: Path, part: str) -> bool:
     return name is not None and f"{name[1]}/{name[2]}" == part
 
 
-def _delete(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+def remove_store(folder: Path) -> None:
+    """Removes a store's files, store.json last: until then a command continues or refuses them by it. Leaves others."""
+    if (folder / STORE_FILE).exists():
+        for path in folder.glob("*.safetensors"):
+            if _SHARD_NAME.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        (folder / STORE_FILE).unlink()
+
+
+def _finish_deleting(folder: Path) -> None:
+    """Deletes the shards that a killed `--restart` was about to."""
+    try:
+        names = load_json(folder / STORE_FILE, "maps.targets")["deleting"]
+    except (DataError, KeyError, TypeError):
+        return
+    for name in names if isinstance(names, list) else ():
+        if isinstance(name, str) and _SHARD_NAME.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _refused(what: str) -> UsageError:

@@ -12,21 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
+from fast3d_core import __version__
 from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, output_path, to_dict
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.data.features import features_files
-from fast3d_core.data.files import load_json, write_json
-from fast3d_core.data.settings import fingerprint, llm_files
+from fast3d_core.data.files import load_json
+from fast3d_core.data.locks import sole_use
+from fast3d_core.data.settings import llm_files
 from fast3d_core.data.tensors import fingerprints
+from fast3d_core.data.watched import WatchedFiles
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import store as stores
-from fast3d_core.gap.maps import MAP_KEYS, map_file, save_extracted
+from fast3d_core.gap.ledger import is_ours, write_known
+from fast3d_core.gap.maps import MAP_KEYS, extracted_content, map_file
 from fast3d_core.gap.store import PartInfo, Shard, TargetStore, file_hash
 from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.progress import Progress
@@ -43,13 +48,14 @@ class Part:
     """One dataset of one split, to be extracted.
 
     Attributes:
-        annotations: its file; total: how many samples that holds.
+        annotations: its file; digest: sha256 of that; total: how many samples it holds.
         samples: those to extract, the first ones; answers: what is appended to each.
     """
 
     split: str
     dataset: str
     annotations: Path
+    digest: str
     total: int
     samples: list[Sample]
     answers: list[str]
@@ -95,13 +101,17 @@ def load_part(folder: Path, split: str, dataset: str, limit: int | None, seed: i
     path = annotation_file(folder, dataset, split)
     if split == "train" and not path.exists():
         raise DataError(f"data.annotations: {path} does not exist; without training annotations use --split val")
+    files = WatchedFiles()
+    files.watch([path])
     everything = load_samples(folder, dataset, split)
+    digest = file_hash(path)
+    files.check()
     samples = everything[:limit]
     try:
         answers = [answer(sample, split, seed) for sample in samples]
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
-    return Part(split, dataset, path, len(everything), samples, answers)
+    return Part(split, dataset, path, digest, len(everything), samples, answers)
 
 
 def answer(sample: Sample, split: str, seed: int) -> str:
@@ -150,17 +160,22 @@ def settings(config: Config, seed: int) -> dict[str, Any]:
 
     Batches are left out: they matter no more than the device does, in the last digits.
     """
-    folder, checkpoint = need_path(config, "data.annotations"), need_path(config, "model.checkpoint")
-    files = [*llm_files(need_path(config, "model.llm")), checkpoint, *features_files(folder)]
     return {
+        "fast3d_version": __version__,
         "seed": seed,
         "dtype": config.model.dtype,
         "lora_alpha": to_dict(config)["model"]["lora_alpha"],
         "max_objects": config.data.max_objects,
         "layers": read_shape(config.model.llm).layers,
         "shard": stores.SHARD,
-        "files": fingerprints(files),
+        "files": fingerprints(_files(config)),
     }
+
+
+def _files(config: Config) -> list[Path]:
+    """The files that all maps depend on."""
+    folder, checkpoint = need_path(config, "data.annotations"), need_path(config, "model.checkpoint")
+    return [*llm_files(need_path(config, "model.llm")), checkpoint, *features_files(folder)]
 
 
 def extract(
@@ -177,16 +192,34 @@ def extract(
     Under `accelerate launch` the shards are dealt out; the first process returns the summaries, the others none.
 
     Raises:
-        UsageError, DataError: see `TargetStore.create` and `ChatScene.from_config`; a scene without features.
+        UsageError, DataError: see `sole_use`, `TargetStore.create`, `ChatScene.from_config`; a scene lacks features.
     """
     state = join_processes(config.model.device)
+    folder = output_path(config, "maps.targets")
+    own = [folder] if state.is_main_process else []
+    with sole_use(*own, other="choose another folder with --set maps.targets=DIR"):
+        return _extract(config, parts, state, progress, batch_size=batch_size, seed=seed, restart=restart)
+
+
+def _extract(
+    config: Config,
+    parts: Sequence[Part],
+    state: PartialState,
+    progress: Progress,
+    *,
+    batch_size: int,
+    seed: int,
+    restart: bool,
+) -> list[Summary]:
     device = own_device(config.model.device, state)
     folder = output_path(config, "maps.targets")
+    files = WatchedFiles()
+    files.watch(_files(config))
     scenes = Scenes(need_path(config, "data.annotations"), config.data.max_objects)
     for part in parts:
         scenes.check(part.samples, part.split)
     if state.is_main_process:
-        infos = {part.name: PartInfo(file_hash(part.annotations), part.total, len(part.samples)) for part in parts}
+        infos = {part.name: PartInfo(part.digest, part.total, len(part.samples)) for part in parts}
         TargetStore.create(folder, settings(config, seed), infos, restart=restart)
     state.wait_for_everyone()
     store = TargetStore.open(folder)
@@ -200,6 +233,7 @@ def extract(
     mine = pending[state.process_index :: state.num_processes]
     if mine:
         model = load_model(config, scenes, device, progress)
+        files.check()  # what the store says of the maps is what was read
         started: Part | None = None
         for part, number in mine:
             if part is not started:
@@ -221,27 +255,37 @@ def check_export(parts: Sequence[Part], folder: Path) -> None:
     known = _exported(folder)
     for part in parts:
         path = map_file(folder, part.dataset, part.split)
-        if path.exists() and not (path.is_file() and known.get(path.name) == fingerprint(path, whole=True)):
+        if path.exists() and not is_ours(known.get(path.name), path):
             raise UsageError(
                 f"{folder} holds maps that fast3d did not export ({path.name}); give --export another folder, "
                 "or --restart to replace them"
             )
 
 
-def export(store: TargetStore, parts: Sequence[Part], folder: Path) -> list[Path]:
+def export(store: TargetStore, parts: Sequence[Part], folder: Path, *, restart: bool = False) -> list[Path]:
     """Writes the published `infer_attn_maps_{split}_{dataset}.pt` of each part; returns the files.
 
     Beside them `EXPORTED_FILE` keeps their fingerprints, by which `check_export` knows them.
+
+    Args:
+        restart: replace whatever is there.
+
+    Raises `UsageError`, see `sole_use` and `check_export`.
     """
-    known, paths = _exported(folder), []
-    for part in parts:
-        maps = {
-            key: store.read(part.split, part.dataset, annotations=part.annotations, samples=len(part.samples), key=key)
-            for key in MAP_KEYS
-        }
-        paths.append(save_extracted(folder, part.dataset, part.split, maps))
-        known[paths[-1].name] = fingerprint(paths[-1], whole=True)
-        write_json(folder / EXPORTED_FILE, known)
+    paths = []
+    with sole_use(folder, other="give --export another folder"):
+        if not restart:
+            check_export(parts, folder)
+        known = _exported(folder)
+        for part in parts:
+            count = len(part.samples)
+            maps = {
+                key: store.read(part.split, part.dataset, annotations=part.annotations, samples=count, key=key)
+                for key in MAP_KEYS
+            }
+            path, content = map_file(folder, part.dataset, part.split), extracted_content(maps)
+            write_known(folder / EXPORTED_FILE, known, path.name, {"annotations": part.digest}, path, content)
+            paths.append(path)
     return paths
 
 

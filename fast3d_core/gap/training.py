@@ -8,7 +8,6 @@ computes the very steps that an uninterrupted one computes (on a GPU, up to the 
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +19,15 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
+from fast3d_core import __version__
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Scenes, annotation_file, load_samples, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.data.files import atomic_write
+from fast3d_core.data.locks import sole_use
 from fast3d_core.data.settings import differences, digest
-from fast3d_core.data.tensors import fingerprints, write_tensors
+from fast3d_core.data.tensors import TensorFile, fingerprints, write_tensors
+from fast3d_core.data.watched import WatchedFiles
 from fast3d_core.devices import on_cpu, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
@@ -153,7 +155,8 @@ def train(
         restart: throw an earlier run in `folder` away.
 
     Raises:
-        UsageError: `folder` holds a run, and neither `resume` nor `restart` is set; or it was made with other settings.
+        UsageError: another command is at work in `folder`; it holds a run, and neither `resume` nor `restart` is set;
+            or that was made with other settings.
         DataError: maps or files are missing or do not fit, the loss became NaN, the disk is full, memory ran out.
     """
     accelerator = Accelerator(
@@ -170,13 +173,14 @@ def train(
         "try a smaller one, or --precision bf16"
     )
     try:
-        with out_of_memory_says(too_large):
+        own = [folder] if accelerator.is_main_process else []
+        with out_of_memory_says(too_large), sole_use(*own, other="train into another folder with --out"):
             run = TrainingRun(config, options, targets, folder, datasets, val_datasets, progress, accelerator)
             run.prepare(resume=resume, restart=restart)
             if tensorboard:
                 accelerator.init_trackers("tensorboard")
             run.train()
-        accelerator.wait_for_everyone()
+            accelerator.wait_for_everyone()
     finally:
         accelerator.end_training()
     if not accelerator.is_main_process:
@@ -211,6 +215,11 @@ class TrainingRun:
         progress.loading()
         annotations = need_path(config, "data.annotations")
         wanted = [("train", name) for name in datasets] + [("val", name) for name in val_datasets]
+        files = features_files(annotations)
+        files += [annotation_file(annotations, name, split) for split, name in wanted]
+        files += [locations_file(annotations, split) for split in ("train", "val")]
+        watched = WatchedFiles()
+        watched.watch(files)
         samples = {(split, name): load_samples(annotations, name, split) for split, name in wanted}
         maps = {
             part: load_targets(config, targets, *part, len(samples[part]), key=options.map_key, layers=options.layers)
@@ -238,10 +247,8 @@ class TrainingRun:
         self.step, self.best, self.best_step = 0, -math.inf, 0
         self.quality: dict[str, MapQuality] = {}
         self._epoch, self._order = -1, torch.empty(0)  # the samples in the order of an epoch
-        files = features_files(annotations)
-        files += [annotation_file(annotations, name, split) for split, name in wanted]
-        files += [locations_file(annotations, split) for split in ("train", "val")]
         self.settings = {
+            "fast3d_version": __version__,
             **{key: value for key, value in asdict(options).items() if key not in ("batch_size", "save_every")},
             "batch_size": self.batch,  # of all processes: a step must be the same step
             "processes": self.processes,  # each draws its own dropout
@@ -250,6 +257,7 @@ class TrainingRun:
             "text_encoder": encoder_fingerprint(config.gap.text_encoder),
             "files": fingerprints(files),
         }
+        watched.check()
 
     def prepare(self, *, resume: bool, restart: bool) -> None:
         """Builds the optimizer, and continues from the last checkpoint if asked to."""
@@ -273,11 +281,9 @@ class TrainingRun:
                 f"{self.folder} has {left[0].name}, but no {LAST_FILE} to continue from; "
                 "start over with --restart, or train into another folder with --out"
             )
-        if self.accelerator.is_main_process:
-            _make_room(self.folder)
-            if not left or restart:  # a log without weights is worth nothing
-                for name in (BEST_FILE, LAST_FILE, LOG_FILE):
-                    (self.folder / name).unlink(missing_ok=True)
+        if self.accelerator.is_main_process and (not left or restart):  # a log without weights is worth nothing
+            for name in (LAST_FILE, BEST_FILE, LOG_FILE):  # first what the others would be taken for a run by
+                (self.folder / name).unlink(missing_ok=True)
         if left and not restart:
             self._continue(last, optimizer)
         self.network.train()
@@ -299,10 +305,11 @@ class TrainingRun:
             if save or len(pending) == _CHECK_STEPS:
                 self._check(pending, since)
                 pending = []
-                if epoch_over:
-                    self._validate()
+                best = self._validate() if epoch_over else False
                 if save:
                     self._save()
+                if best:  # after the last, which says so: what a kill between leaves out is written by the next command
+                    self._save_best()
                 since = time.perf_counter()
         if not self.quality:  # nothing was left to do
             self.quality = self._measure()
@@ -390,7 +397,8 @@ class TrainingRun:
         last = self.folder / LAST_FILE
         return f"the last good checkpoint {last} is kept" if last.exists() else "no checkpoint was written yet"
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Measures the network; whether it is the best so far."""
         self.quality = self._measure()
         scores = {dataset: quality.f1[min(quality.f1)] for dataset, quality in self.quality.items()}
         # Published: the best by ScanRefer's top-5.
@@ -399,10 +407,13 @@ class TrainingRun:
         if best:
             self.best, self.best_step = score, self.step
         epoch = self.step // self.epoch_steps
-        if self.accelerator.is_main_process and best:
-            save_gap(self.folder / BEST_FILE, self.network, self.step)
         self._log(epoch=epoch, best=best, val={name: asdict(quality) for name, quality in self.quality.items()})
         self.progress.validated(self.step, epoch, self.quality, best)
+        return best
+
+    def _save_best(self) -> None:
+        if self.accelerator.is_main_process:
+            save_gap(self.folder / BEST_FILE, self.network, self.step)
 
     @torch.inference_mode()
     def _measure(self) -> dict[str, MapQuality]:
@@ -469,6 +480,15 @@ class TrainingRun:
             raise DataError(f"{last} is damaged ({str(error)[:100]}); use --restart to start over") from None
         if self.accelerator.is_main_process:
             self._cut_log()
+        if self.best_step == self.step and self.step and not self._has_best():
+            self._save_best()
+
+    def _has_best(self) -> bool:
+        """Whether the best weights are those that the last checkpoint tells of."""
+        try:
+            return TensorFile(self.folder / BEST_FILE, "").metadata.get("step") == self.best_step
+        except DataError:
+            return False
 
     def _log(self, **values: Any) -> None:
         """A line in the log, and in TensorBoard where that is wanted."""
@@ -520,18 +540,6 @@ def _new_network(config: Config, options: TrainingOptions, scenes: Scenes) -> Ga
         if name in idle or name.startswith("text_encoder.pooler."):  # nobody reads the pooler
             parameter.requires_grad_(False)
     return network
-
-
-def _make_room(folder: Path) -> None:
-    """Makes the folder and sees that it can be written; drops what a kill left half-written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # not a file of ours, which may be a link to somebody else's
-            pass
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error.strerror}); choose another with --out") from None
-    for path in folder.glob(".checkpoint_*.safetensors.*"):
-        path.unlink()
 
 
 def _groups(named: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:

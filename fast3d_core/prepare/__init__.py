@@ -13,6 +13,7 @@ from typing import Any
 from fast3d_core.data.annotations import annotation_file, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.data.files import load_json, write_json
+from fast3d_core.data.locks import sole_use
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.prepare import multi3dref, scan2cap, scanqa, scanrefer, sqa3d
 from fast3d_core.prepare.boxes import Boxes, objects_file
@@ -82,17 +83,19 @@ class Prepared:
     def write(self, replace: bool = False) -> None:
         """Writes the files, each in one step; those that hold the same already are left alone.
 
-        Raises `UsageError`, before anything is written, if a file is there with another content, unless `replace`.
+        Raises `UsageError`, before anything is written, if a file is there with another content, unless `replace`, or
+        if another command is at work in the folder.
         """
-        changed = [path for path, content in self.contents.items() if not _holds(path, content)]
-        for path in changed:
-            if path.exists() and not replace:
-                raise UsageError(
-                    f"{path} is there with another content, the published one perhaps; give --to DIR for another "
-                    "folder, or --replace"
-                )
-        for path in changed:
-            write_json(path, self.contents[path])
+        with sole_use(self.folder, other="give --to another folder"):
+            changed = [path for path, content in self.contents.items() if not _holds(path, content)]
+            for path in changed:
+                if path.exists() and not replace:
+                    raise UsageError(
+                        f"{path} is there with another content, the published one perhaps; give --to DIR for another "
+                        "folder, or --replace"
+                    )
+            for path in changed:
+                write_json(path, self.contents[path])
 
 
 def prepare(

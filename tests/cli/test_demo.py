@@ -74,9 +74,12 @@ def test_a_machine_without_a_cache(fast3d, no_cache, tmp_path):
     assert "writing" not in again.stderr and "exact match" in again.stdout
     done = fast3d("demo", "--samples", "1", check=False)
     assert done.returncode == 2 and "made otherwise (samples)" in done.stderr
-    (tmp_path / "fast3d-demo" / "runs" / "old").mkdir()
+    (tmp_path / "fast3d-demo" / "runs" / "vanilla" / "notes.md").write_text("mine")
+    (tmp_path / "fast3d-demo" / "outputs" / "thesis.tex").write_text("mine")
     fast3d("demo", "--samples", "1", "--restart")
-    assert not (tmp_path / "fast3d-demo" / "runs" / "old").exists()
+    assert len(json.loads((tmp_path / "fast3d-demo/runs/vanilla/predictions/scanqa.json").read_text())) == 1
+    assert (tmp_path / "fast3d-demo" / "runs" / "vanilla" / "notes.md").read_text() == "mine"
+    assert (tmp_path / "fast3d-demo" / "outputs" / "thesis.tex").read_text() == "mine"
     done = fast3d("demo", "--out", "outputs", "--restart", check=False)
     assert done.returncode == 2 and "holds no demo" in done.stderr
     assert (tmp_path / "outputs" / "pred_attn_maps").read_text() == "mine"

@@ -1,6 +1,7 @@
 """The store of extracted maps: what is written is read back, and what does not fit is refused in one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -204,3 +205,39 @@ def test_parse_layers_refuses(text):
     with pytest.raises(UsageError, match="--layers") as error:
         parse_layers(text, 4)
     assert len(str(error.value)) < 200
+
+
+def test_a_killed_restart_leaves_no_old_maps_to_the_next_extraction(filled, monkeypatch):
+    """Wherever deletion is cut: what is left of the old maps does not count as the new ones."""
+    changed = SETTINGS | {"seed": 7}
+    unlink, at = Path.unlink, 0
+    names = [path.name for path in shards_in(filled.folder)]
+    contents = {name: (filled.folder / name).read_bytes() for name in (*names, STORE_FILE)}
+    while True:
+        for name, content in contents.items():
+            (filled.folder / name).write_bytes(content)
+        left = at
+
+        def cut(path, missing_ok=False):
+            nonlocal left
+            if left == 0 and path.name in names:
+                raise KeyboardInterrupt
+            left -= path.name in names
+            unlink(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", cut)
+            try:
+                TargetStore.create(filled.folder, changed, {"val/scanqa": filled.info}, restart=True)
+                break
+            except KeyboardInterrupt:
+                pass
+        TargetStore.create(filled.folder, changed, {"val/scanqa": filled.info})
+        assert shards_in(filled.folder) == []
+        assert "deleting" not in (filled.folder / STORE_FILE).read_text()
+        at += 1
+    assert at == len(names) >= 1
+
+
+def shards_in(folder):
+    return sorted(folder.glob("*.safetensors"))
