@@ -68,7 +68,7 @@ def _locked(folder: Path, other: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.write_text("")
-            if new and os.listdir(folder) == [LOCK_FILE]:  # nothing came of it
+            if new and [one.name for one in folder.iterdir()] == [LOCK_FILE]:  # nothing came of it
                 path.unlink()
                 folder.rmdir()
         lock.release()

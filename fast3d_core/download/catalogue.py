@@ -133,11 +133,12 @@ ITEMS: dict[str, Item] = {
             name="chat-scene",
             what="Chat-Scene's checkpoint",
             sources=(
+                HubFolder("ZzZZCHS/Chat-Scene", "dataset", folder="pretrained", keep=("ckpt_01_3446.pth",)),
                 DriveFile("1whwCaq0YfPGWX1VxB_gVn_BoLYasc_nb", "ckpt_01_3446.pth"),
                 DriveFile("1Ziz7Be9l6MEbn3Qmlyr9gv42C0iJQgAn", "ckpt_01_3446.pth"),
             ),
             licences=(_CHAT_SCENE,),
-            size=_NOT_KNOWN,
+            size="about 1.3 GB",
             folder=".",
             proof="ckpt_01_3446.pth",
             key="model.checkpoint",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fast3d_core.data.locks import sole_use
-from fast3d_core.download.catalogue import Item
+from fast3d_core.download.catalogue import ITEMS, Item
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.download.settings import check_settings, set_keys
 from fast3d_core.download.source import (
@@ -105,7 +105,8 @@ def download(
 
 def _check_revision(items: Sequence[Item], revision: str | None) -> None:
     if revision is not None and (len(items) != 1 or not _sources(items[0], revision)):
-        raise UsageError("--revision is one of a repository at Hugging Face: name one of vicuna, roberta, annotations")
+        names = ", ".join(item.name for item in ITEMS.values() if _sources(item, "any"))
+        raise UsageError(f"--revision is one of a repository at Hugging Face: name one of {names}")
 
 
 def _sources(item: Item, revision: str | None) -> list[Source]:

@@ -117,7 +117,10 @@ def test_from_nothing_to_eval(fast3d, hub, drive, tmp_path):
     hub.repos |= {
         "models/lmsys/vicuna-7b-v1.5": under("llm/"),
         "models/FacebookAI/roberta-base": under("gap/roberta_tiny/"),
-        "datasets/ZzZZCHS/Chat-Scene": under("annotations/", "annotations/"),
+        "datasets/ZzZZCHS/Chat-Scene": {
+            **under("annotations/", "annotations/"),
+            "pretrained/ckpt_01_3446.pth": files["ckpt_01_3446.pth"],
+        },
     }
     folders = {"infer_attn_maps": "targets", "pred_attn_maps": "predicted", "trained_gap_network": "network"}
     published = {
@@ -126,7 +129,6 @@ def test_from_nothing_to_eval(fast3d, hub, drive, tmp_path):
         "network": {"checkpoint_best.pth": files["gap/checkpoint_spatial.pth"]},
     }
     drive.drive |= {
-        ITEMS["chat-scene"].sources[0].id: ("ckpt.pth", files["ckpt_01_3446.pth"]),
         ITEMS["gap"].sources[0].id: [(name, long(short)) for name, short in folders.items()],
     }
     for short, content in published.items():

@@ -193,8 +193,8 @@ def hub(served, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def drive(served, monkeypatch, tmp_path):
-    """Google Drive's place taken by `served`: gdown's own requests are sent there."""
+def drive(hub, monkeypatch, tmp_path):
+    """Google Drive's place taken by `hub`'s server, too: gdown's own requests are sent there."""
     pytest.importorskip("gdown", reason="the extra gdrive is not installed")
     import sys
 
@@ -204,9 +204,9 @@ def drive(served, monkeypatch, tmp_path):
     monkeypatch.setattr(
         requests.Session,
         "get",
-        lambda self, url, **more: get(self, url.replace("https://drive.google.com", served.url), **more),
+        lambda self, url, **more: get(self, url.replace("https://drive.google.com", hub.url), **more),
     )
     monkeypatch.setattr(sys.modules["gdown.download"], "CHUNK_SIZE", 10_000)
     monkeypatch.setattr(sys.modules["gdown.download"], "DEFAULT_COOKIES_FILE", str(tmp_path / "cookies.txt"))
     monkeypatch.setattr(source.time, "sleep", lambda seconds: None)
-    return served
+    return hub

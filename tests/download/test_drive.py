@@ -12,7 +12,8 @@ from fast3d_core.download.source import FullDiskError
 from tests.download.conftest import zipped
 from tests.download.test_hub import there
 
-FIRST, SECOND = (source.id for source in ITEMS["chat-scene"].sources)
+HUB, *DRIVE = ITEMS["chat-scene"].sources
+FIRST, SECOND = (one.id for one in DRIVE)
 ZIP, FOLDER = (source.id for source in ITEMS["annotations"].sources[1:])
 FAST3D = ITEMS["gap"].sources[0].id
 CHECKPOINT = os.urandom(300_000)
@@ -47,7 +48,19 @@ def test_a_file(drive, tmp_path):
     assert (tmp_path / "ckpt_01_3446.pth").read_bytes() == CHECKPOINT
     assert there(tmp_path) == ["ckpt_01_3446.pth", "cookies.txt", "fast3d.yaml"]
     drive.asked.clear()
-    assert get(tmp_path, "chat-scene")[0].state == "there" and not drive.asked
+    assert get(tmp_path, "chat-scene")[0].state == "there"
+    assert all(asked["path"].startswith("/api/datasets/") for asked in drive.asked)  # Hugging Face, which may have it
+
+
+def test_hugging_face_comes_first(drive, tmp_path):
+    drive.repos["datasets/ZzZZCHS/Chat-Scene"] = {
+        "pretrained/ckpt_01_3446.pth": CHECKPOINT, "pretrained/other.pth": b"other", "annotations/x.json": b"[]",
+    }  # fmt: skip
+    drive.drive[FIRST] = ("c.pth", b"Google's")
+    assert [(o.state, o.problem) for o in get(tmp_path, "chat-scene")] == [("downloaded", None)]
+    assert (tmp_path / "ckpt_01_3446.pth").read_bytes() == CHECKPOINT
+    assert there(tmp_path) == ["ckpt_01_3446.pth", "fast3d.yaml"]
+    assert load_config(tmp_path / "fast3d.yaml").model.checkpoint == tmp_path / "ckpt_01_3446.pth"
 
 
 def test_folders(fast3d_folder, tmp_path):
@@ -84,7 +97,7 @@ def test_the_next_link(drive, tmp_path):
 
 def test_refused(drive, tmp_path):
     (outcome,) = get(tmp_path, "chat-scene")  # neither is there
-    for part in (ITEMS["chat-scene"].sources[0].link, ITEMS["chat-scene"].sources[1].link, "ckpt_01_3446.pth"):
+    for part in (HUB.link, *(one.link for one in DRIVE), "ckpt_01_3446.pth"):
         assert part in outcome.problem
     assert "By hand" in outcome.problem and "\n" not in outcome.problem
     (outcome,) = get(tmp_path, "gap")
@@ -121,7 +134,7 @@ def test_an_empty_file_is_in_the_way(drive, tmp_path):
     assert "is there already" in get(tmp_path, "chat-scene")[0].problem
 
 
-def test_without_gdown(tmp_path, monkeypatch):
+def test_without_gdown(hub, tmp_path, monkeypatch):
     real = builtins.__import__
 
     def without(name, *rest, **more):

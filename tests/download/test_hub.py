@@ -6,6 +6,7 @@ import os
 import pytest
 
 from fast3d_core.config import load_config
+from fast3d_core.data.locks import LOCK_FILE, sole_use
 from fast3d_core.download import ITEMS, download, plan, source
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.errors import DataError, UsageError
@@ -34,7 +35,9 @@ def get(to, *names, revision=None, said=lambda _: None):
 
 
 def there(to):
-    return sorted(path.relative_to(to).as_posix() for path in to.rglob("*") if path.is_file())
+    """All files, but for the lock."""
+    names = (path.relative_to(to).as_posix() for path in to.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != LOCK_FILE)
 
 
 FILES = sorted(f"llm/vicuna-7b-v1.5/{name}" for name in VICUNA if name != "README.md")
@@ -245,3 +248,10 @@ def test_a_bad_config_is_told_first(vicuna, tmp_path):
     with pytest.raises(UsageError, match="did you mean"):
         get(tmp_path, "vicuna")
     assert not any("/resolve/" in asked["path"] for asked in vicuna.asked)
+
+
+def test_another_download_into_the_same_folder_is_refused(vicuna, tmp_path):
+    first = download([ITEMS["vicuna"]], tmp_path, None, lambda _: None)
+    with sole_use(tmp_path), pytest.raises(UsageError, match="in use by another fast3d command.*--to DIR"):
+        next(first)
+    assert there(tmp_path) == [] and not vicuna.asked
