@@ -123,7 +123,7 @@ def answered_run(
         dataset: [samples[dataset][e["index"]].record(e["pred"]) for e in entries if e["dataset"] == dataset]
         for dataset in samples
     }
-    headline, metrics, stats, _ = score_predictions(predictions, annotations, meteor=False)
+    scores = score_predictions(predictions, annotations, meteor=False)
     counts = [3 * objects if entry["kept"] is None else len(entry["kept"]) for entry in entries]
     ratio = float(np.mean([entry["ratio"] for entry in entries]))
     result = Result(
