@@ -59,7 +59,7 @@ def score(
         out.print(_table(result))
     for remark in result.notes:
         note(remark)
-    for error in scores.errors:
+    for error in scores.errors.values():
         raise error
 
 

@@ -34,7 +34,7 @@ def check_references(samples: Mapping[str, Sequence[Sample]], annotations: Path)
 
 
 def wording_notes(samples: Mapping[str, Sequence[Sample]]) -> list[str]:
-    """Says which questions lack the ending of Chat-Scene's files, without which the answers are another kind of text."""
+    """Says how many questions lack the ending that they have in Chat-Scene's files."""
     notes = []
     for dataset in _SHORT_ANSWERS:
         asked = samples.get(dataset, ())
@@ -51,22 +51,21 @@ def compare(dataset: str, records: Sequence[Mapping[str, Any]], annotations: Pat
 
     The records' scores are what they are, as the published scorers count whatever they get.
     """
-    given = Counter(map(_question, records))
-    path = annotation_file(annotations, dataset)
+    given, path = Counter(map(_question, records)), annotation_file(annotations, dataset)
     try:
         expected = Counter(_question(sample.record("")) for sample in load_samples(annotations, dataset))
     except DataError as error:
-        told = [f"{dataset}: whether a question is missing was not looked at: {error}"] if path.exists() else []
-        return told + _repeated(dataset, given, Counter(set(given)))
+        unseen = [f"{dataset}: whether a question is missing was not looked at: {error}"] if path.exists() else []
+        return unseen + _repeated(dataset, given, Counter(set(given)))
     if given and not given.keys() & expected.keys():
-        counts = f"{len(records)} records, {expected.total()} questions"
-        worded = (
-            f"{dataset}: no record asks a question in the words of {path.name} ({counts}), so whether one is missing"
+        other = (
+            f"{dataset}: no record asks a question in the words of {path.name} ({len(records)} records, "
+            f"{expected.total()} questions), so whether one is missing was not looked at."
         )
-        return [f"{worded} was not looked at.", *_repeated(dataset, given, Counter(set(given)))]
+        return [other, *_repeated(dataset, given, Counter(set(given)))]
     notes = _repeated(dataset, given, expected)
-    if other := sum(count for question, count in given.items() if question not in expected):
-        notes.append(f"{dataset}: {other} of {len(records)} records are of questions that are not in {path.name}.")
+    if unknown := sum(count for question, count in given.items() if question not in expected):
+        notes.append(f"{dataset}: {unknown} of {len(records)} records are of questions that are not in {path.name}.")
     if missing := (expected - given).total():
         notes.append(
             f"{dataset}: {missing} of the {expected.total()} questions in {path.name} are missing: no record answers "
@@ -79,14 +78,13 @@ def _repeated(dataset: str, given: Counter[tuple[str, ...]], expected: Counter[t
     again = sum(count - expected[question] for question, count in given.items() if count > expected[question] > 0)
     if not again:
         return []
-    total = given.total()
     how = "the last answer counts" if dataset == "scan2cap" else "each counts"
     return [
-        f"{dataset}: {again} of {total} records repeat a question, as where the last batch of several GPUs is filled up; "
-        f"as published, {how}, so the scores are not those of {total - again} questions."
+        f"{dataset}: {again} of {given.total()} records repeat a question, as where the last batch of several GPUs is "
+        f"filled up; as published, {how}, so the scores are not those of {given.total() - again} questions."
     ]
 
 
 def _question(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells questions of one dataset from another."""
+    """What distinguishes the questions of one dataset."""
     return tuple(str(record.get(name)) for name in ("scene_id", "gt_id", "prompt"))

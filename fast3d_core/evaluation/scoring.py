@@ -20,14 +20,14 @@ class Scores:
     Attributes:
         headline: in percent by dataset; metrics: all, by published name; null where they cannot be computed.
         stats: headline statistics; notes: remarks, one line each.
-        errors: why a dataset was not scored, which costs no other dataset its scores; `notes` has them, too.
+        errors: why a dataset was not scored, by its name, which costs no other dataset its scores; `notes` has them, too.
     """
 
     headline: dict[str, float | None]
     metrics: dict[str, float | None]
     stats: dict[str, DatasetStats]
     notes: list[str]
-    errors: list[DataError]
+    errors: dict[str, DataError]
 
 
 def score_predictions(
@@ -41,13 +41,13 @@ def score_predictions(
         meteor: whether to compute METEOR, which takes a Java program seconds to start.
     """
     references = References(annotations)
-    scores = Scores({}, {}, {}, [], [])
+    scores = Scores({}, {}, {}, [], {})
     for dataset, records in predictions.items():
         try:
             scored = score(dataset, records, references, part=part, meteor=meteor)
         except DataError as error:
             scored = replace(score(dataset, [], references), notes=[f"{dataset}: not scored: {error}"])
-            scores.errors.append(error)
+            scores.errors[dataset] = error
         value = scored.metrics.get(HEADLINES[dataset].key)
         scores.headline[dataset] = None if value is None else 100 * value
         scores.metrics.update(scored.metrics)
@@ -90,8 +90,12 @@ def score_folder(
         predictions = {dataset: predictions[dataset] for dataset in datasets}
     scores = score_predictions(predictions, annotations, meteor=meteor)
     if len(scores.errors) == len(predictions):
-        raise scores.errors[0]
-    compared = [compare(dataset, records, annotations) for dataset, records in predictions.items()]
+        raise next(iter(scores.errors.values()))
+    compared = [
+        compare(dataset, records, annotations)
+        for dataset, records in predictions.items()
+        if dataset not in scores.errors
+    ]
     result = Result(
         name=folder.resolve().name,
         method=None,

@@ -41,7 +41,7 @@ def score(records: Sequence[Record], references: References, meteor: bool, part:
                 "use the corpus that the predictions are for",
             )
         last[key] = (f"sos {record.text('pred')} eos", overlap)
-    notes = unwrapped_notes(references)
+    notes = []
     if part:
         notes.append(
             f"Scan2Cap: scored over the {len(last)} of the corpus's {len(corpus)} objects that were asked for."
@@ -61,7 +61,7 @@ def score(records: Sequence[Record], references: References, meteor: bool, part:
         scores = scorer.score(chosen, meteor=reason is None)
         metrics |= {f"[scan2cap] {name}@{threshold:.2f}": value for name, value in scores.metrics().items()}
         reason = reason or scores.meteor_failed  # which would only fail again at the other threshold
-    notes += caption_notes("Scan2Cap", scores, reason)
+    notes += [*caption_notes("Scan2Cap", scores, reason), *unwrapped_notes(references)]
     return Score("scan2cap", len(records), metrics, scores.bleu_stats, list(corpus), notes)
 
 

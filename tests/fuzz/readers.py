@@ -117,7 +117,7 @@ def tokenizer(folder: Path) -> None:
 
 def predictions(folder: Path) -> None:
     _, scores = score_folder(folder / "metrics" / "preds", folder / "metrics" / "annotations", meteor=False)
-    for error in scores.errors:
+    for error in scores.errors.values():
         raise error
 
 

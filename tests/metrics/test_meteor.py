@@ -81,6 +81,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """A program of the test's instead of METEOR."""
     monkeypatch.setattr(module, "_running", None)
+    monkeypatch.setattr(module, "_hung", None)
     monkeypatch.setattr(module, "_program", lambda: [sys.executable, "-c", request.param])
     yield
     module.close()
@@ -107,7 +108,7 @@ def test_an_answer_that_is_no_number(fake: None) -> None:
 
 @pytest.mark.parametrize("fake", ["import time; time.sleep(60)"], indirect=True)
 def test_a_program_that_hangs_is_stopped(fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_START_SECONDS", 0.3)
+    monkeypatch.setattr(module, "_SECONDS", 0.6)
     with pytest.raises(Fast3DError, match=r"^METEOR: the Java program gave no answer in 1 s"):
         meteor(["a chair"], [["a chair"]])
 
