@@ -20,7 +20,7 @@ class Scores:
     Attributes:
         headline: in percent by dataset; metrics: all, by published name; null where they cannot be computed.
         stats: headline statistics; notes: remarks, one line each.
-        errors: why a dataset was not scored, by its name, which costs no other dataset its scores; `notes` has them, too.
+        errors: why a dataset was not scored, which costs no other dataset its scores; `notes` has them, too.
     """
 
     headline: dict[str, float | None]

@@ -74,7 +74,7 @@ def unwrapped_notes(references: References) -> list[str]:
     return [
         f"Scan2Cap: {bare} of {len(captions)} captions in {references.corpus_file} are not wrapped in "
         '"sos ... eos", as predictions are and as the corpus of published scores is, so its scores are lower than '
-        "those. `fast3d prepare` writes a wrapped one."
+        "those; `fast3d prepare` writes a wrapped one."
     ]
 
 

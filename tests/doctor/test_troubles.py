@@ -308,7 +308,8 @@ TROUBLES = {
         A, "error", f"scene0015_00 has 0 boxes in {TRUTH}",
     ),
     "references-type": (
-        annotations("multi3dref_mask3d_val.json", lambda c: c[0].update(eval_type="st")), A, "error", "type_info"
+        annotations("multi3dref_mask3d_val.json", lambda c: c[0].update(eval_type="st")), A, "error",
+        r"multi3dref_mask3d_val.json: record 0: eval_type must be one of",
     ),
     "references-none": (
         annotations("scanqa_val.json", lambda c: c[0].update(ref_captions=[])), A, "error", "ref_captions must be"
