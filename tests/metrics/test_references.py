@@ -56,7 +56,7 @@ def test_damaged_lookup(tmp_path, content):
 
 
 def test_lookup_by_description(tmp_path):
-    """ScanRefer's own form has a number for each description of an object; as where it is built, the last one counts."""
+    """ScanRefer's own form has a number for each description of an object; as where built, the last counts."""
     path = tmp_path / "scanrefer_unique_multiple_lookup.json"
     path.write_text(json.dumps({"a": {"3": {"0": 0, "1": 0}, "4": {"0": 1}, "5": {"0": 0, "1": 1}, "6": 0, "7": True}}))
     references = References(tmp_path)
