@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from tests.doctor.conftest import unseen  # noqa: F401 (a fixture)
+from tests.doctor.conftest import files, unseen  # noqa: F401 (fixtures)
 from tests.doctor.test_troubles import TROUBLES
 
 FAST = ["--no-meteor", "--set", "generation.max_new_tokens=2", "--set", "generation.beams=1"]
