@@ -4,6 +4,7 @@ Written from the metrics' papers and equal to pycocoevalcap 1.2, which the publi
 and habits included. Texts are strings of tokens separated by single spaces, as `ptb.tokenize` returns them.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,11 +31,12 @@ NGrams = list[Counter[tuple[str, ...]]]  # one counter per order
 Vector = tuple[list[dict[tuple[str, ...], float]], list[float], int]
 
 
+_tokenized = functools.lru_cache(maxsize=1 << 16)(ptb.tokenize)
+
+
 def tokenize(texts: Iterable[str]) -> list[str]:
-    """Each text tokenised; the repeated ones once."""
-    texts = list(texts)
-    tokenized = {text: ptb.tokenize(text) for text in dict.fromkeys(texts)}
-    return [tokenized[text] for text in texts]
+    """Each text tokenised; the repeated ones once, also those of another call: references are scored run after run."""
+    return [_tokenized(text) for text in texts]
 
 
 def tokenize_lists(lists: Sequence[Sequence[str]]) -> list[list[str]]:
