@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_samples
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_labels, load_samples
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.questions import Questions
 from tests.conftest import MINIATURE
@@ -95,3 +95,65 @@ def test_missing_feature_file_names_the_nearest(files):
     (files / "annotations" / FEATURES_2D).rename(files / "annotations" / "scannet_mask3d_videofeat.pt")
     with pytest.raises(DataError, match=r"videofeats\.pt does not exist; did you mean scannet_mask3d_videofeat\.pt"):
         Scenes(files / "annotations")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("obj_id", [3, 4], "obj_id: this list should be a whole number"),
+        ("obj_id", None, "obj_id: None should be a whole number"),
+        ("obj_id", True, "obj_id: True should be a whole number"),
+        ("obj_id", 3.5, "obj_id: 3.5 should be a whole number"),
+        ("pred_id", "chair", "pred_id: 'chair' should be a whole number"),
+        ("scene_id", 11, "scene_id: 11 should be text"),
+        ("prompt", ["what?"], "prompt: this list should be text"),
+        ("qid", {}, "qid: this dict should be a text or a number"),
+        ("sqa_type", [1], "sqa_type: this list should be a text or a number"),
+        ("caption", [], "caption: this list should be a text or a number"),
+        ("ref_captions", "brown", "ref_captions: 'brown' should be a list"),
+        ("ref_captions", ["brown", ["dark"]], "ref_captions: this list in it should be a text or a number"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(files, field, value, told):
+    path = annotation_file(files / "annotations", "sqa3d")
+    content = json.loads(path.read_text())
+    content[2][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError) as caught:
+        load_samples(files / "annotations", "sqa3d")
+    assert str(caught.value) == f"{path}: record 2 is not a question ({told})"
+
+
+def test_numbers_written_as_text_are_numbers(files):
+    path = annotation_file(files / "annotations", "scanrefer")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps([record | {"obj_id": str(record["obj_id"])} for record in content]))
+    assert [sample.obj_id for sample in load_samples(files / "annotations", "scanrefer")] == [
+        record["obj_id"] for record in content
+    ]
+
+
+@pytest.mark.parametrize("dataset", ["scanrefer", "scan2cap"])
+def test_a_question_about_no_object(files, dataset):
+    """It would be scored against object 0. A test split tells neither objects nor answers."""
+    path = annotation_file(files / "annotations", dataset)
+    content = json.loads(path.read_text())
+    del content[1]["obj_id"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"record 1 is not a question \(has no 'obj_id'\)"):
+        load_samples(files / "annotations", dataset)
+    path.write_text(json.dumps([{k: r[k] for k in ("scene_id", "prompt")} for r in content]))
+    assert {sample.obj_id for sample in load_samples(files / "annotations", dataset)} == {-1}
+
+
+def test_labels_are_cut_to_the_boxes(tmp_path):
+    """Chat-Scene's script writes all labels, and at most 100 boxes."""
+    names = [f"thing {i}" for i in range(123)]
+    for boxes in (0, 7, 100, 123):
+        locs = torch.rand(boxes, 6) if boxes else []
+        torch.save({"s": {"objects": names, "locs": locs}}, tmp_path / "scannet_mask3d_val_attributes.pt")
+        assert load_labels(tmp_path, "val", ["s"]) == {"s": names[: min(boxes, 100)]}
+        assert load_labels(tmp_path, "val", ["s"], 120) == {"s": names[: min(boxes, 120)]}
+    torch.save({"s": {"objects": names[:6], "locs": torch.rand(7, 6)}}, tmp_path / "scannet_mask3d_val_attributes.pt")
+    with pytest.raises(DataError, match="does not name the boxes of scene s"):
+        load_labels(tmp_path, "val", ["s"])

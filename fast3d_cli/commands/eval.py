@@ -159,7 +159,12 @@ def eval_command(
         _dry_run(settings, jobs, questions, json)
         return
     from fast3d_core.devices import leave_processes
+    from fast3d_core.evaluation.asked import wording_notes
     from fast3d_core.evaluation.run import evaluate
+
+    told = wording_notes(questions.samples)
+    for remark in told:
+        note(remark)
 
     try:
         with RunProgress(verbose) as progress:
@@ -173,9 +178,9 @@ def eval_command(
     if json:
         plain = [result.to_dict() for result in results]
         print_json(plain[0] if len(plain) == 1 else plain)
-        return
-    out.print(_results_table(results))
-    for remark in dict.fromkeys(remark for result in results for remark in result.notes):
+    else:
+        out.print(_results_table(results))
+    for remark in dict.fromkeys(remark for result in results for remark in result.notes if remark not in told):
         note(remark)
     note(f"written to {settings.runs}; compare with `fast3d report`")
 

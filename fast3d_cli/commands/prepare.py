@@ -1,5 +1,6 @@
 """`fast3d prepare`: the published annotation files from the raw releases."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import JsonOption, check_datasets
+from fast3d_cli.options import ConfigOption, JsonOption, SetOption, check_datasets, load
 from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,11 +32,14 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Seed of the choice of wordings.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Replace files that are there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report; writes nothing.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make the annotation files of ScanRefer, Multi3DRefer, Scan2Cap, ScanQA and SQA3D from their raw releases.
 
-    Detected and ground-truth boxes and the features are not made: `fast3d download annotations` gets them.
+    Detected and ground-truth boxes and the features are not made: `fast3d download annotations` gets them. Of the
+    config, data.max_objects is read: boxes beyond have no name.
     """
     check_datasets(dataset)
     if split not in ("train", "val", "all"):
@@ -43,7 +47,8 @@ def prepare(
     from fast3d_core.prepare import SPLITS
     from fast3d_core.prepare import prepare as convert
 
-    prepared = convert(raw, to, list(dict.fromkeys(dataset or ())), SPLITS if split == "all" else (split,), seed)
+    splits = SPLITS if split == "all" else (split,)
+    prepared = convert(raw, to, list(dict.fromkeys(dataset or ())), splits, seed, _max_objects(config, set_))
     if not dry_run:
         prepared.write(replace)
     if json:
@@ -51,6 +56,15 @@ def prepare(
     else:
         out.print(_table(prepared))
     _remark(prepared, dry_run)
+
+
+def _max_objects(config: Path | None, overrides: list[str] | None) -> int:
+    """`data.max_objects` of the config; without any, the published number, for which no demo has to be written."""
+    from fast3d_core.config import DataConfig
+
+    if config is None and not overrides and not os.path.lexists("fast3d.yaml"):
+        return DataConfig.max_objects
+    return load(config, overrides).data.max_objects
 
 
 def _print_json(prepared: "Prepared", seed: int, written: bool) -> None:

@@ -1,7 +1,7 @@
 """`fast3d score`: the metrics of predictions that already exist."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -18,6 +18,9 @@ from fast3d_cli.options import (
     load,
 )
 from fast3d_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from fast3d_core.evaluation.result import Result
 
 
 def score(
@@ -49,17 +52,23 @@ def score(
         raise UsageError(f"{name} is a run of `fast3d eval`; choose another --name")
     own = [settings.runs / name] if name else []
     with sole_use(*own, other="choose another --name"):
-        result, stats = score_folder(folder, need_path(settings, "data.annotations"), dataset, meteor=meteor)
+        result, scores = score_folder(folder, need_path(settings, "data.annotations"), dataset, meteor=meteor)
         if name:
             result = replace(result, name=name)
-            save_result(settings.runs / name, result, stats)
+            save_result(settings.runs / name, result, scores.stats)
     if json:
         print_json(result.to_dict())
-        return
+    else:
+        out.print(_table(result))
+    for remark in result.notes:
+        note(remark)
+    for error in scores.errors.values():
+        raise error
+
+
+def _table(result: "Result") -> Table:
     table = Table("metric", "score")
     table.columns[1].justify = "right"
     for key, value in result.metrics.items():
         table.add_row(key.replace("[", r"\["), "-" if value is None else f"{100 * value:.2f}")
-    out.print(table)
-    for remark in result.notes:
-        note(remark)
+    return table

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fast3d_core.asking.rooms import SceneObject
 from fast3d_core.chat_scene.tokenizer import object_token
 from fast3d_core.errors import UsageError
+from fast3d_core.metrics.answers import object_ids
 from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, SHORT, describe
 
 TASKS = ("qa", "ground", "ground-all", "caption", "plain")
@@ -58,7 +59,7 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
 
 def named_slots(answer: str) -> list[int]:
     """The objects that an answer names, in order, each once."""
-    return list(dict.fromkeys(int(digits) for digits in re.findall(r"<OBJ([0-9]{3})>", answer)))
+    return list(dict.fromkeys(object_ids(answer)))
 
 
 def _like(text: str, objects: Sequence[SceneObject]) -> Sequence[SceneObject]:

@@ -1,5 +1,6 @@
 """The released annotation files: questions as `Sample`s, object features as `Scene`s."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,10 @@ from torch import Tensor
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, open_features
 from fast3d_core.data.files import first_line, load_json, load_torch, shown
 from fast3d_core.errors import DataError
+
+_OF_AN_OBJECT = ("scanrefer", "scan2cap")  # their questions are about one object each
+_NO_OBJECT = -1
+_TYPES = ("sqa_type", "eval_type", "type_info")  # the names that the files have for a question's type
 
 ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # scored by boxes; their files carry Mask3D's name
 
@@ -26,7 +31,8 @@ class Sample:
     Attributes:
         index: position in the annotation file; maps and plans are keyed by it.
         prompt: the question, without the conversation around it.
-        obj_id: the target object's ground-truth id; pred_id: the detected object the question names (scan2cap).
+        obj_id: the target object's ground-truth id, -1 where a test split does not tell it; pred_id: the detected
+            object the question names (scan2cap).
         ref_captions: reference answers (for multi3dref the ground-truth ids).
         type_info: question type (multi3dref `eval_type`, sqa3d `sqa_type`), 0 where there is none.
         caption: the answer to learn from, in training files only.
@@ -76,44 +82,71 @@ def load_samples(folder: Path, dataset: str, split: str = "val") -> list[Sample]
         raise DataError(f"{path} should hold a list of questions, not {type(content).__name__}")
     if not content:
         raise DataError(f"{path} holds no questions")
-    return [_sample(dataset, index, entry, path) for index, entry in enumerate(content)]
+    samples = [_sample(dataset, index, entry, path) for index, entry in enumerate(content)]
+    if split == "val" and dataset in _OF_AN_OBJECT:
+        _check_targets(samples, path)
+    return samples
+
+
+def _check_targets(samples: list[Sample], path: Path) -> None:
+    """Raises `DataError` for a question that does not tell its object, unless none tells any answer."""
+    lacking = [sample for sample in samples if sample.obj_id == _NO_OBJECT]
+    if lacking and (len(lacking) < len(samples) or any(sample.ref_captions for sample in samples)):
+        raise DataError(f"{path}: record {lacking[0].index} is not a question (has no 'obj_id')")
 
 
 def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
     try:
+        if not isinstance(entry, dict):
+            raise TypeError(f"it should be an object with fields, not {shown(entry)}")
         return Sample(
             dataset=dataset,
             index=index,
-            scene_id=_text(entry["scene_id"]),
-            prompt=_text(entry["prompt"]),
-            obj_id=int(entry.get("obj_id", 0)),
-            pred_id=int(entry.get("pred_id", 0)),
-            qid=_single(entry.get("qid", 0)),
-            ref_captions=tuple(map(_single, _list(entry.get("ref_captions", [])))),
-            type_info=_single(entry.get("sqa_type", entry.get("eval_type", entry.get("type_info", 0)))),
-            caption=_single(entry.get("caption")),
+            scene_id=_text(entry, "scene_id"),
+            prompt=_text(entry, "prompt"),
+            obj_id=_integer(entry, "obj_id", _NO_OBJECT if dataset in _OF_AN_OBJECT else 0),
+            pred_id=_integer(entry, "pred_id", 0),
+            qid=_single(entry, "qid", 0),
+            ref_captions=_singles(entry, "ref_captions"),
+            type_info=_single(entry, next((name for name in _TYPES if name in entry), _TYPES[-1]), 0),
+            caption=_single(entry, "caption", None),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else first_line(error)
         raise DataError(f"{path}: record {index} is not a question ({reason})") from None
 
 
-def _text(value: Any) -> str:
+def _text(entry: dict[str, Any], name: str) -> str:
+    value = entry[name]
     if not isinstance(value, str):
-        raise TypeError(f"{shown(value)} should be text")
+        raise TypeError(f"{name}: {shown(value)} should be text")
     return value
 
 
-def _single(value: Any) -> Any:
+def _integer(entry: dict[str, Any], name: str, default: int) -> int:
+    """A whole number, perhaps written as text, as ScanRefer does."""
+    value = entry.get(name, default)
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise TypeError(f"{name}: {shown(value)} should be a whole number")
+    return int(value)
+
+
+def _single(entry: dict[str, Any], name: str, default: Any) -> Any:
+    value = entry.get(name, default)
     if isinstance(value, (list, dict)):
-        raise TypeError(f"{shown(value)} should be a text or a number")
+        raise TypeError(f"{name}: {shown(value)} should be a text or a number")
     return value
 
 
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"{shown(value)} should be a list")
-    return value
+def _singles(entry: dict[str, Any], name: str) -> tuple[Any, ...]:
+    values = entry.get(name, [])
+    if not isinstance(values, list):
+        raise TypeError(f"{name}: {shown(values)} should be a list")
+    if wrong := [value for value in values if isinstance(value, (list, dict))]:
+        raise TypeError(f"{name}: {shown(wrong[0])} in it should be a text or a number")
+    return tuple(values)
 
 
 @dataclass(frozen=True)
@@ -229,6 +262,8 @@ def locations(content: dict[str, Any], scene: str, path: Path, objects: int = 10
 def load_labels(folder: Path, split: str, scenes: Collection[str], objects: int = 100) -> dict[str, list[str]]:
     """The detector's name for each box of each scene, in the boxes' order, at most `objects` of them.
 
+    Labels beyond the boxes are left out: Chat-Scene's script writes those of all masks, but at most 100 boxes.
+
     Raises:
         DataError: the file is missing or damaged, or does not name the boxes of a scene.
     """
@@ -237,9 +272,9 @@ def load_labels(folder: Path, split: str, scenes: Collection[str], objects: int 
     for scene in scenes:
         entry = content.get(scene)
         names, boxes = entry.get("objects") if isinstance(entry, dict) else None, box_table(entry)
-        if not isinstance(names, list) or boxes is None or len(names) != len(boxes):
+        if not isinstance(names, list) or boxes is None or len(names) < len(boxes):
             raise DataError(f"{path} does not name the boxes of scene {scene[:80]} under 'objects'")
-        labels[scene] = [str(name) for name in names[:objects]]
+        labels[scene] = [str(name) for name in names[: min(len(boxes), objects)]]
     return labels
 
 

@@ -10,7 +10,8 @@ from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.errors import DataError
-from fast3d_core.metrics import score
+from fast3d_core.evaluation.asked import score_nothing, wording_notes
+from fast3d_core.metrics.scan2cap import unwrapped_notes
 
 _AGAIN = "take all files of data.annotations from one release: `fast3d download annotations`"
 
@@ -23,6 +24,10 @@ def questions(case: Case, dataset: str) -> Iterator[Finding]:
         yield warning(
             f"{dataset}: {len(repeated)} qids stand for several questions, {repeated[0][:40]!r} first",
             "was a file joined twice? repeated questions count twice",
+        )
+    for note in wording_notes({dataset: samples}):
+        yield warning(
+            note.rstrip("."), "add it to their prompts, as `fast3d prepare` does, unless the model was trained without"
         )
     for sample in samples:
         named = [int(slot) for slot in re.findall(r"<OBJ(\d{3,9})>", sample.prompt)]
@@ -94,13 +99,19 @@ def boxes(case: Case) -> Iterator[Finding]:
 def references(case: Case, dataset: str) -> Iterator[Finding]:
     """Scores empty answers to all questions, so that a run of hours does not end with a reference that is missing."""
     samples = case.samples(dataset)
-    score(dataset, [sample.record("") for sample in samples], case.references, meteor=False)
+    scored = score_nothing(samples, case.references)
+    if not len(scored.stats):
+        yield warning(scored.notes[0].rstrip("."), "name a split with answers, or let eval write predictions alone")
+        return
     if dataset == "scanrefer" and case.references.unique_multiple is None:
         yield warning(
             "scanrefer: there is no scanrefer_unique_multiple_lookup.json, so Unique and Multiple stay null",
             "`fast3d prepare` makes it from ScanRefer and ScanNet's label table; the headline does not need it",
         )
     if dataset == "scan2cap":
+        if not case.config.embedded:  # the demo's corpus is its own, no scores are published for it
+            for note in unwrapped_notes(case.references):
+                yield warning(note.split(";")[0], "`fast3d prepare` writes a wrapped one")
         corpus = set(case.references.corpus)
         left = corpus - {f"{sample.scene_id}|{sample.obj_id}" for sample in samples}
         if 2 * len(left) > len(corpus):
@@ -110,4 +121,14 @@ def references(case: Case, dataset: str) -> Iterator[Finding]:
                 _AGAIN,
             )
             return
-    yield ok(f"{dataset}: all questions can be scored")
+    yield ok(f"{dataset}: all questions can be scored{_split(case) if dataset == 'scanrefer' else ''}")
+
+
+def _split(case: Case) -> str:
+    """How ScanRefer's questions are split, by which the editions of ScanNet's label table differ."""
+    lookup, labels = case.references.unique_multiple, case.references.labels
+    if lookup is None:
+        return ""
+    samples = case.samples("scanrefer")
+    multiple = sum(lookup[sample.scene_id][str(sample.obj_id)] for sample in samples)
+    return f", {len(samples) - multiple} unique, {multiple} multiple" + (f", by {labels}" if labels else "")

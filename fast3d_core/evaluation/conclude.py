@@ -9,6 +9,7 @@ from fast3d_core.config import Config
 from fast3d_core.data.annotations import Sample, published_order
 from fast3d_core.data.files import write_json
 from fast3d_core.errors import DataError
+from fast3d_core.evaluation.asked import wording_notes
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.result import (
@@ -61,7 +62,7 @@ def conclude(
         records.sort(key=published_order)
         write_json(journal.folder / "predictions" / f"{dataset}.json", records)
     part = questions.limit is not None
-    headline, metrics, stats, notes = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
+    scores = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
     shape = read_shape(config.model.llm, extra_tokens=questions.objects)
     seconds, gap_seconds = journal.seconds()
     attention = backend(device, getattr(torch, config.model.dtype), shape) if config.eval.engine == "fast" else "eager"
@@ -71,15 +72,15 @@ def conclude(
         settings=journal.settings,
         seed=getattr(job.pruner, "seed", None),
         samples={dataset: len(records) for dataset, records in predictions.items()},
-        headline=headline,
-        metrics=metrics,
+        headline=scores.headline,
+        metrics=scores.metrics,
         pruning=_pruning(entries, questions, shape.layers),
         cost=_cost([done[number] for number in range(len(batches))], questions, shape, config),
         timing=Timing(seconds, len(entries) / seconds if seconds else 0.0, gap_seconds if job.live else None),
         environment=finished.environment if finished else describe_environment(device, processes, attention),
-        notes=notes,
+        notes=[*wording_notes(questions.samples), *scores.notes],
     )
-    save_result(journal.folder, result, stats)
+    save_result(journal.folder, result, scores.stats)
     return result
 
 

@@ -22,6 +22,7 @@ from fast3d_core.data.settings import llm_files
 from fast3d_core.data.tensors import fingerprints
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
 from fast3d_core.evaluation.ahead import Ready, answer_all
+from fast3d_core.evaluation.asked import check_references
 from fast3d_core.evaluation.batch_size import batch_size
 from fast3d_core.evaluation.conclude import conclude
 from fast3d_core.evaluation.journal import Journal
@@ -56,6 +57,7 @@ def evaluate(
     """
     state = join_processes(config.model.device)
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
+    check_references(questions.samples, questions.folder)  # so does what only scoring would find
     model = _Model(config, questions, state, progress)
     results = []
     folders = [config.runs / job.name for job in jobs] if state.is_main_process else []

@@ -1,42 +1,59 @@
 """Predictions, ours or anybody's, in the published record format, to scores."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fast3d_core.config import DATASETS
 from fast3d_core.data.files import load_json, need
 from fast3d_core.errors import DataError
+from fast3d_core.evaluation.asked import compare
 from fast3d_core.evaluation.result import DatasetStats, Result
 from fast3d_core.metrics import HEADLINES, References, score
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The scores of predictions.
+
+    Attributes:
+        headline: in percent by dataset; metrics: all, by published name; null where they cannot be computed.
+        stats: headline statistics; notes: remarks, one line each.
+        errors: why a dataset was not scored, which costs no other dataset its scores; `notes` has them, too.
+    """
+
+    headline: dict[str, float | None]
+    metrics: dict[str, float | None]
+    stats: dict[str, DatasetStats]
+    notes: list[str]
+    errors: dict[str, DataError]
+
+
 def score_predictions(
     predictions: Mapping[str, list[dict[str, Any]]], annotations: Path, *, part: bool = False, meteor: bool = True
-) -> tuple[dict[str, float | None], dict[str, float | None], dict[str, DatasetStats], list[str]]:
+) -> Scores:
     """Scores the records of each dataset against the references in `annotations`.
 
     Args:
         part: the records cover part of the samples on purpose (`--limit`), so Scan2Cap is scored over the objects that
             are described, not over the whole corpus.
         meteor: whether to compute METEOR, which takes a Java program seconds to start.
-
-    Returns:
-        headline scores in percent by dataset, all metrics by published name, headline statistics, and notes.
     """
     references = References(annotations)
-    headlines: dict[str, float | None] = {}
-    metrics: dict[str, float | None] = {}
-    stats: dict[str, DatasetStats] = {}
-    notes: list[str] = []
+    scores = Scores({}, {}, {}, [], {})
     for dataset, records in predictions.items():
-        scored = score(dataset, records, references, part=part, meteor=meteor)
+        try:
+            scored = score(dataset, records, references, part=part, meteor=meteor)
+        except DataError as error:
+            scored = replace(score(dataset, [], references), notes=[f"{dataset}: not scored: {error}"])
+            scores.errors[dataset] = error
         value = scored.metrics.get(HEADLINES[dataset].key)
-        headlines[dataset] = None if value is None else 100 * value
-        metrics |= scored.metrics
-        stats[dataset] = DatasetStats(scored.keys, scored.stats)
-        notes += [note for note in scored.notes if note not in notes]
-    return headlines, metrics, stats, notes
+        scores.headline[dataset] = None if value is None else 100 * value
+        scores.metrics.update(scored.metrics)
+        scores.stats[dataset] = DatasetStats(scored.keys, scored.stats)
+        scores.notes.extend(note for note in scored.notes if note not in scores.notes)
+    return scores
 
 
 def read_predictions(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -61,22 +78,32 @@ def read_predictions(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def score_folder(
     folder: Path, annotations: Path, datasets: Sequence[str] | None = None, *, meteor: bool = True
-) -> tuple[Result, dict[str, DatasetStats]]:
-    """The scores of a folder of predictions, without a model; `datasets` restricts them."""
+) -> tuple[Result, Scores]:
+    """The scores of a folder of predictions, without a model; `datasets` restricts them.
+
+    Raises `DataError` where no dataset can be scored; for some of them, see `Scores.errors`.
+    """
     predictions = read_predictions(folder)
     if datasets:
         if missing := [dataset for dataset in datasets if dataset not in predictions]:
             raise DataError(f"{folder} holds no predictions for {', '.join(missing)}")
         predictions = {dataset: predictions[dataset] for dataset in datasets}
-    headlines, metrics, stats, notes = score_predictions(predictions, annotations, meteor=meteor)
+    scores = score_predictions(predictions, annotations, meteor=meteor)
+    if len(scores.errors) == len(predictions):
+        raise next(iter(scores.errors.values()))
+    compared = [
+        compare(dataset, records, annotations)
+        for dataset, records in predictions.items()
+        if dataset not in scores.errors
+    ]
     result = Result(
         name=folder.resolve().name,
         method=None,
         settings={},
         seed=None,
         samples={dataset: len(records) for dataset, records in predictions.items()},
-        headline=headlines,
-        metrics=metrics,
-        notes=notes,
+        headline=scores.headline,
+        metrics=scores.metrics,
+        notes=[*scores.notes, *(note for notes in compared for note in notes)],
     )
-    return result, stats
+    return result, scores

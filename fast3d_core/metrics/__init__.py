@@ -9,10 +9,11 @@ import numpy as np
 from fast3d_core import config
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.metrics import captions, multi3dref, scan2cap, scanqa, scanrefer, sqa3d
-from fast3d_core.metrics.records import Record, Score
+from fast3d_core.metrics.records import Origin, Record, Score
 from fast3d_core.metrics.references import References
+from fast3d_core.metrics.remarks import is_unanswered, remarks
 
-__all__ = ["DATASETS", "HEADLINES", "Headline", "References", "Score", "headline", "score", "statistics"]
+__all__ = ["DATASETS", "HEADLINES", "Headline", "Origin", "References", "Score", "headline", "score", "statistics"]
 
 DATASETS: tuple[str, ...] = config.DATASETS
 
@@ -35,33 +36,46 @@ HEADLINES = {
 
 
 def score(
-    dataset: str, records: list[dict[str, Any]], references: References, *, meteor: bool = True, part: bool = False
+    dataset: str,
+    records: list[dict[str, Any]],
+    references: References,
+    *,
+    meteor: bool = True,
+    part: bool = False,
+    origin: Origin | None = None,
 ) -> Score:
     """All metrics of the prediction `records` of one benchmark.
 
     `meteor=False` leaves METEOR out, which is slow and needs Java. `part=True` says that the records cover part of the
-    benchmark on purpose, so that Scan2Cap does not count every other object of its corpus as an empty caption. Raises
-    `UsageError` for an unknown dataset and `DataError` for a record that is damaged or does not fit the references.
+    benchmark on purpose, so that Scan2Cap does not count every other object of its corpus as an empty caption.
+    `origin` is where they stand in an annotation file, for errors. Where no question comes with an answer, all metrics
+    are None. Raises `UsageError` for an unknown dataset and `DataError` for a record that is damaged or does not fit
+    the references.
     """
     _check(dataset)
     if not isinstance(records, list):
         raise DataError(f"{dataset} predictions: they must be a list of records, not {type(records).__name__}")
-    checked = [Record(dataset, position, fields) for position, fields in enumerate(records)]
-    if dataset == "scanrefer":
-        result = scanrefer.score(checked, references)
-    elif dataset == "multi3dref":
-        result = multi3dref.score(checked, references)
-    elif dataset == "scan2cap":
-        result = scan2cap.score(checked, references, meteor, part)
-    elif dataset == "scanqa":
-        result = scanqa.score(checked, meteor)
-    else:
-        result = sqa3d.score(checked, meteor)
-    return (
-        result
-        if records
-        else replace(result, notes=[f"{dataset}: there are no records, so there is nothing to score."])
+    checked = [Record(dataset, position, fields, origin) for position, fields in enumerate(records)]
+    if is_unanswered(dataset, checked):
+        note = f"{dataset}: the questions come without answers, as in test splits, so its scores are null."
+        return replace(_score(dataset, [], references, meteor, part), samples=len(records), notes=[note])
+    result = _score(dataset, checked, references, meteor, part)
+    notes = result.notes + remarks(dataset, checked, references)
+    return replace(
+        result, notes=notes if records else [f"{dataset}: there are no records, so there is nothing to score."]
     )
+
+
+def _score(dataset: str, records: list[Record], references: References, meteor: bool, part: bool) -> Score:
+    if dataset == "scanrefer":
+        return scanrefer.score(records, references)
+    if dataset == "multi3dref":
+        return multi3dref.score(records, references)
+    if dataset == "scan2cap":
+        return scan2cap.score(records, references, meteor, part)
+    if dataset == "scanqa":
+        return scanqa.score(records, meteor)
+    return sqa3d.score(records, meteor)
 
 
 def headline(dataset: str, sums: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Written from the metrics' papers and equal to pycocoevalcap 1.2, which the publi
 and habits included. Texts are strings of tokens separated by single spaces, as `ptb.tokenize` returns them.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fast3d_core.errors import Fast3DError
 from fast3d_core.metrics import meteor as meteor_metric
 from fast3d_core.metrics import ptb
 from fast3d_core.metrics.records import mean
@@ -29,11 +31,12 @@ NGrams = list[Counter[tuple[str, ...]]]  # one counter per order
 Vector = tuple[list[dict[tuple[str, ...], float]], list[float], int]
 
 
+_tokenized = functools.lru_cache(maxsize=1 << 16)(ptb.tokenize)
+
+
 def tokenize(texts: Iterable[str]) -> list[str]:
-    """Each text tokenised; the repeated ones once."""
-    texts = list(texts)
-    tokenized = {text: ptb.tokenize(text) for text in dict.fromkeys(texts)}
-    return [tokenized[text] for text in texts]
+    """Each text tokenised; the repeated ones once, also those of another call: references are scored run after run."""
+    return [_tokenized(text) for text in texts]
 
 
 def tokenize_lists(lists: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -57,19 +60,40 @@ def bleu(stats: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """Per-sample results of n candidates: BLEU's statistics (n, 10), ROUGE-L (n,), CIDEr (n,), and METEOR's total."""
+    """Per-sample results of n candidates: BLEU's statistics (n, 10), ROUGE-L (n,), CIDEr (n,), and METEOR's total.
+
+    `meteor_failed` says why METEOR is None although it was to be computed.
+    """
 
     bleu_stats: np.ndarray
     rouge_l: np.ndarray
     cider: np.ndarray
     meteor: float | None
+    meteor_failed: str | None = None
+
+    @property
+    def has_cider(self) -> bool:
+        """Whether CIDEr means anything: it weighs words by how few samples have them, which of one sample is 0."""
+        return len(self.cider) > 1
 
     def metrics(self) -> dict[str, float | None]:
-        """The corpus scores under their published names; all None for an empty set."""
+        """The corpus scores under their published names; all None for an empty set, CIDEr for a single sample."""
         if not len(self.bleu_stats):
             return dict.fromkeys(CAPTION_METRICS)
         bleus = bleu(self.bleu_stats.sum(0)).tolist()
-        return dict(zip(CAPTION_METRICS, [*bleus, self.meteor, mean(self.rouge_l), mean(self.cider)], strict=True))
+        cider = mean(self.cider) if self.has_cider else None
+        return dict(zip(CAPTION_METRICS, [*bleus, self.meteor, mean(self.rouge_l), cider], strict=True))
+
+
+def caption_notes(label: str, scores: CaptionScores, reason: str | None) -> list[str]:
+    """Why some of a benchmark's caption metrics are None; `reason` is `meteor_note`'s."""
+    notes = [why for why in (reason or scores.meteor_failed,) if why]
+    if len(scores.cider) == 1:
+        notes.append(
+            f"{label}: CIDEr is null: of a single sample it is 0 by definition, whatever the answer, and the published "
+            "scorer gives 0."
+        )
+    return notes
 
 
 class CaptionScorer:
@@ -94,12 +118,21 @@ class CaptionScorer:
         stats = [self._bleu_stats(*sample) for sample in zip(grams, self._grams, self._most, strict=True)]
         cider = [self._cider(*sample) for sample in zip(grams, self._vectors, strict=True)]
         rouge = [_rouge_l(*sample) for sample in zip(candidates, self.references, strict=True)]
+        total, failed = self._meteor(candidates) if meteor and candidates else (None, None)
         return CaptionScores(
             np.array(stats, dtype=np.float64).reshape(-1, BLEU_STATS),
             np.array(rouge, dtype=np.float64),
             np.array(cider, dtype=np.float64),
-            meteor_metric.meteor(candidates, self.references)[0] if meteor and candidates else None,
+            total,
+            failed,
         )
+
+    def _meteor(self, candidates: Sequence[str]) -> tuple[float | None, str | None]:
+        """METEOR's total, or why there is none: its program must not cost the other scores."""
+        try:
+            return meteor_metric.meteor(candidates, self.references)[0], None
+        except Fast3DError as error:
+            return None, str(error).replace("METEOR:", "METEOR is null:", 1)
 
     @staticmethod
     def _bleu_stats(candidate: NGrams, references: list[NGrams], most: NGrams) -> list[int]:

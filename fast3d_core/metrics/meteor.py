@@ -8,17 +8,22 @@ of pycocoevalcap 1.2 (`-l en -norm`), and so are the numbers.
 import atexit
 import contextlib
 import importlib.util
+import math
+import os
+import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from fast3d_core.data.files import first_line
 from fast3d_core.errors import Fast3DError, UsageError
 
 _SEPARATOR = "|||"
-_START_SECONDS = 300.0  # a start takes seconds; this is for a machine that is very busy
-_SAMPLE_SECONDS = 0.5  # a sample takes about a millisecond
+_SECONDS = 120.0  # without a line: a start takes seconds, a sample a millisecond; this is for a very busy machine
+_SAMPLE_SECONDS = 0.01  # more for each sample of the total, which is computed at once
+_LONGEST = 1 << 16  # characters of a line, which is a number or some
 
 
 def _program() -> list[str]:
@@ -39,7 +44,9 @@ def available() -> str | None:
         _program()
     except ImportError:
         return 'METEOR is null: it needs a Java program, install it with: pip install "fast3d[meteor]"'
-    return None
+    except Exception as error:  # a package that is there, but broken
+        return f"METEOR is null: its Java program cannot be found ({first_line(error)}); install fast3d[meteor] again"
+    return _hung
 
 
 def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
@@ -48,7 +55,7 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
     `candidates`: N texts, tokens separated by spaces (`ptb.tokenize`); `references`: N lists of such texts. Returns the
     score of the corpus (from the summed statistics, not the mean of the samples) and the N scores, all in [0, 1]; an
     empty candidate scores 0. Raises `UsageError` where METEOR is not installed (`available`), `Fast3DError` if the
-    Java program stops or hangs.
+    Java program does not start, stops, hangs, or answers something else. One that hung is not started again.
 
     The program takes seconds to start, so it is kept for the next call; `close` ends it, as the end of Python does.
     """
@@ -81,49 +88,79 @@ class _Java:
 
     def __init__(self) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process; a pipe would fill up)
-        self.process = subprocess.Popen(
-            _program(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, encoding="utf-8"
-        )
+        try:
+            self.process = subprocess.Popen(
+                _program(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                encoding="utf-8",
+                start_new_session=True,  # a script that starts Java is ended with it, or our pipes stay open
+            )
+        except OSError as error:
+            self.errors.close()
+            raise Fast3DError(f"METEOR: the Java program does not start ({first_line(error)})") from None
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        self.process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.communicate()
+        self._kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError, ValueError):  # what is left to be written has no reader
+                if pipe:
+                    pipe.close()
+        self.process.wait()
         self.errors.close()
 
     def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-        """As `meteor`. The program is stopped if it has not answered after a time that allows for a busy machine."""
-        seconds = _START_SECONDS + _SAMPLE_SECONDS * len(candidates)
-        timer = threading.Timer(seconds, self.process.kill)
-        timer.start()
+        """As `meteor`. The program is stopped if it gives no answer for a time that allows for a busy machine."""
+        statistics = [
+            self._ask("SCORE", [*map(_one_line, refs or [""]), _one_line(candidate)], 1, _SECONDS)[0]
+            for candidate, refs in zip(candidates, references, strict=True)
+        ]
+        seconds = _SECONDS + _SAMPLE_SECONDS * len(candidates)
+        answers = self._ask("EVAL", statistics, len(candidates) + 1, seconds)
         try:
-            statistics = [
-                self._ask("SCORE", [*map(_one_line, refs or [""]), _one_line(candidate)], answers=1)[0]
-                for candidate, refs in zip(candidates, references, strict=True)
-            ]
-            *scores, corpus = map(float, self._ask("EVAL", statistics, answers=len(candidates) + 1))
-        except (BrokenPipeError, ValueError) as error:  # no answer, or one that is not a number
-            why = self._last_words() if timer.is_alive() else f"gave no answer in {seconds:.0f} s"
-            raise Fast3DError(f"METEOR: the Java program {why}; it needs 2 GB of memory") from error
-        finally:
-            timer.cancel()
+            *scores, corpus = map(float, answers)
+        except ValueError:
+            raise Fast3DError(self._last_words()) from None
+        if not math.isfinite(sum(scores) + corpus):
+            raise Fast3DError("METEOR: the Java program gave something that is no score")
         return corpus, scores
 
-    def _ask(self, command: str, fields: list[str], answers: int) -> list[str]:
+    def _ask(self, command: str, fields: list[str], answers: int, seconds: float) -> list[str]:
+        """So many lines that answer a request. Raises `Fast3DError` where they do not come in time."""
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(f" {_SEPARATOR} ".join([command, *fields]) + "\n")
-        self.process.stdin.flush()
-        lines = [self.process.stdout.readline().strip() for _ in range(answers)]
-        if not all(lines):
-            raise BrokenPipeError
-        return lines
+        timer = threading.Timer(seconds, self._kill)
+        timer.start()
+        try:
+            self.process.stdin.write(f" {_SEPARATOR} ".join([command, *fields]) + "\n")
+            self.process.stdin.flush()
+            lines = [self.process.stdout.readline(_LONGEST).strip() for _ in range(answers)]
+            if not all(lines):
+                raise BrokenPipeError
+            return lines
+        except (OSError, ValueError):  # no answer, or one that is no text
+            if timer.is_alive():
+                raise Fast3DError(self._last_words()) from None
+            global _hung
+            why = f"the Java program gave no answer in {seconds:.0f} s"
+            _hung = f"METEOR is null: {why}"
+            raise Fast3DError(f"METEOR: {why}") from None
+        finally:
+            timer.cancel()
 
     def _last_words(self) -> str:
-        self.process.kill()
+        """What it wrote first of its errors."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)  # an exit code of its own says more than that of the kill
+        self._kill()
         self.process.wait()
         self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip() or f"exit code {self.process.returncode}"
-        return f"stopped: {said.splitlines()[0][:200]}"
+        said = self.errors.read(_LONGEST).decode(errors="replace").strip() or f"exit code {self.process.returncode}"
+        return f"METEOR: the Java program stopped: {said.splitlines()[0][:200]}; it needs 2 GB of memory"
 
 
 def _one_line(text: str) -> str:
@@ -133,5 +170,6 @@ def _one_line(text: str) -> str:
 
 
 _running: _Java | None = None
+_hung: str | None = None  # why it is not started again
 _lock = threading.Lock()
 atexit.register(close)

@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from fast3d_core.metrics import boxes
 from fast3d_core.metrics.answers import object_ids
-from fast3d_core.metrics.records import MOST_IDS, Record, Score, mean, record_keys
+from fast3d_core.metrics.records import MOST_IDS, REPAIR, Record, Score, mean, record_keys
 from fast3d_core.metrics.references import References
 
 THRESHOLDS = (0.25, 0.5)
@@ -38,13 +38,13 @@ def f1_scores(records: Sequence[Record], references: References) -> np.ndarray:
         instances = record.boxes(references.instances)
         named = [index for index in object_ids(record.text("pred")) if index < len(instances)]
         if len(named) > MOST_IDS:
-            raise record.error(f"pred names {len(named)} objects; {MOST_IDS} can be meant at most")
+            raise record.error(f"pred names {len(named)} objects", f"{MOST_IDS} can be meant at most")
         targets = record.indices("ref_captions")
         if record.choice("type_info", TYPES) in ZERO_TARGET:
             f1[position] = not named
             continue
         if not targets:
-            raise record.error("ref_captions is empty, but type_info has a target; repair the file or evaluate again")
+            raise record.error(f"ref_captions is empty, but {record.called('type_info')} has a target", REPAIR)
         objects = np.stack([record.box(references.objects, index, "a target in ref_captions") for index in targets])
         if named:
             overlap = boxes.iou(instances[named][:, None], objects)

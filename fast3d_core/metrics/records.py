@@ -34,23 +34,49 @@ class Score:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The annotation file that questions come from, for errors: its path, and each record's number there, from 0."""
+
+    file: str
+    numbers: Sequence[int]
+
+
+REPAIR = "repair the file or evaluate again"
+_OTHER_FILES = "use the annotations that the predictions are for"
+_ANNOTATED = "correct it there, or take all files of data.annotations from one release"
+_ANNOTATED_TYPE = {"multi3dref": "eval_type", "sqa3d": "sqa_type"}
+
+
 class Record:
     """One prediction record whose every flaw becomes one `DataError` line that names the dataset and the position.
+
+    Where `origin` is given, the records are questions with empty answers, and the line names their annotation file
+    and the number and the field there.
 
     Fields, as the published evaluation writes them: scene_id, gt_id, pred_id, qid, prompt, pred, ref_captions,
     type_info. A benchmark asks only for those that it reads.
     """
 
-    def __init__(self, dataset: str, position: int, fields: Any) -> None:
+    def __init__(self, dataset: str, position: int, fields: Any, origin: Origin | None = None) -> None:
         self.dataset = dataset
         self.position = position
+        self.origin = origin
         if not isinstance(fields, dict):
-            raise self.error(f"a prediction record must be an object, not {type(fields).__name__}; evaluate again")
+            raise self.error(f"a prediction record must be an object, not {type(fields).__name__}", "evaluate again")
         self.fields = fields
 
-    def error(self, text: str) -> DataError:
-        """A `DataError` that says where; positions count from 0."""
-        return DataError(f"{self.dataset} predictions, record {self.position}: {text}")
+    def error(self, text: str, do: str = _OTHER_FILES) -> DataError:
+        """A `DataError` that says where, positions counted from 0, and what to `do` about predictions."""
+        if self.origin:
+            return DataError(f"{self.origin.file}: record {self.origin.numbers[self.position]}: {text}; {_ANNOTATED}")
+        return DataError(f"{self.dataset} predictions, record {self.position}: {text}; {do}")
+
+    def called(self, name: str) -> str:
+        """What the file that the record comes from calls the field `name`."""
+        if self.origin is None:
+            return name
+        return {"gt_id": "obj_id", "type_info": _ANNOTATED_TYPE.get(self.dataset, name)}.get(name, name)
 
     def text(self, name: str) -> str:
         """The string `name`."""
@@ -69,8 +95,10 @@ class Record:
     def texts(self, name: str) -> list[str]:
         """The list `name` of at least one string."""
         value = self._field(name)
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        if not isinstance(value, list) or not value:
             raise self._wrong(name, "a list of at least one string")
+        if wrong := [item for item in value if not isinstance(item, str)]:
+            raise self.error(f"{name} must be a list of at least one string, which {shown(wrong[0])} is not", REPAIR)
         return value
 
     def indices(self, name: str) -> list[int]:
@@ -91,12 +119,10 @@ class Record:
         """(n, 6) boxes of the record's scene, finite."""
         scene = self.text("scene_id")
         if scene not in boxes.scenes:
-            raise self.error(
-                f"scene {scene[:80]} is not in {boxes.file}; use the annotations that the predictions are for"
-            )
+            raise self.error(f"scene_id: {scene[:80]} is not in {boxes.file}")
         found = boxes.scenes[scene]
         if not np.isfinite(found).all():
-            raise self.error(f"the boxes of {scene[:80]} in {boxes.file} hold NaN or infinity; download it again")
+            raise self.error(f"the boxes of {scene[:80]} in {boxes.file} hold NaN or infinity", "download it again")
         return found
 
     def box(self, boxes: SceneBoxes, index: int, name: str) -> np.ndarray:
@@ -104,18 +130,18 @@ class Record:
         found = self.boxes(boxes)
         if index >= len(found):
             raise self.error(
-                f"{name} is {index}, but {self.text('scene_id')} has {len(found)} boxes in {boxes.file}; "
-                "use the annotations that the predictions are for"
+                f"{self.called(name)} is {index}, "
+                f"but {self.text('scene_id')[:80]} has {len(found)} boxes in {boxes.file}"
             )
         return found[index]
 
     def _field(self, name: str) -> Any:
         if name not in self.fields:
-            raise self.error(f"the field {name} is missing; repair the file or evaluate again")
+            raise self.error(f"the field {self.called(name)} is missing", REPAIR)
         return self.fields[name]
 
     def _wrong(self, name: str, kind: str) -> DataError:
-        return self.error(f"{name} must be {kind}, not {shown(self.fields[name])}; repair the file or evaluate again")
+        return self.error(f"{self.called(name)} must be {kind}, not {shown(self.fields[name])}", REPAIR)
 
 
 def record_keys(records: Sequence[Record]) -> list[str]:

@@ -9,6 +9,7 @@ from fast3d_core.metrics.captions import (
     BLEU_STATS,
     CAPTION_METRICS,
     CaptionScorer,
+    caption_notes,
     meteor_note,
     tokenize,
     tokenize_lists,
@@ -36,7 +37,8 @@ def score(records: Sequence[Record], references: References, meteor: bool, part:
         key = f"{record.text('scene_id')}|{record.index('gt_id')}"
         if key not in corpus:
             raise record.error(
-                f'"{key}" is not in {references.corpus_file}; use the corpus that the predictions are for'
+                f'"{key[:100]}" is not in {references.corpus_file} (scene_id|{record.called("gt_id")})',
+                "use the corpus that the predictions are for",
             )
         last[key] = (f"sos {record.text('pred')} eos", overlap)
     notes = []
@@ -51,8 +53,6 @@ def score(records: Sequence[Record], references: References, meteor: bool, part:
             "and count as empty captions."
         )
     reason = meteor_note(meteor)
-    if reason:
-        notes.append(reason)
     scorer = CaptionScorer(tokenize_lists(list(corpus.values())))
     captions = dict(zip(last, tokenize(text for text, _ in last.values()), strict=True))
     metrics: dict[str, float | None] = {}
@@ -60,7 +60,22 @@ def score(records: Sequence[Record], references: References, meteor: bool, part:
         chosen = [captions[key] if key in last and last[key][1] >= threshold else EMPTY for key in corpus]
         scores = scorer.score(chosen, meteor=reason is None)
         metrics |= {f"[scan2cap] {name}@{threshold:.2f}": value for name, value in scores.metrics().items()}
+        reason = reason or scores.meteor_failed  # which would only fail again at the other threshold
+    notes += [*caption_notes("Scan2Cap", scores, reason), *unwrapped_notes(references)]
     return Score("scan2cap", len(records), metrics, scores.bleu_stats, list(corpus), notes)
+
+
+def unwrapped_notes(references: References) -> list[str]:
+    """Says how many captions of the corpus lack the "sos ... eos" that they have where scores are published."""
+    captions = [caption for several in references.corpus.values() for caption in several]
+    bare = sum(not _is_wrapped(caption) for caption in captions)
+    if not bare:
+        return []
+    return [
+        f"Scan2Cap: {bare} of {len(captions)} captions in {references.corpus_file} are not wrapped in "
+        '"sos ... eos", as predictions are and as the corpus of published scores is, so its scores are lower than '
+        "those; `fast3d prepare` writes a wrapped one."
+    ]
 
 
 def overlaps(records: Sequence[Record], references: References) -> np.ndarray:
@@ -68,3 +83,8 @@ def overlaps(records: Sequence[Record], references: References) -> np.ndarray:
     detected = [record.box(references.instances, record.index("pred_id"), "pred_id") for record in records]
     truth = [record.box(references.objects, record.index("gt_id"), "gt_id") for record in records]
     return boxes.iou(np.reshape(detected, (-1, 6)), np.reshape(truth, (-1, 6)))
+
+
+def _is_wrapped(caption: str) -> bool:
+    words = caption.lower().split()
+    return len(words) > 1 and words[0] == "sos" and words[-1] == "eos"

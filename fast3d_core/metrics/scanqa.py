@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fast3d_core.metrics.answers import clean_prediction, exact_match
-from fast3d_core.metrics.captions import CaptionScorer, meteor_note, tokenize, tokenize_lists
+from fast3d_core.metrics.captions import CaptionScorer, caption_notes, meteor_note, tokenize, tokenize_lists
 from fast3d_core.metrics.records import Record, Score, mean, record_keys
 
 
@@ -22,5 +22,5 @@ def score(records: Sequence[Record], meteor: bool) -> Score:
     captions = CaptionScorer(tokenize_lists(references)).score(tokenize(predictions), meteor=reason is None)
     metrics = {"[scanqa] EM1": mean(matches[:, 0]), "[scanqa] EM1_refined": mean(matches[:, 1])}
     metrics |= {f"[scanqa] {name}": value for name, value in captions.metrics().items()}
-    notes = [reason] if reason else []
+    notes = caption_notes("ScanQA", captions, reason)
     return Score("scanqa", len(records), metrics, captions.bleu_stats, record_keys(records), notes)

@@ -30,6 +30,8 @@ def score(records: Sequence[Record], references: References) -> Score:
     else:
         multiple = np.array([_is_multiple(record, lookup) for record in records], dtype=bool)
         splits = {"Unique": ~multiple, "Multiple": multiple}
+        if references.labels:
+            notes.append(f"ScanRefer: Unique and Multiple are by {references.labels}.")
         notes += [
             f"ScanRefer: {name} is null: no record is of a {name.lower()} object."
             for name, chosen in splits.items()
@@ -63,7 +65,7 @@ def _is_multiple(record: Record, lookup: dict[str, dict[str, int]]) -> bool:
     value = lookup.get(scene, {}).get(index)
     if value is None:
         raise record.error(
-            f"object {index} of {scene} is not in the unique/multiple lookup; "
-            "use the lookup (or the ScanRefer annotations) that the predictions are for"
+            f"object {index} of {scene[:80]} is not in the unique/multiple lookup ({record.called('gt_id')})",
+            "use the lookup (or the ScanRefer annotations) that the predictions are for",
         )
     return value != 0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fast3d_core.metrics.answers import clean_answer, clean_prediction, exact_match
-from fast3d_core.metrics.captions import CaptionScorer, meteor_note, tokenize, tokenize_lists
+from fast3d_core.metrics.captions import CaptionScorer, caption_notes, meteor_note, tokenize, tokenize_lists
 from fast3d_core.metrics.records import Record, Score, mean, record_keys
 
 TYPES = range(6)  # the question begins with what, is, how, can, which, or anything else
@@ -27,4 +27,5 @@ def score(records: Sequence[Record], meteor: bool) -> Score:
     captions = CaptionScorer(tokenize_lists(references)).score(tokenize(predictions), meteor=reason is None)
     metrics |= {f"[sqa3d] {name}": value for name, value in captions.metrics().items()}
     stats = np.stack([matches[:, 1], np.ones(len(records))], axis=1).astype(np.float64)
-    return Score("sqa3d", len(records), metrics, stats, record_keys(records), [reason] if reason else [])
+    notes = caption_notes("SQA3D", captions, reason)
+    return Score("sqa3d", len(records), metrics, stats, record_keys(records), notes)

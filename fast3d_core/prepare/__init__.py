@@ -10,15 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fast3d_core.config import DataConfig
 from fast3d_core.data.annotations import annotation_file, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.locks import sole_use
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.metrics.unique_multiple import label_edition
 from fast3d_core.prepare import multi3dref, scan2cap, scanqa, scanrefer, sqa3d
 from fast3d_core.prepare.boxes import Boxes, objects_file
 from fast3d_core.prepare.draft import Draft, Task
 from fast3d_core.prepare.raw import Releases, read_records
+from fast3d_core.prepare.sizes import size_note
 
 SPLITS = ("train", "val")
 
@@ -99,7 +102,12 @@ class Prepared:
 
 
 def prepare(
-    raw: Path, folder: Path, datasets: Sequence[str] = (), splits: Sequence[str] = SPLITS, seed: int = 0
+    raw: Path,
+    folder: Path,
+    datasets: Sequence[str] = (),
+    splits: Sequence[str] = SPLITS,
+    seed: int = 0,
+    objects: int = DataConfig.max_objects,
 ) -> Prepared:
     """Converts the raw releases in `raw` to the annotation files of `folder`, without writing them yet.
 
@@ -108,6 +116,7 @@ def prepare(
         folder: the annotations folder; the published boxes are looked for there and then in `raw`.
         datasets: those to make, or else those that are there.
         seed: of the choice of wordings, and of answers where one of several is learnt.
+        objects: slots of a scene, `data.max_objects`; boxes beyond have no name and are left out.
 
     Raises:
         DataError: a file is missing or damaged, a record malformed, or nothing is left of a file.
@@ -118,7 +127,7 @@ def prepare(
     missing: list[Missing] = []
     notes: list[str] = []
     for split in splits:
-        boxes = Boxes(folder, releases, split)
+        boxes = Boxes(folder, releases, split, objects)
         for dataset in datasets or _DATASETS:
             sources, absent = _sources(releases, dataset, split)
             if absent:
@@ -126,6 +135,8 @@ def prepare(
                 continue
             keys = [key for _, key in _DATASETS[dataset].FILES]
             files = tuple(read_records(path, key) for path, key in zip(sources, keys, strict=True))
+            note = size_note(dataset, split, sources[-1], files[-1])
+            notes += [note] if note and note not in notes else []
             task = Task(dataset, split, seed, files, boxes)
             draft = _DATASETS[dataset].convert(task)
             path = annotation_file(folder, dataset, split)
@@ -183,6 +194,8 @@ def _add_lookup(folder: Path, releases: Releases, contents: dict[Path, Any], not
     labels = releases.find(scanrefer.LABELS)
     if labels:
         contents[path] = scanrefer.unique_multiple(labels, releases)
+        if edition := label_edition(labels):
+            notes.append(f"{scanrefer.LOOKUP} is by {edition}")
     else:
         notes.append(
             f"without ScanNet's {scanrefer.LABELS} in {releases.folder}, {scanrefer.LOOKUP} is not made, and "

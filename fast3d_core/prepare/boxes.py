@@ -19,7 +19,6 @@ TRAIN_IOU = 0.5
 
 TOO_FAR = f"best IoU below {TRAIN_IOU}"
 
-_SLOTS = 100  # <OBJ000> to <OBJ099>; Chat-Scene keeps as many boxes of a scene
 _FAR = 1e4  # metres
 
 
@@ -33,14 +32,16 @@ class Boxes:
 
     Args:
         folder: the annotations folder.
+        objects: boxes of a scene that have a name, `<OBJ000>` and on; Chat-Scene keeps 100.
 
     Reading a file at first use raises `DataError` where it is missing or damaged.
     """
 
-    def __init__(self, folder: Path, releases: Releases, split: str):
+    def __init__(self, folder: Path, releases: Releases, split: str, objects: int):
         self._folder = folder
         self._releases = releases
         self._split = split
+        self._objects = objects
 
     @cached_property
     def _true(self) -> "_Published":
@@ -57,7 +58,7 @@ class Boxes:
             DroppedError: the scene has no detected boxes, or an object none of its own.
             DataError: the scene's boxes are damaged.
         """
-        detected = self._detected.boxes(scene)[:_SLOTS]
+        detected = self._detected.boxes(scene)[: self._objects]
         if not len(detected):
             raise DroppedError("scene without detected boxes")
         true = self._true.boxes(scene)

@@ -28,7 +28,7 @@ def convert(task: Task) -> Draft:
 def _convert(task: Task, record: RawRecord) -> list[dict[str, Any]]:
     scene, kind, objects = record.scene(), record.choice("eval_type", TYPES), record.object_ids()
     if (kind in ZERO_TARGET) == bool(objects):
-        raise record.error(f"object_ids has {len(objects)} objects, which does not fit its eval_type {kind}")
+        raise DroppedError(f"object_ids {'name some' if objects else 'are empty'}, eval_type says otherwise")
     description = record.text("description")
     if not description.strip():
         raise DroppedError(EMPTY)

@@ -33,9 +33,15 @@ def convert(task: Task) -> Draft:
 
 
 def corpus(task: Task) -> dict[str, list[str]]:
-    """All captions of each described object, by "scene|object": what the metrics compare with."""
+    """All captions of each described object, by "scene|object": what the metrics compare with.
+
+    Each is wrapped in "sos ... eos", as the published scorer wraps predictions.
+    """
     described = _described(task)
-    return {f"{scene}|{index}": _captions(described[scene, index]) for scene, index in sorted(described)}
+    return {
+        f"{scene}|{index}": [f"sos {caption} eos" for caption in _captions(described[scene, index])]
+        for scene, index in sorted(described)
+    }
 
 
 def _described(task: Task) -> dict[tuple[str, int], list[RawRecord]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.metrics.references import build_unique_multiple
+from fast3d_core.metrics.unique_multiple import build_unique_multiple
 from fast3d_core.prepare.boxes import TOO_FAR, TRAIN_IOU
 from fast3d_core.prepare.draft import EMPTY, Draft, DroppedError, Task
 from fast3d_core.prepare.raw import RawRecord, Releases, read_records

@@ -6,10 +6,17 @@ import json
 import pytest
 from rich.console import Console
 
-from tests.doctor.conftest import unseen  # noqa: F401 (a fixture)
+from tests.doctor.conftest import edit_json, unseen, wrap  # noqa: F401 (a fixture)
 from tests.doctor.test_troubles import TROUBLES
 
 FAST = ["--no-meteor", "--set", "generation.max_new_tokens=2", "--set", "generation.beams=1"]
+
+
+@pytest.fixture
+def files(files):
+    """With a Scan2Cap corpus as the released one is."""
+    edit_json(files / "annotations" / "scan2cap_val_corpus.json", wrap)
+    return files
 
 
 def words(done):

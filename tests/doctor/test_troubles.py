@@ -287,6 +287,18 @@ TROUBLES = {
     "questions-pred-id": (
         annotations("scan2cap_mask3d_val.json", lambda c: c[0].update(pred_id=3)), A, "error", "its pred_id is 3"
     ),
+    "questions-ending": (
+        annotations("scanqa_val.json", lambda c: c[1].update(prompt="Where is it?")),
+        A, "warning", "scanqa: 1 of 3 questions do not end with",
+    ),
+    "questions-unanswered": (
+        annotations("sqa3d_val.json", lambda c: [record.pop("ref_captions") for record in c]),
+        A, "warning", "sqa3d: the questions come without answers, as in test splits, so its scores are null",
+    ),
+    "questions-object-list": (
+        annotations("scanqa_val.json", lambda c: c[1].update(obj_id=[3, 4])),
+        A, "error", "scanqa_val.json: record 1 is not a question .obj_id: this list",
+    ),
     "questions-scene": (
         annotations("scanqa_val.json", lambda c: c[2].update(scene_id="scene0404_00")),
         A, "error", "record 2 names scene scene0404_00, which has no features",
@@ -308,13 +320,19 @@ TROUBLES = {
         A, "error", f"scene0015_00 has 0 boxes in {TRUTH}",
     ),
     "references-type": (
-        annotations("multi3dref_mask3d_val.json", lambda c: c[0].update(eval_type="st")), A, "error", "type_info"
+        annotations("multi3dref_mask3d_val.json", lambda c: c[0].update(eval_type="st")), A, "error",
+        r"multi3dref_mask3d_val.json: record 0: eval_type must be one of",
     ),
     "references-none": (
-        annotations("scanqa_val.json", lambda c: c[0].update(ref_captions=[])), A, "error", "ref_captions must be"
+        annotations("scanqa_val.json", lambda c: c[0].update(ref_captions=[])), A, "error",
+        r"scanqa_val.json: record 0: ref_captions must be",
     ),
     "corpus-key": (
         annotations("scan2cap_val_corpus.json", lambda c: c.pop(next(iter(c)))), A, "error", "is not in scan2cap_val"
+    ),
+    "corpus-bare": (
+        annotations("scan2cap_val_corpus.json", lambda c: c.update({key: ["a chair"] for key in list(c)[:2]})),
+        A, "warning", "Scan2Cap: 2 of .* captions in scan2cap_val_corpus.json are not wrapped in .*sos ... eos",
     ),
     "corpus-others": (annotations("scan2cap_val_corpus.json", of_other_scenes), A, "error", "count as empty captions"),
     "lookup-missing": (

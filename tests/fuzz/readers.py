@@ -116,7 +116,9 @@ def tokenizer(folder: Path) -> None:
 
 
 def predictions(folder: Path) -> None:
-    score_folder(folder / "metrics" / "preds", folder / "metrics" / "annotations", meteor=False)
+    _, scores = score_folder(folder / "metrics" / "preds", folder / "metrics" / "annotations", meteor=False)
+    for error in scores.errors.values():
+        raise error
 
 
 def journal(folder: Path) -> None:

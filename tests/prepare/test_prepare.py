@@ -1,6 +1,7 @@
 """`prepare`: exact records, what is dropped and why, determinism, and that the loaders of eval read the result."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def records(prepared, dataset, split):
     """A file's records without their prompts, and these."""
     content = prepared.contents[annotation_file(prepared.folder, dataset, split)]
     return [{k: v for k, v in one.items() if k != "prompt"} for one in content], [one["prompt"] for one in content]
+
+
+def other_notes(prepared):
+    """Those that do not tell that these releases are smaller than the real ones."""
+    return [note for note in prepared.notes if "; the release has " not in note]
 
 
 def part(prepared, dataset, split):
@@ -141,14 +147,14 @@ def test_scan2cap(raw, folder):
         "no ground-truth box": 1,
         "scene without detected boxes": 1,
     }
-    # The corpus has all objects, detected or not.
+    # The corpus has all objects, detected or not, in the form of Chat-Scene's since February 2025.
     assert prepared.contents[folder / "scan2cap_val_corpus.json"] == {
-        f"{VAL}|0": ["A white chair"],
-        f"{VAL}|1": brown,
-        f"{VAL}|2": ["A chair at the door."],
-        f"{VAL}|3": ["A chair on the left."],
-        f"{VAL}|7": ["A chair that nobody has scanned."],
-        "scene0015_00|0": ["A chair in another room."],
+        f"{VAL}|0": ["sos A white chair eos"],
+        f"{VAL}|1": [f"sos {caption} eos" for caption in brown],
+        f"{VAL}|2": ["sos A chair at the door. eos"],
+        f"{VAL}|3": ["sos A chair on the left. eos"],
+        f"{VAL}|7": ["sos A chair that nobody has scanned. eos"],
+        "scene0015_00|0": ["sos A chair in another room. eos"],
     }
     found, prompts = records(prepared, "scan2cap", "train")
     assert [(one["obj_id"], one["pred_id"], one["caption"]) for one in found] == [
@@ -240,6 +246,42 @@ def test_one_hundred_slots(raw, folder):
         assert found[0]["ref_captions"] == [f"<OBJ{slot:03}>."]
 
 
+def test_as_many_slots_as_the_model_has(raw, folder):
+    """Boxes beyond data.max_objects have no name; there may be more or fewer than 100."""
+    far = [[-5.0 * thing, 9, 9, 1, 1, 1] for thing in range(109)]
+    exact = [0.0, 0, 0.5, 1, 1, 1]
+    write_json(raw / "ScanRefer/ScanRefer_filtered_val.json", [said("val", 0, 0, "a chair")])
+    write_boxes(folder, "val", {VAL: [exact]}, {VAL: [*far, exact]})
+    for objects, slot in ((100, 0), (109, 0), (110, 109), (150, 109)):
+        prepared = prepare(raw, folder, ["scanrefer", "scan2cap"], ["val"], objects=objects)
+        assert records(prepared, "scanrefer", "val")[0][0]["ref_captions"] == [f"<OBJ{slot:03}>."]
+        assert records(prepared, "scan2cap", "val")[0][0]["pred_id"] == slot
+
+
+@pytest.mark.parametrize(("objects", "kind"), [([], "mt"), ([], "st_w_d"), ([1], "zt_w_d"), ([1, 2], "zt_wo_d")])
+def test_a_contradiction_costs_its_record_alone(raw, folder, objects, kind):
+    path = raw / "multi3drefer_train_val/multi3drefer_val.json"
+    whole = records(prepare(raw, folder, ["multi3dref"], ["val"]), "multi3dref", "val")
+    write_json(path, [meant("val", objects, kind, "the chairs of nobody"), *json.loads(path.read_text())])
+    prepared = prepare(raw, folder, ["multi3dref"], ["val"])
+    found, prompts = records(prepared, "multi3dref", "val")
+    assert found == whole[0] and len(prompts) == len(whole[1])
+    (reason,) = [reason for reason in part(prepared, "multi3dref", "val").dropped if "eval_type" in reason]
+    assert reason == f"object_ids {'name some' if objects else 'are empty'}, eval_type says otherwise"
+
+
+@pytest.mark.parametrize(
+    ("spelt", "edition"),
+    [("refridgerator", "ScanNet's own .*1,759 unique, 7,749"), ("refrigerator", "ScanRefer's .*1,845 unique, 7,663")],
+)
+def test_the_edition_of_the_label_table_is_told(raw, folder, spelt, edition):
+    write_labels(raw)
+    with (raw / "scannetv2-labels.combined.tsv").open("a") as file:
+        file.write(f"3\tfridge\trefrigerator\t24\t{spelt}\n")
+    (note,) = other_notes(prepare(raw, folder, ["scanrefer"]))
+    assert re.match(f"scanrefer_unique_multiple_lookup.json is by {edition} multiple", note)
+
+
 def test_seed(raw, folder):
     many = [said("val", 0, number, f"chair {number}") for number in range(200)]
     write_json(raw / "ScanRefer/ScanRefer_filtered_val.json", many)
@@ -257,7 +299,7 @@ def test_what_eval_reads(raw, folder):
     write_labels(raw)
     prepared = prepare(raw, folder)
     prepared.write()
-    assert prepared.missing == prepared.notes == []
+    assert prepared.missing == other_notes(prepared) == []
     assert prepared.lacking == ["scannet_mask3d_uni3d_feats.pt", "scannet_mask3d_videofeats.pt"]
     assert sorted(path.name for path in folder.glob("*.json")) == sorted(path.name for path in prepared.contents)
     references = References(folder)
@@ -278,6 +320,8 @@ def test_what_eval_reads(raw, folder):
         ]
         result = score(dataset, [s.record(a) for s, a in zip(samples, answers, strict=True)], references, meteor=False)
         assert result.samples == len(samples)
+        if dataset == "scan2cap":
+            assert not any("sos" in note for note in result.notes)
         if dataset == "scanrefer":
             assert result.metrics["[scanrefer] Acc@0.50"] == 3 / 5
         if dataset == "multi3dref":
@@ -287,11 +331,12 @@ def test_what_eval_reads(raw, folder):
 def test_lookup_s_own_rules(raw, folder):
     prepared = prepare(raw, folder)
     assert folder / "scanrefer_unique_multiple_lookup.json" not in prepared.contents
-    assert "scannetv2-labels.combined.tsv" in prepared.notes[0]
+    assert "scannetv2-labels.combined.tsv" in other_notes(prepared)[0]
     write_labels(raw)
     write_json(folder / "scanrefer_unique_multiple_lookup.json", {"scene": "the published one"})
     prepared = prepare(raw, folder)
-    assert folder / "scanrefer_unique_multiple_lookup.json" not in prepared.contents and prepared.notes == []
+    assert folder / "scanrefer_unique_multiple_lookup.json" not in prepared.contents
+    assert other_notes(prepared) == []
     (folder / "scanrefer_unique_multiple_lookup.json").unlink()
     val = prepare(raw, folder, ["scanrefer"], ["val"])  # the other split's objects are in it, too
     assert TRAIN in val.contents[folder / "scanrefer_unique_multiple_lookup.json"]

@@ -123,7 +123,7 @@ def answered_run(
         dataset: [samples[dataset][e["index"]].record(e["pred"]) for e in entries if e["dataset"] == dataset]
         for dataset in samples
     }
-    headline, metrics, stats, _ = score_predictions(predictions, annotations, meteor=False)
+    scores = score_predictions(predictions, annotations, meteor=False)
     counts = [3 * objects if entry["kept"] is None else len(entry["kept"]) for entry in entries]
     ratio = float(np.mean([entry["ratio"] for entry in entries]))
     result = Result(
@@ -132,13 +132,13 @@ def answered_run(
         settings=settings,
         seed=None,
         samples={dataset: len(found) for dataset, found in samples.items()},
-        headline=headline,
-        metrics=metrics,
+        headline=scores.headline,
+        metrics=scores.metrics,
         pruning=Pruning(ratio, ratio, Spread.of([count / 3 for count in counts]), float(np.mean(counts))),
         cost=SampleCost(1e12 * (1 - ratio / 120), 1e11, None, 1.0, 1.0, 1.0),
         timing=Timing(10.0, 10.0 + ratio),
     )
-    save_result(folder, result, stats)
+    save_result(folder, result, scores.stats)
     return folder
 
 
