@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
-from fast3d_core.data.settings import fingerprint
-from fast3d_core.doctor.llm import _VICUNA
+from fast3d_core.data.settings import file_hash, fingerprint
+from fast3d_core.doctor import llm
+from tests.conftest import ROOT_DATA
 from tests.doctor.conftest import edit_json, edit_torch, troubles
 from tests.test_files import PAGE, POINTER
 
@@ -390,32 +391,40 @@ def test_nothing_is_written(examined, files):
     assert {path: path.stat().st_mtime_ns for path in files.rglob("*")} == before
 
 
+RECORDED = json.loads((ROOT_DATA / "vicuna" / "tokens.json").read_text())
+
+
+def test_probes_are_what_llama_s_own_tokenizer_gives():
+    """Against ids that were recorded outside of this project, and the prompt's own text."""
+    assert {one["text"]: one["ids"] for one in RECORDED["texts"]} == llm._VICUNA
+    assert {"name": "tokenizer.model", "size": llm._RELEASED[0], "sha256": llm._RELEASED[1]} == RECORDED["file"]
+    assert len(llm._VICUNA[llm.PREFIX]) == 45  # as the published code counts
+
+
 def test_llama_s_own_tokenizer_passes(files, examined):
     """A model that spells Chat-Scene's fixed text as LLaMA's does, with the same ids."""
-    pieces = {
-        i: piece
-        for ids, spelt in zip(_VICUNA.values(), _SPELT, strict=True)
-        for i, piece in zip(ids, spelt.split(), strict=True)
-    }
     model = sentencepiece_model_pb2.ModelProto()
     model.ParseFromString((files / "llm" / "tokenizer.model").read_bytes())
     del model.pieces[3:]
     model.trainer_spec.model_type, model.trainer_spec.vocab_size = 1, 32000
     model.trainer_spec.byte_fallback = False
+    pieces = {
+        i: piece for one in RECORDED["texts"] for i, piece in zip(one["ids"], one["pieces"], strict=True) if i > 2
+    }
     for i in range(3, 32000):
         # The fewest pieces win, as they do where merges are made in order.
         model.pieces.add(piece=pieces.get(i, f"filler{i}"), score=-10.0 if i in pieces else -1000.0, type=1)
     (files / "llm" / "tokenizer.model").write_bytes(model.SerializeToString())
     config(vocab_size=32000)(files)
-    told = [one for one in examined(methods=["vanilla"]) if one.what.startswith("tokenizer.model: ")]
-    assert [(one.status, one.what) for one in told] == [("ok", "tokenizer.model: 32000 tokens, LLaMA's own")]
+    assert told_of_the_tokenizer(examined) == [("ok", "tokenizer.model: 32000 tokens, LLaMA's own")]
 
 
-# What LLaMA's ids stand for.
-_SPELT = (
-    "<s> ▁A ▁chat ▁between ▁a ▁curious ▁user ▁and ▁an ▁artificial ▁intelligence ▁assistant . ▁The ▁assistant ▁gives "
-    "▁helpful , ▁detailed , ▁and ▁pol ite ▁answers ▁to ▁the ▁user ' s ▁questions . ▁The ▁conversation ▁cent ers "
-    "▁around ▁an ▁ind oor ▁scene . ▁Object ▁information : ▁[",
-    "▁ ]. ▁US ER : ▁",
-    "▁▁ What ▁can ▁you ▁do ? ▁A SS IST ANT : ▁",
-)
+def test_the_released_tokenizer_is_known_by_its_bytes(files, examined, monkeypatch):
+    another_llamas_size(files)  # which the probes refuse
+    path = files / "llm" / "tokenizer.model"
+    monkeypatch.setattr(llm, "_RELEASED", (path.stat().st_size, file_hash(path)))
+    assert told_of_the_tokenizer(examined) == [("ok", "tokenizer.model: 32000 tokens, LLaMA's own, byte for byte")]
+
+
+def told_of_the_tokenizer(examined):
+    return [(one.status, one.what) for one in examined(methods=["vanilla"]) if one.what.startswith("tokenizer.model: ")]
