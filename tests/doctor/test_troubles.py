@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -364,6 +365,13 @@ def test_a_trouble_is_found(examined, files, name):
     matching = [one for one in troubles(found) if one.area == area and re.search(what, one.what)]
     assert {one.status for one in matching} == {status}, [(one.area, one.what) for one in troubles(found)]
     assert matching[0].do
+
+
+def test_a_file_that_a_download_does_not_help_is_to_be_saved_again(examined, files):
+    checkpoint(lambda content: content.update(best=np.float64(0.5)))(files)
+    (found,) = [one for one in troubles(examined(methods=["vanilla"])) if one.area == C]
+    assert "numpy" in found.what and "save it again" not in found.what
+    assert "save it again" in found.do and "download" not in found.do
 
 
 @pytest.mark.parametrize(
