@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import Config, need_path, to_dict
+from fast3d_core.config import Config, need_checkpoint, need_path, to_dict
 from fast3d_core.data.annotations import Sample, annotation_file, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.data.settings import llm_files
@@ -80,7 +80,7 @@ def settings(
     """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
     plain = to_dict(config)
     folder = need_path(config, "data.annotations")
-    checkpoint = need_path(config, "model.checkpoint")
+    checkpoint = need_checkpoint(config, "model.checkpoint")
     files = [annotation_file(folder, dataset) for dataset in datasets]
     files += features_files(folder)
     if job.maps is not None:
@@ -89,7 +89,7 @@ def settings(
     prints = fingerprints(files)
     gap = {}
     if job.live:
-        network, locations = need_path(config, "gap.checkpoint"), locations_file(folder, "val")
+        network, locations = need_checkpoint(config, "gap.checkpoint"), locations_file(folder, "val")
         prints |= fingerprints([network], whole=True) | fingerprints([locations])
         gap = {"live": True, "heads": config.gap.heads, "text_encoder": encoder_fingerprint(config.gap.text_encoder)}
     return {

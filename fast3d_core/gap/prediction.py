@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast3d_core.config import Config, need_path
+from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.data.files import write_json
@@ -177,7 +177,7 @@ def map_sources(config: Config, annotations: Path, split: str, datasets: Sequenc
     sources = {
         "heads": config.gap.heads,
         "max_objects": config.data.max_objects,
-        "checkpoint": network_fingerprint(need_path(config, "gap.checkpoint")),
+        "checkpoint": network_fingerprint(need_checkpoint(config, "gap.checkpoint")),
         "text_encoder": encoder_fingerprint(config.gap.text_encoder),
         "files": fingerprints(shared),
     }
