@@ -102,11 +102,8 @@ def _sources(config: Config, what: str, *, asked: bool) -> list[Path]:
         section, key = CHECKPOINTS[what].split(".")
         path = getattr(getattr(config, section), key)
         files = [need_checkpoint(config, CHECKPOINTS[what]) if asked or path.is_dir() else path]
-        if asked:
-            if files[0].suffix == ".safetensors":
-                raise UsageError(
-                    f"{CHECKPOINTS[what]} is {files[0]}, which is no released file but safetensors already"
-                )
+        if asked and files[0].suffix == ".safetensors":
+            raise UsageError(f"{CHECKPOINTS[what]} is {files[0]}, which is no released file but safetensors already")
     return [need_file(path, what) for path in files if asked or (path.exists() and path.suffix != ".safetensors")]
 
 

@@ -104,7 +104,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         state, stored = file, _mapping(file.metadata.get("config"))
     else:
         content = load_torch(path, "model.checkpoint", mmap=True)
-        found = state_dict(content)
+        found = state_dict(content, "model")
         if found is None or not all(is_name(name) and isinstance(value, Tensor) for name, value in found.items()):
             raise DataError(f"{where} should hold a state dict under 'model'")
         state, stored = found, _mapping(content.get("config"))

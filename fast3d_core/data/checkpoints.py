@@ -58,11 +58,11 @@ def _weights_in(folder: Path) -> list[Path]:
     ]
 
 
-def state_dict(content: Any) -> dict[Any, Any] | None:
-    """The state dict in what a trainer saved: under one of the usual keys, or all of it; None where there is none."""
+def state_dict(content: Any, first: str) -> dict[Any, Any] | None:
+    """The state dict in what a trainer saved: under the key `first`, or another usual one, or all of it; else None."""
     if not isinstance(content, dict):
         return None
-    for key in _STATES:
+    for key in (first, *_STATES):
         if isinstance(content.get(key), dict):
             found: dict[Any, Any] = content[key]
             return found

@@ -88,7 +88,7 @@ def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict
         file = TensorFile(path, what)
         state, metadata = dict(file), file.metadata
     else:
-        found = state_dict(load_torch(path, what))
+        found = state_dict(load_torch(path, what), "model_state_dict")
         if found is None or not all(map(is_name, found)):
             raise DataError(f"{what}: {path} is not a GAP checkpoint: it has no 'model_state_dict' of tensors")
         state = found
