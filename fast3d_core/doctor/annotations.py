@@ -49,7 +49,7 @@ def features(case: Case) -> Iterator[Finding]:
             scenes.check(case.samples(dataset))
         except DataError as problem:
             missing += 1
-            yield error(str(problem), _AGAIN)
+            yield error(problem.what, problem.do or _AGAIN)
     present = case.present  # reads them all; raises where one is not finite
     for name in present:
         scene = scenes[name]

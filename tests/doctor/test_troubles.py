@@ -99,6 +99,16 @@ def one_layer_more(content):
         content["model"][name.replace(".3.", ".4.")] = content["model"][name]
 
 
+def other_base(content):
+    content["model"][f"{PREFIX}norm.weight"] = torch.full((64,), 1.3)
+
+
+def several_adapters(content):
+    for name in [name for name in content["model"] if ".default." in name]:
+        tensor = content["model"].pop(name)
+        content["model"] |= {name.replace("default", adapter): tensor for adapter in ("one", "two")}
+
+
 def one_layer_less(content):
     for name in [name for name in content["model"] if name.startswith(LAST)]:
         del content["model"][name]
@@ -272,6 +282,8 @@ TROUBLES = {
     "checkpoint-hidden": (checkpoint(of_hidden_32), C, "error", r"does not fit the LLM: .* \(16, 32\), not \(16, 64\)"),
     "checkpoint-vocabulary": (checkpoint(rows(500)), C, "error", "500 token embeddings, the LLM alone has 560"),
     "checkpoint-objects": (checkpoint(rows(610)), C, "error", "50 object tokens, data.max_objects asks for 100"),
+    "checkpoint-base": (checkpoint(other_base), C, "error", "another LLM than model.llm: .* model.norm.weight differs"),
+    "checkpoint-wrapped": (checkpoint(several_adapters), C, "error", r"several adapters \(one, two\)"),
     "checkpoint-nan": (checkpoint(nan_projector), C, "error", "object_img_proj.2.weight holds NaN"),
     "checkpoint-llm": (checkpoint(of_another_llm), C, "error", "trained on another LLM"),
     "checkpoint-prompt": (trained_with(add_pos_emb=True), C, "warning", "trained with add_pos_emb True"),
@@ -298,6 +310,14 @@ TROUBLES = {
     "features-nan": (annotations(FEATURES_3D, nan), A, "error", "scene0011_00_03 holds NaN"),
     "features-zero": (annotations(FEATURES_2D, zero_features), A, "error", "all features of scene0015_00 are zero"),
     "features-same": (same_features, A, "error", "hold the same features"),
+    "features-twice": (
+        annotations(FEATURES_3D, lambda c: c.update({"scene0011_00_7": c["scene0011_00_08"]})),
+        A, "error", "'scene0011_00_07' and 'scene0011_00_7', two features of one object",
+    ),
+    "features-reordered": (
+        annotations(DETECTED, lambda c: c["scene0025_00"].update(obj_ids=list(range(99, -1, -1)))),
+        A, "error", "obj_ids of scene scene0025_00",
+    ),
     "features-width": (annotations(FEATURES_2D, wide), A, "error", r"128 \(2D\) wide, .* reads 64 and 64"),
     "boxes-fewer": (annotations(DETECTED, no_gap(60)), A, "error", "fewer boxes than objects with features in 3 of 3"),
     "boxes-more": (annotations(DETECTED, no_gap(120)), A, "warning", "3 scenes have more boxes than data.max_objects"),
