@@ -371,6 +371,11 @@ TROUBLES = {
     "gap-encoder": (
         lambda files: edit_json(files / "gap/roberta_tiny/config.json", wide_encoder), G, "warning", "is 64 wide"
     ),
+    "gap-vocabulary": (gone("gap/roberta_tiny/merges.txt"), G, "warning", "gap.text_encoder: .* lacks merges.txt"),
+    "gap-padding": (
+        lambda files: edit_json(files / "gap/roberta_tiny/config.json", lambda c: c.update(pad_token_id=-1)),
+        G, "warning", "pad_token_id is -1",
+    ),
     "targets": (maps(lambda c: c.pop(), folder=TARGETS), "maps.targets", "warning", "lacks 1 of 3 samples"),
     "leftover": (text("annotations/x.json.part", ""), "files", "warning", "did not finish"),
 }  # fmt: skip
