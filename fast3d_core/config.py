@@ -32,6 +32,7 @@ import yaml
 
 from fast3d_core.data.checkpoints import checkpoint_file
 from fast3d_core.data.files import need
+from fast3d_core.data.hub_cache import check_model_folder
 from fast3d_core.errors import DataError, UsageError
 
 CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)
@@ -204,6 +205,8 @@ def need_path(config: Config, key: str) -> Path:
         raise TypeError(f"{key} holds no path: {path!r}")
     origin = config.origins.get(key)
     what = f"{key} in {origin}" if origin else f"{key} (default; not set in {_printable(str(config.source))})"
+    if key == "model.llm":
+        check_model_folder(path, what)
     return need(path, what)
 
 

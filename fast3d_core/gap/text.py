@@ -13,6 +13,7 @@ from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fast3d_core.data.files import check_torch, first_line, load_json, need, shown
+from fast3d_core.data.hub_cache import check_model_folder
 from fast3d_core.data.pretrained import network_settings, weight_files
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.errors import DataError
@@ -42,7 +43,8 @@ def encoder_fingerprint(source: Path | str) -> Any:
 
 
 def _need_folder(source: Path) -> None:
-    need(need(source, "gap.text_encoder") / "config.json", "gap.text_encoder")
+    check_model_folder(source, _WHAT)
+    need(need(source, _WHAT) / "config.json", _WHAT)
 
 
 def load_text_config(source: Path | str) -> RobertaConfig:
