@@ -181,15 +181,20 @@ class Scenes:
         return Scene(scene_id, stacked[0], stacked[1], present)
 
     def check(self, samples: Sequence[Sample], split: str = "val") -> None:
-        """Raises `DataError` if a sample's scene has no features, or the split's boxes have other objects in its slots.
+        """Raises `DataError` as `check_slots` and `check_features` do."""
+        self.check_slots(samples, split)
+        self.check_features(samples, split)
 
-        The message names the split's file.
-        """
+    def check_slots(self, samples: Sequence[Sample], split: str = "val") -> None:
+        """Raises `DataError` if the split's boxes put other objects into a scene's slots, or are damaged."""
         path = locations_file(self.folder, split)
         if split not in self._boxes:
             self._boxes[split] = load_boxes(self.folder, split) if path.exists() else {}
         for scene_id in dict.fromkeys(sample.scene_id for sample in samples):
             check_slots(self._boxes[split].get(scene_id), scene_id, path, self.objects)
+
+    def check_features(self, samples: Sequence[Sample], split: str = "val") -> None:
+        """Raises `DataError` if a sample's scene has no features; the message names the split's annotation file."""
         for sample in samples:
             if sample.scene_id not in self:
                 raise DataError(
