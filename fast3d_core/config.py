@@ -30,7 +30,9 @@ from typing import Any, Literal
 
 import yaml
 
+from fast3d_core.data.checkpoints import checkpoint_file
 from fast3d_core.data.files import need
+from fast3d_core.data.hub_cache import check_model_folder
 from fast3d_core.errors import DataError, UsageError
 
 CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)
@@ -203,7 +205,17 @@ def need_path(config: Config, key: str) -> Path:
         raise TypeError(f"{key} holds no path: {path!r}")
     origin = config.origins.get(key)
     what = f"{key} in {origin}" if origin else f"{key} (default; not set in {_printable(str(config.source))})"
+    if key == "model.llm":
+        check_model_folder(path, what)
     return need(path, what)
+
+
+def need_checkpoint(config: Config, key: str) -> Path:
+    """The file that `key` ("model.checkpoint" or "gap.checkpoint") names, or the one file of weights in such a folder.
+
+    Raises `DataError` as `need_path`, and where a folder holds no or several such files.
+    """
+    return checkpoint_file(need_path(config, key), key)
 
 
 def output_path(config: Config, key: str) -> Path:

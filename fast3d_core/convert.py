@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.chat_scene.checkpoint import read_checkpoint
-from fast3d_core.config import Config, need_path
+from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, ReleasedFeatures, packed_file
 from fast3d_core.data.files import need_file, parse_json
 from fast3d_core.data.tensors import Source, TensorFile, write_tensors
@@ -100,13 +100,10 @@ def _sources(config: Config, what: str, *, asked: bool) -> list[Path]:
         files = [folder / name for name in (FEATURES_3D, FEATURES_2D)]
     else:
         section, key = CHECKPOINTS[what].split(".")
-        files = [getattr(getattr(config, section), key)]
-        if asked:
-            need_path(config, CHECKPOINTS[what])
-            if files[0].suffix == ".safetensors":
-                raise UsageError(
-                    f"{CHECKPOINTS[what]} is {files[0]}, which is no released file but safetensors already"
-                )
+        path = getattr(getattr(config, section), key)
+        files = [need_checkpoint(config, CHECKPOINTS[what]) if asked or path.is_dir() else path]
+        if asked and files[0].suffix == ".safetensors":
+            raise UsageError(f"{CHECKPOINTS[what]} is {files[0]}, which is no released file but safetensors already")
     return [need_file(path, what) for path in files if asked or (path.exists() and path.suffix != ".safetensors")]
 
 

@@ -8,7 +8,16 @@ class Fast3DError(Exception):
 
 
 class DataError(Fast3DError):
-    """A file is missing, damaged, or does not fit the others (exit code 1)."""
+    """A file is missing, damaged, or does not fit the others (exit code 1).
+
+    Attributes:
+        what: the message without what to do; do: what to do where that is something else than to get the file again,
+            else empty.
+    """
+
+    def __init__(self, what: str, do: str = ""):
+        super().__init__(f"{what}; {do}" if do else what)
+        self.what, self.do = what, do
 
 
 class UsageError(Fast3DError):

@@ -3,11 +3,23 @@ import json
 import pytest
 import torch
 
+from fast3d_core.asking.rooms import Rooms
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, annotation_file, load_labels, load_samples
+from fast3d_core.convert import convert, plan
+from fast3d_core.data.annotations import (
+    FEATURES_2D,
+    FEATURES_3D,
+    Scenes,
+    annotation_file,
+    load_labels,
+    load_locations,
+    load_samples,
+    locations_file,
+)
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.questions import Questions
 from tests.conftest import MINIATURE
+from tests.fuzz.readers import Nobody
 
 ANNOTATIONS = MINIATURE.parent / "annotations"
 
@@ -157,3 +169,54 @@ def test_labels_are_cut_to_the_boxes(tmp_path):
     torch.save({"s": {"objects": names[:6], "locs": torch.rand(7, 6)}}, tmp_path / "scannet_mask3d_val_attributes.pt")
     with pytest.raises(DataError, match="does not name the boxes of scene s"):
         load_labels(tmp_path, "val", ["s"])
+
+
+@pytest.mark.parametrize("other", ["scene0011_00_7", "scene0011_00_007"])
+@pytest.mark.parametrize("name", [FEATURES_3D, FEATURES_2D])
+def test_two_names_for_one_slot(files, name, other):
+    path = files / "annotations" / name
+    features = torch.load(path, weights_only=True)
+    wanted = Scenes(files / "annotations")["scene0011_00"]
+    torch.save({**features, other: features["scene0011_00_07"].double()}, path)  # the same numbers
+    again = Scenes(files / "annotations")["scene0011_00"]
+    assert again.features_3d.equal(wanted.features_3d) and again.features_2d.equal(wanted.features_2d)
+    torch.save({**features, other: features["scene0011_00_08"]}, path)
+    message = f"{name} holds 'scene0011_00_07' and '{other}', two features of one object"
+    with pytest.raises(DataError, match=message):
+        Scenes(files / "annotations")
+    with pytest.raises(DataError, match=message):
+        convert(plan(load_config(files / "fast3d.yaml"), ["features"]), Nobody())
+    assert not path.with_suffix(".safetensors").exists()
+
+
+def with_obj_ids(files, ids):
+    path = locations_file(files / "annotations", "val")
+    boxes = torch.load(path, weights_only=True)
+    boxes["scene0015_00"]["obj_ids"] = ids
+    torch.save(boxes, path)
+    return load_config(files / "fast3d.yaml")
+
+
+@pytest.mark.parametrize(
+    "ids", [list(range(100)), torch.arange(100), list(range(140))], ids=["a list", "a tensor", "more than slots"]
+)
+def test_obj_ids_in_order_change_nothing(files, ids):
+    Questions(with_obj_ids(files, ids), ["scanqa"])
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [list(range(99, -1, -1)), torch.tensor([1, 0, *range(2, 100)]), list(range(87)), [], ["0"] * 100, 5],
+    ids=["reversed", "two swapped", "fewer slots", "none", "texts", "no list"],
+)
+def test_obj_ids_that_reorder_slots(files, ids):
+    """Chat-Scene gives slot i the features of obj_ids[i]; to leave that out without a word gives other answers."""
+    config = with_obj_ids(files, ids)
+    message = r"mask3d_val_attributes.pt: the obj_ids of scene scene0015_00 put other objects into its slots"
+    with pytest.raises(DataError, match=message):
+        Questions(config, ["scanqa"])
+    with pytest.raises(DataError, match=message):
+        load_locations(config.data.annotations, "val", ["scene0011_00", "scene0015_00"])
+    with pytest.raises(DataError, match=message):
+        Rooms(config.data.annotations).objects("scene0015_00")
+    Rooms(config.data.annotations).objects("scene0011_00")

@@ -63,6 +63,7 @@ def test_odd_but_readable_features(files):
     """Other number types, slots in any order, beyond the last or named twice: packed as they are read."""
     folder = files / "annotations"
     features = {f"scene0001_00_{slot}": torch.randn(8, dtype=torch.float64) * 1e-3 for slot in (7, 3, 250, 12)}
+    features["scene0001_00_7"] = (torch.arange(8.0) / 3).double()
     features |= {"scene0001_00_07": torch.arange(8.0) / 3, "scene_0002_1": torch.ones(8, dtype=torch.bfloat16)}
     features |= {"scene0003_00_120": torch.ones(8), "scene0001_00_1": torch.tensor([-0.0] + [1e-45] * 7)}
     features |= {"scene0004_00_0": torch.full((8,), torch.nan)}

@@ -1,12 +1,16 @@
 """Files that are not what their names say, and downloads that did not finish: told before anything reads them."""
 
+import argparse
 import json
 import os
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 
-from fast3d_core.data.files import load_json, load_torch, need, need_file, shown, unfinished
+from fast3d_core.data.files import check_torch, load_json, load_torch, need, need_file, shown, unfinished
+from fast3d_core.data.pretrained import weight_files
 from fast3d_core.errors import DataError
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:9e55\nsize 499723\n"
@@ -111,3 +115,71 @@ def test_tensors_come_plain(tmp_path):
 def test_shown_is_short_and_printable(value):
     text = shown(value)
     assert len(text) < 200 and text.isprintable() and text.isascii()
+
+
+@pytest.mark.parametrize(
+    ("beside", "advice"),
+    [
+        (
+            np.float64(0.5),
+            r"numpy.*; load it where it was made and save it again with torch.save, numbers as float\(x\)",
+        ),
+        (np.arange(3), r"numpy.*; load it where it was made and save it again .* arrays as torch.from_numpy\(x\)"),
+        (argparse.Namespace(lr=1), r"argparse.Namespace\); if it is your own, save it again"),
+    ],
+)
+def test_what_lies_beside_the_weights_is_to_be_saved_otherwise(tmp_path, beside, advice):
+    torch.save({"model": {"a": torch.ones(2)}, "best": beside}, tmp_path / "a.pth")
+    with pytest.raises(DataError, match=advice) as refused:
+        load_torch(tmp_path / "a.pth", "model.checkpoint")
+    assert refused.value.do and refused.value.do not in refused.value.what
+
+
+def packed_as(path, method):
+    """The archive at `path`, packed by another method, beside it."""
+    packed = path.with_name(f"packed-{path.name}")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", compression=method) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    return packed
+
+
+def test_a_deflated_file_is_read_like_torch_does(tmp_path):
+    """Mapped into memory, its tensors would be what deflating made of their bytes."""
+    numbers = torch.randn(1000, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    torch.save({"a": numbers}, tmp_path / "a.pth")
+    packed = packed_as(tmp_path / "a.pth", zipfile.ZIP_DEFLATED)
+    assert packed.stat().st_size < (tmp_path / "a.pth").stat().st_size
+    for mmap in (False, True):
+        assert load_torch(packed, "x", mmap=mmap)["a"].equal(numbers)
+    with pytest.raises(DataError, match="is compressed; unpack it"):
+        check_torch(packed, "x")  # others would map it
+    check_torch(tmp_path / "a.pth", "x")
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (zipfile.ZIP_DEFLATED, "it is compressed, and claims to hold more than 8 times its size; unpack it"),
+        (zipfile.ZIP_BZIP2, "it is compressed in a way that torch does not read; unpack it"),
+    ],
+)
+def test_compressed_files_that_are_refused(tmp_path, method, message):
+    torch.save({"a": torch.zeros(10**5)}, tmp_path / "a.pth")
+    with pytest.raises(DataError, match=f"was not loaded: {message}"):
+        load_torch(packed_as(tmp_path / "a.pth", method), "x")
+
+
+def test_a_missing_shard_is_named_and_the_other_one_is_no_near_name(tmp_path):
+    first, second = (f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
+    (tmp_path / first).touch()
+    index = {"weight_map": {"a": first, "b": second}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match=f"lacks {second}, 1 of the 2 files that model.safetensors.index.json") as told:
+        weight_files(tmp_path, "model.llm")
+    assert first not in str(told.value)
+    with pytest.raises(DataError, match="does not exist$"):
+        need(tmp_path / second, "model.llm")
+    (tmp_path / f"{second}.part").touch()
+    with pytest.raises(DataError, match=rf"its download did not finish \({second}.part\)"):
+        weight_files(tmp_path, "model.llm")

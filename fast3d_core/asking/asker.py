@@ -11,7 +11,7 @@ from fast3d_core.asking.rooms import Rooms, SceneObject
 from fast3d_core.asking.wording import DATASETS, named_slots, prompt_of
 from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene, prompt_tokens
-from fast3d_core.config import Config, need_path
+from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.devices import out_of_memory_says, pick_device
 from fast3d_core.errors import DataError, UsageError
@@ -82,7 +82,7 @@ class Asker:
     @cached_property
     def _gap(self) -> tuple[MapPredictor, QuestionTokenizer]:
         try:
-            need_path(self.config, "gap.checkpoint")
+            need_checkpoint(self.config, "gap.checkpoint")
         except DataError as missing:
             raise DataError(
                 f"{missing}; methods that follow a map need this network: `fast3d download gap roberta`, or "

@@ -1,7 +1,7 @@
 """The released Chat-Scene checkpoint: which tensor goes where, and LoRA merged into the LLM."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,16 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
+from fast3d_core.chat_scene.lora import LLM, TARGETS, adapter_settings, base_layers, lora_names, with_default_adapter
+from fast3d_core.data.checkpoints import Renamed, state_dict, unwrapped
 from fast3d_core.data.files import load_torch
 from fast3d_core.data.tensors import TensorFile, is_name
 from fast3d_core.errors import DataError
 from fast3d_core.plan import LlmShape
 
-_LLM = "llama_model.base_model.model."
-_EMBED = f"{_LLM}model.embed_tokens.weight"
-_HEAD = f"{_LLM}lm_head.weight"
-_LORA_TARGETS = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
+_EMBED = f"{LLM}model.embed_tokens.weight"
+_HEAD = f"{LLM}lm_head.weight"
+_ANCHOR = "object_proj.0.weight"  # a name in every checkpoint
 # Parts of Chat-Scene that the released settings leave out of the forward pass, but that its save code stores.
 _UNUSED = re.compile(
     r"(.*\.)?rotary_emb\.inv_freq$|(pos_proj|pos_embedding|scene_proj|scene_init_proj|encoder_layer|relation_module)\."
@@ -40,12 +33,14 @@ class Checkpoint:
     Attributes:
         state: name -> tensor, as stored.
         ignored: names that are known to be unused, or unexpected ones that `allow_unexpected` let pass.
+        base: the weights that LoRA was trained on by the LLM's own names, where it holds any; see `lora.check_base`.
         settings: those it was trained with, as Chat-Scene stores them beside the tensors; empty where there are none.
     """
 
     path: Path
     state: dict[str, Tensor]
     ignored: list[str] = field(default_factory=list)
+    base: Mapping[str, Tensor] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -77,9 +72,10 @@ def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) 
     state, stored = read_checkpoint(path)
     used = set(_used_names(layers))
     if missing := sorted(used - set(state)):
-        raise DataError(f"model.checkpoint: {path} lacks {_listing(missing)}")
+        raise DataError(f"model.checkpoint: {path} lacks {_listing(missing)}{_instead(state, used)}")
+    base = base_layers(state, layers)
     others = sorted(set(state) - used)
-    unexpected = [name for name in others if not _UNUSED.match(name)]
+    unexpected = [name for name in others if not _UNUSED.match(name) and name not in base.values()]
     if unexpected and not allow_unexpected:
         raise DataError(
             f"model.checkpoint: {path} holds unexpected {_listing(unexpected)}; "
@@ -93,22 +89,27 @@ def load_checkpoint(path: Path, layers: int, *, allow_unexpected: bool = False) 
                 f"model.checkpoint: {path}: {name} has the shape {tuple(tensor.shape)}, {tensor.dtype}; it should be "
                 f"{dimensions}-d floats"
             )
-    return Checkpoint(path, {name: state[name] for name in used}, others, stored)
+    return Checkpoint(path, {name: state[name] for name in used}, others, Renamed(state, base), stored)
 
 
 def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
-    """The tensors of a checkpoint by name, and the settings stored beside them, as released or as `fast3d convert`
-    writes them."""
+    """The tensors of a checkpoint by the names that Chat-Scene saves, and the settings stored beside them.
+
+    As released, as `fast3d convert` writes them, or as DDP, PEFT and other trainers name them.
+    """
+    where = f"model.checkpoint: {path}"
+    state: Mapping[str, Tensor]
     if path.suffix == ".safetensors":
         file = TensorFile(path, "model.checkpoint")
-        return file, _mapping(file.metadata.get("config"))
-    content = load_torch(path, "model.checkpoint", mmap=True)
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        is_name(name) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise DataError(f"model.checkpoint: {path} should hold a state dict under 'model'")
-    return state, _mapping(content.get("config"))
+        state, stored = file, _mapping(file.metadata.get("config"))
+    else:
+        content = load_torch(path, "model.checkpoint", mmap=True)
+        found = state_dict(content, "model")
+        if found is None or not all(is_name(name) and isinstance(value, Tensor) for name, value in found.items()):
+            raise DataError(f"{where} should hold a state dict under 'model'")
+        state, stored = found, _mapping(content.get("config"))
+    state = with_default_adapter(unwrapped(state, _ANCHOR, where), where)
+    return state, stored or adapter_settings(path, "model.checkpoint")
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -121,19 +122,22 @@ def _used_names(layers: int) -> Iterator[str]:
         for part in ("0.weight", "0.bias", "2.weight", "2.bias"):
             yield f"{projector}.{part}"
     for layer in range(layers):
-        for target in _LORA_TARGETS:
-            yield from _lora_names(layer, target)
-
-
-def _lora_names(layer: int, target: str) -> tuple[str, str]:
-    stem = f"{_LLM}model.layers.{layer}.{target}"
-    return f"{stem}.lora_A.default.weight", f"{stem}.lora_B.default.weight"
+        for target in TARGETS:
+            yield from lora_names(layer, target)
 
 
 def _listing(names: list[str]) -> str:
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     shown = ", ".join(name[:100] for name in names[:6])
     return f"tensor{'s' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _instead(names: Collection[str], used: Collection[str]) -> str:
+    """What a checkpoint has that lacks tensors: where it has them under other names, these tell."""
+    if not any(name.startswith("object_") for name in names) and any("lora_A" in name for name in names):
+        return "; it is LoRA alone, as PEFT saves it: name the checkpoint that holds Chat-Scene's projectors, too"
+    others = sorted(name for name in names if name not in used and not _UNUSED.match(name))
+    return f"; are they there under other names? It has {_listing(others)}" if others else ""
 
 
 def check_fit(checkpoint: Checkpoint, shape: LlmShape, objects: int) -> None:
@@ -153,9 +157,9 @@ def check_fit(checkpoint: Checkpoint, shape: LlmShape, objects: int) -> None:
         expected |= {f"{name}.0.weight": (hidden, width), f"{name}.0.bias": (hidden,)}
         expected |= {f"{name}.2.weight": (hidden, hidden), f"{name}.2.bias": (hidden,)}
     for layer in range(shape.layers):
-        for target in _LORA_TARGETS:
+        for target in TARGETS:
             outputs, inputs = _linear_shape(shape, target)
-            name_a, name_b = _lora_names(layer, target)
+            name_a, name_b = lora_names(layer, target)
             rank = checkpoint.state[name_a].shape[0]
             expected |= {name_a: (rank, inputs), name_b: (outputs, rank)}
     wrong = [
@@ -203,9 +207,9 @@ def merge(checkpoint: Checkpoint, llm: LlamaForCausalLM, lora_alpha: float) -> N
     bf16 autocast, so in bf16 the two agree to rounding only. `check_fit` comes before.
     """
     for index, layer in enumerate(llm.model.layers):
-        for target in _LORA_TARGETS:
+        for target in TARGETS:
             weight = layer.get_submodule(target).weight
-            a, b = (checkpoint.state[name].to(weight.device, torch.float32) for name in _lora_names(index, target))
+            a, b = (checkpoint.state[name].to(weight.device, torch.float32) for name in lora_names(index, target))
             weight.copy_(weight.float().addmm_(b, a, alpha=lora_alpha / len(a)))
     dtype, rows = llm.dtype, checkpoint.vocab
     llm.model.embed_tokens = nn.Embedding.from_pretrained(checkpoint.state[_EMBED].to(llm.device, dtype))

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from fast3d_core.chat_scene.checkpoint import check_fit, load_checkpoint, merge, projector
+from fast3d_core.chat_scene.lora import check_base
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
-from fast3d_core.config import Config, GenerationConfig, need_path
+from fast3d_core.config import Config, GenerationConfig, need_checkpoint, need_path
 from fast3d_core.data.annotations import Scene
 from fast3d_core.devices import pick_device
 from fast3d_core.errors import DataError
@@ -75,12 +76,13 @@ class ChatScene:
         device = device or pick_device(config.model.device)
         llm = load_llm(need_path(config, "model.llm"), getattr(torch, config.model.dtype), device)
         checkpoint = load_checkpoint(
-            need_path(config, "model.checkpoint"),
+            need_checkpoint(config, "model.checkpoint"),
             llm.config.num_hidden_layers,
             allow_unexpected=config.model.allow_unexpected,
         )
         objects, vocab = config.data.max_objects, llm.config.vocab_size
         check_fit(checkpoint, shape_of(llm.config), objects)
+        check_base(checkpoint.base, llm.state_dict(), f"model.checkpoint: {checkpoint.path}")
         tokenizer = ChatSceneTokenizer(config.model.llm, objects=checkpoint.vocab - vocab)
         check_vocabulary(tokenizer, vocab)
         # Chat-Scene embeds the fixed text before it loads the checkpoint, so with the original LLaMA rows.

@@ -179,6 +179,7 @@ class Scenes:
         self._features = [open_features(folder / name) for name in (FEATURES_3D, FEATURES_2D)]
         self.width_3d, self.width_2d = (features.width for features in self._features)
         self._recent: dict[str, Scene] = {}  # oldest first
+        self._boxes: dict[str, dict[str, Any]] = {}  # by split, where it has any
 
     def __iter__(self) -> Iterator[str]:
         """The scenes' names, sorted."""
@@ -213,6 +214,19 @@ class Scenes:
         return Scene(scene_id, stacked[0], stacked[1], present)
 
     def check(self, samples: Sequence[Sample], split: str = "val") -> None:
+        """Raises `DataError` as `check_slots` and `check_features` do."""
+        self.check_slots(samples, split)
+        self.check_features(samples, split)
+
+    def check_slots(self, samples: Sequence[Sample], split: str = "val") -> None:
+        """Raises `DataError` if the split's boxes put other objects into a scene's slots, or are damaged."""
+        path = locations_file(self.folder, split)
+        if split not in self._boxes:
+            self._boxes[split] = load_boxes(self.folder, split) if path.exists() else {}
+        for scene_id in dict.fromkeys(sample.scene_id for sample in samples):
+            check_slots(self._boxes[split].get(scene_id), scene_id, path, self.objects)
+
+    def check_features(self, samples: Sequence[Sample], split: str = "val") -> None:
         """Raises `DataError` if a sample's scene has no features; the message names the split's annotation file."""
         for sample in samples:
             if sample.scene_id not in self:
@@ -248,6 +262,7 @@ def load_locations(folder: Path, split: str, scenes: Collection[str], objects: i
 
 def locations(content: dict[str, Any], scene: str, path: Path, objects: int = 100) -> Tensor:
     """The boxes of one scene in what `load_boxes` read from `path`, as `load_locations` gives them."""
+    check_slots(content.get(scene), scene, path, objects)
     boxes = box_table(content.get(scene))
     if boxes is None:
         raise DataError(f"{path} has no boxes (n, 6) under 'locs' for scene {scene[:80]}")
@@ -257,6 +272,24 @@ def locations(content: dict[str, Any], scene: str, path: Path, objects: int = 10
     if not torch.isfinite(padded).all():
         raise DataError(f"{path}: the boxes of scene {scene[:80]} hold NaN or infinity")
     return padded
+
+
+def check_slots(attributes: Any, scene: str, path: Path, objects: int) -> None:
+    """Raises `DataError` unless slot i of a scene shows its object i.
+
+    In Chat-Scene a scene's attributes may list under `obj_ids` whose features its slots show, one slot for each; boxes
+    and `<OBJxxx>` go by slots all the same. Such scenes are not read here, where all slots are shown in order.
+    """
+    ids = attributes.get("obj_ids") if isinstance(attributes, dict) else None
+    if ids is None:
+        return
+    listed = ids.tolist() if isinstance(ids, Tensor) else ids
+    if not isinstance(listed, (list, tuple)) or list(listed[:objects]) != list(range(objects)):
+        raise DataError(
+            f"{path}: the obj_ids of scene {scene[:80]} put other objects into its slots than 0 to {objects - 1} in "
+            "order, which fast3d does not read",
+            "take attributes without obj_ids, and features named by slot",
+        )
 
 
 def load_labels(folder: Path, split: str, scenes: Collection[str], objects: int = 100) -> dict[str, list[str]]:

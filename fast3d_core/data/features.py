@@ -90,7 +90,14 @@ class ReleasedFeatures:
                     f"{path}: {shown(key)} should be named like 'scene0011_00_07' and hold one feature vector"
                 )
             widths.add(len(feature))
-            self._slots.setdefault(scene, {})[slot] = feature
+            slots = self._slots.setdefault(scene, {})
+            if slot in slots and not feature.float().equal(slots[slot].float()):
+                other = next(name for name in content if _place(name) == (scene, slot))
+                raise DataError(
+                    f"{path} holds {shown(other)} and {shown(key)}, two features of one object",
+                    "delete one of them, Chat-Scene reads that with two digits, or make the file again",
+                )
+            slots[slot] = feature
         if len(widths) != 1:
             raise DataError(f"{path} mixes features of widths {sorted(widths)[:20]}")
         self.width = _checked_width(widths.pop(), path)

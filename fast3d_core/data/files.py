@@ -24,6 +24,7 @@ _VIEWS = 4  # times the file's size that its tensors may add up to: several may 
 _HALF_PAIR = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")  # perhaps half: JSON may spell both halves
 _DEEPEST = 100  # containers in containers; our files have five
 
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\b")
 _UNFINISHED = (".incomplete", ".part", ".partial", ".aria2", ".crdownload")  # how downloaders' files end until whole
 
 
@@ -43,11 +44,19 @@ def _hint(path: Path) -> str:
     if not folder.is_dir():
         return f"; there is no folder {folder}"
     names = [p.name for p in folder.iterdir()]
-    if parts := [name for name in names if name.startswith(path.name) and name.endswith(_UNFINISHED)]:
-        return f"; its download did not finish ({min(parts)}), run it again"
+    if part := unfinished_part(path):
+        return part
+    if _SHARD.search(path.name):  # the others of its number are no less wanted
+        names = [name for name in names if not _SHARD.search(name)]
     if near := difflib.get_close_matches(path.name, names, n=1):
         return f"; did you mean {near[0]}?"
     return "; a download into this folder did not finish, run it again" if _hidden_parts(folder) else ""
+
+
+def unfinished_part(path: Path) -> str:
+    """What to say of a missing file whose download left a part of it; empty where none did."""
+    parts = [p.name for p in path.parent.iterdir() if p.name.startswith(path.name) and p.name.endswith(_UNFINISHED)]
+    return f"; its download did not finish ({min(parts)}), run it again" if parts else ""
 
 
 def unfinished(folder: Path) -> list[Path]:
@@ -93,21 +102,29 @@ def load_torch(path: Path, what: str, *, mmap: bool = False) -> Any:
     """
     import torch  # not at the top: config.py reads files too, and `fast3d --help` must not wait for torch
 
-    check_torch(path, what)
+    packed = _checked(path, what)
     with _torch_problems(path, what):
         with torch.serialization.safe_globals(_INERT), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of old formats; errors tell what matters
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and _is_zip(path))
-        _check_tensors(content, path.stat().st_size)
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=mmap and packed.archive and not packed.deflated
+            )
+        _check_tensors(content, packed.size)
     return content
 
 
 def check_torch(path: Path, what: str) -> None:
     """Raises `DataError` for a `.pt`/`.pth`/`.bin` file that is missing, damaged, or holds more than tensors and plain
-    data, without loading it; for those that others load."""
+    data, or is compressed, without loading it; for those that others load, who may map it into memory."""
+    if _checked(path, what).deflated:
+        raise DataError(f"{what}: {path} is compressed", pickles.COMPRESSED_ADVICE)
+
+
+def _checked(path: Path, what: str) -> pickles.Packed:
     need_file(path, what)
     with _torch_problems(path, what):
-        pickles.check_file(path)
+        packed = pickles.check_file(path)
+    return packed
 
 
 @contextlib.contextmanager
@@ -116,16 +133,12 @@ def _torch_problems(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (pickles.RefusedError, pickle.UnpicklingError) as error:
-        raise DataError(f"{what}: {path} was not loaded: {_refused(error)}") from None
+        do = error.do if isinstance(error, pickles.RefusedError) else ""
+        raise DataError(f"{what}: {path} was not loaded: {_refused(error)}", do) from None
     except MemoryError:
         raise DataError(f"{what}: {path} does not fit into memory") from None
     except Exception as error:
         raise DataError(f"{what}: {path} cannot be read ({first_line(error)}); is it a complete download?") from None
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == pickles.ZIP
 
 
 def _check_tensors(content: Any, size: int) -> None:
@@ -244,6 +257,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def _refused(error: Exception) -> str:
     """What was found in a pickle, without torch's advice to load the file unrestricted."""
+    if isinstance(error, pickles.CompressedError):
+        return str(error)
     found = re.search(r"WeightsUnpickler error:\s*([^\n]*)", str(error))
     reason = found[1].strip()[:160] if found else str(error) if isinstance(error, pickles.RefusedError) else ""
     return "it is damaged, or holds more than tensors and plain data" + (f" ({reason})" if reason else "")

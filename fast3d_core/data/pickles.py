@@ -13,7 +13,7 @@ import typing
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 ZIP = b"PK\x03\x04"
 """How the files begin that torch has written since 1.6; before, it wrote pickles and numbers one after the other."""
@@ -33,6 +33,7 @@ _NAMES = re.compile(
     r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage|torch\.storage UntypedStorage"
     r"|torch (float(16|32|64)|bfloat16|u?int(8|16|32|64)|bool)"
 )
+_NUMPY = re.compile(r"numpy(\..*)? ")
 _MOST_IN_TUPLE = 1000  # with what is in its tuples; a tensor's are a dozen
 _ONE, _OWN, _SHARED = 1, "own", "shared"  # a plain value; a container that was made just now, one that was met before
 _PLAIN = {
@@ -42,35 +43,85 @@ _PLAIN = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
+_MOST_DEFLATED = 8
+"""Times its size that a compressed file may hold; weights shrink to a half at best, but for zeros."""
+
+NUMPY_ADVICE = (
+    "load it where it was made and save it again with torch.save, numbers as float(x) and arrays as torch.from_numpy(x)"
+)
+FOREIGN_ADVICE = "if it is your own, save it again with torch.save, with tensors and plain data alone"
+COMPRESSED_ADVICE = "unpack it and pack it without compression, or load it and save it again with torch.save"
+
+
 class RefusedError(Exception):
-    """Not the pickle of tensors and plain data; says why, where there is more to say than that it is damaged."""
+    """Not the pickle of tensors and plain data; says why, where there is more to say than that it is damaged.
+
+    Attributes:
+        do: what helps where the file is whole and yet not taken, else empty.
+    """
+
+    def __init__(self, reason: str, do: str = ""):
+        super().__init__(reason)
+        self.do = do
 
 
-def check_file(path: Path) -> None:
-    """Raises `RefusedError`, or for a damaged file anything else, unless it holds tensors and plain data alone."""
+class CompressedError(RefusedError):
+    """Compressed beyond what is read. The file may well be whole."""
+
+
+class Packed(NamedTuple):
+    """How a file keeps its content.
+
+    Attributes:
+        size: bytes of what it holds, unpacked.
+        archive: whether it is a zip archive, of which tensors can be mapped into memory unless they are `deflated`.
+    """
+
+    size: int
+    archive: bool
+    deflated: bool
+
+
+def check_file(path: Path) -> Packed:
+    """How the file keeps its content.
+
+    Raises `RefusedError`, or for a damaged file anything else, unless it holds tensors and plain data alone.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(4) == ZIP:
-            check_pickle(io.BytesIO(_pickle_in(file, path.stat().st_size)))
-            return
-        if path.stat().st_size == 0:
+            pickled, packed = _pickle_in(file, size)
+            check_pickle(io.BytesIO(pickled))
+            return packed
+        if size == 0:
             raise EOFError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
             for _ in range(5):  # magic number, version, machine, content, names of the storages
                 check_pickle(whole)
+    return Packed(size, archive=False, deflated=False)
 
 
-def _pickle_in(file: IO[bytes], size: int) -> bytes:
-    """The pickle in an archive that torch wrote: nothing in it is compressed, named twice, or larger than the file."""
+def _pickle_in(file: IO[bytes], size: int) -> tuple[bytes, Packed]:
+    """The pickle in an archive that torch reads: nothing in it is named twice, or larger than the file, but for what
+    deflating may have saved."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = {entry.filename for entry in entries}
         if len(names) < len(entries) or archive.comment:
             raise RefusedError("it is no archive that torch wrote")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise RefusedError("it is compressed, which torch's files are not")
-        if sum(entry.file_size for entry in entries) > size:
+        methods = {entry.compress_type for entry in entries}
+        if methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise CompressedError("it is compressed in a way that torch does not read", COMPRESSED_ADVICE)
+        held = sum(entry.file_size for entry in entries)
+        deflated = zipfile.ZIP_DEFLATED in methods
+        if deflated and held > _MOST_DEFLATED * size:
+            raise CompressedError(
+                f"it is compressed, and claims to hold more than {_MOST_DEFLATED} times its size", COMPRESSED_ADVICE
+            )
+        if not deflated and held > size:
             raise RefusedError("it claims to hold more than it does")
-        return archive.read(entries[0].filename.partition("/")[0] + "/data.pkl")
+        pickled = archive.read(entries[0].filename.partition("/")[0] + "/data.pkl")
+        return pickled, Packed(max(held, size), True, deflated)
 
 
 def check_pickle(file: Any) -> None:
@@ -124,7 +175,8 @@ def _follow(file: Any) -> None:
             del stack[-2 if name == "SETITEM" else -1 :]
         elif name == "GLOBAL":
             if argument not in _CALLABLE and not _NAMES.fullmatch(argument):
-                raise RefusedError(f"it wants to import {argument[:80].replace(' ', '.')}")
+                advice = NUMPY_ADVICE if _NUMPY.match(argument) else FOREIGN_ADVICE
+                raise RefusedError(f"it wants to import {argument[:80].replace(' ', '.')}", advice)
             stack.append(argument)
         elif name == "NEWOBJ":
             arguments = stack.pop()

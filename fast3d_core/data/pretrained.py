@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fast3d_core.data.files import load_json, load_torch, need_file, shown
+from fast3d_core.data.files import load_json, load_torch, need_file, shown, unfinished_part
 from fast3d_core.data.tensors import TensorFile
 from fast3d_core.errors import DataError
 
@@ -53,6 +53,12 @@ def weight_files(folder: Path, what: str) -> list[Path]:
     files = set(names.values()) if isinstance(names, dict) and all(map(_is_text, names.values())) else set()
     if not files or any(Path(file).name != file for file in files):
         raise DataError(f"{what}: {folder / found} should say under 'weight_map' which file holds which tensor")
+    if missing := sorted(file for file in files if not (folder / file).exists()):
+        names = ", ".join(name[:80] for name in missing[:3]) + (" and more" if len(missing) > 3 else "")
+        raise DataError(
+            f"{what}: {folder} lacks {names}, {len(missing)} of the {len(files)} files that {found} names"
+            f"{unfinished_part(folder / missing[0]) or '; download what is missing'}"
+        )
     return [need_file(folder / file, what) for file in sorted(files)]
 
 

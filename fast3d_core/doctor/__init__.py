@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fast3d_core.doctor import versions
 from fast3d_core.doctor.findings import Check, Finding, NotCheckedError, Options
-from fast3d_core.errors import Fast3DError
+from fast3d_core.errors import DataError, Fast3DError
 
 if TYPE_CHECKING:
     from fast3d_core.doctor.case import Case
@@ -60,8 +60,8 @@ def _carry_out(check: Check, case: "Case", lacking: dict[str, list[str]]) -> Ite
     except NotCheckedError as missing:
         lacking.setdefault(str(missing), []).append(check.area)
     except Fast3DError as problem:
-        what = _one_line(str(problem).removeprefix(f"{check.area}: "))
-        yield Finding(check.status, what, check.do, check.area)
+        told, do = (problem.what, problem.do) if isinstance(problem, DataError) else (str(problem), "")
+        yield Finding(check.status, _one_line(told.removeprefix(f"{check.area}: ")), do or check.do, check.area)
     except Exception as problem:
         if os.environ.get("FAST3D_DEBUG"):
             raise

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, ON_DETECTED_BOXES, load_boxes, locations_file
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.errors import DataError
@@ -51,7 +51,7 @@ def features(case: Case) -> Iterator[Finding]:
     scenes, missing = case.scenes, 0
     for dataset in case.datasets:
         try:
-            scenes.check(case.samples(dataset))
+            scenes.check_features(case.samples(dataset))
         except DataError as problem:
             missing += 1
             yield error(str(problem), _AGAIN)
@@ -68,6 +68,20 @@ def features(case: Case) -> Iterator[Finding]:
     if not missing:
         held, total = sum(int(slots.sum()) for slots in present.values()), len(present) * scenes.objects
         yield ok(f"features of {len(present)} scenes, for {held} of their {total} object slots")
+
+
+def slots(case: Case) -> Iterator[Finding]:
+    """Does slot i of a scene show its object i? Where `boxes` reads the file, too, that tells what is wrong with it."""
+    scenes = case.scenes
+    try:
+        load_boxes(scenes.folder, "val")
+    except DataError:
+        if set(case.datasets) & set(ON_DETECTED_BOXES) or not locations_file(scenes.folder, "val").exists():
+            return
+        raise
+    for dataset in case.datasets:
+        scenes.check_slots(case.samples(dataset))
+    yield ok("slots show the objects of their numbers")
 
 
 def boxes(case: Case) -> Iterator[Finding]:

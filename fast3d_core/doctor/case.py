@@ -12,7 +12,7 @@ from torch import Tensor
 from fast3d_core.chat_scene.checkpoint import Checkpoint, load_checkpoint
 from fast3d_core.chat_scene.model import prompt_tokens
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.config import Config, load_config, need_path
+from fast3d_core.config import Config, load_config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scenes, load_samples
 from fast3d_core.devices import pick_device
 from fast3d_core.doctor.findings import NotCheckedError, Options
@@ -104,7 +104,7 @@ class Case:
     @property
     def checkpoint(self) -> Checkpoint:
         def load() -> Checkpoint:
-            path, allow = need_path(self.config, "model.checkpoint"), self.config.model.allow_unexpected
+            path, allow = need_checkpoint(self.config, "model.checkpoint"), self.config.model.allow_unexpected
             return load_checkpoint(path, layers, allow_unexpected=allow)
 
         layers = self.shape.layers

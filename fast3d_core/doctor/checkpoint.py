@@ -7,6 +7,7 @@ from torch import nn
 
 from fast3d_core.chat_scene.checkpoint import check_fit
 from fast3d_core.chat_scene.loading import check_widths
+from fast3d_core.chat_scene.lora import check_base
 from fast3d_core.data.files import shown
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
@@ -85,7 +86,9 @@ def training(case: Case) -> Iterator[Finding]:
 
 def base(case: Case) -> Iterator[Finding]:
     """Its embedding began as that of the LLM it was trained on, and training moves it little."""
-    own, trained = case.weights["model.embed_tokens.weight"], case.checkpoint.embedding
+    checkpoint = case.checkpoint
+    check_base(checkpoint.base, case.weights, str(checkpoint.path))
+    own, trained = case.weights["model.embed_tokens.weight"], checkpoint.embedding
     if own.shape[1] != trained.shape[1]:
         return  # told by `tensors`
     rows = torch.linspace(0, min(len(own), len(trained)) - 1, _ROWS).long().unique()

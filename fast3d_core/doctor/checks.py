@@ -31,6 +31,7 @@ def all_checks(case: Case) -> Iterator[Check]:
         yield Check("data.annotations", partial(annotations.questions, dataset=name), _ANNOTATIONS)
     yield Check("model.llm", llm.prompts, _LLM)
     yield Check("data.annotations", annotations.features, _ANNOTATIONS, reads="reading the features of all scenes")
+    yield Check("data.annotations", annotations.slots, _ANNOTATIONS)
     yield Check("data.annotations", checkpoint.widths, _ANNOTATIONS)
     if set(datasets) & set(ON_DETECTED_BOXES):
         yield Check("data.annotations", annotations.boxes, _ANNOTATIONS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 
-from fast3d_core.config import need_path
+from fast3d_core.config import need_checkpoint
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, ok, warning
 from fast3d_core.gap.prediction import Predictor
@@ -24,7 +24,7 @@ def network(case: Case) -> Iterator[Finding]:
     if not config.gap.checkpoint.exists() and not live:
         yield ok("not there; only `fast3d predict` and `fast3d eval --gap live` would read it")
         return
-    need_path(config, "gap.checkpoint")
+    need_checkpoint(config, "gap.checkpoint")
     source = _local(config.gap.text_encoder)
     if source is None:
         what = f"gap.text_encoder: {config.gap.text_encoder} is no folder, and not in the Hugging Face cache"

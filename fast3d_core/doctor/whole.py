@@ -1,14 +1,17 @@
 """Files as wholes: what interrupted downloads left, and, with `deep`, every byte of the large ones."""
 
+import contextlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
+from fast3d_core.data.checkpoints import checkpoint_file
 from fast3d_core.data.files import unfinished
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.download.source import RemoteFile, check_file, in_units
+from fast3d_core.errors import DataError
 from fast3d_core.vicuna.llm import weight_files
 
 _AGAIN = "download it again"
@@ -29,7 +32,9 @@ def leftovers(case: Case) -> Iterator[Finding]:
 
 def checksums(case: Case) -> Iterator[Finding]:
     """Weights, checkpoint and features against what Hugging Face said of them, and their own checksums."""
-    files = [*weight_files(case.llm), case.llm / "tokenizer.model", case.config.model.checkpoint]
+    files = [*weight_files(case.llm), case.llm / "tokenizer.model"]
+    with contextlib.suppress(DataError):  # told by the check that needs it
+        files.append(checkpoint_file(case.config.model.checkpoint, "model.checkpoint"))
     files += [case.annotations / name for name in (FEATURES_3D, FEATURES_2D)]
     known = 0
     for path in files:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.config import DATASETS, Config, need_path
+from fast3d_core.config import DATASETS, Config, need_checkpoint
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.data.tensors import network_fingerprint
@@ -90,7 +90,7 @@ def _damage(content: Any) -> str | None:
 
 def _other_network(content: dict[str, Any], config: Config, said: Callable[[str], None]) -> str | None:
     """Why maps predicted during a run are not those that the alpha was found on."""
-    checkpoint = need_path(config, "gap.checkpoint")
+    checkpoint = need_checkpoint(config, "gap.checkpoint")
     if content.get("checkpoint") is None:
         said(f"it is not known whether alpha was found on maps by {checkpoint}; it is taken as it is")
     elif content["checkpoint"] != network_fingerprint(checkpoint):

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from fast3d_core import __version__
 from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import Config, need_path, to_dict
+from fast3d_core.config import Config, need_checkpoint, need_path, to_dict
 from fast3d_core.data.annotations import Sample, annotation_file, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.data.locks import sole_use
@@ -93,7 +93,7 @@ def settings(
 ) -> dict[str, Any]:
     """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
     plain = to_dict(config)
-    network = need_path(config, "gap.checkpoint") if job.live else None
+    network = need_checkpoint(config, "gap.checkpoint") if job.live else None
     files = [path for path in _files(config, job, datasets) if path != network]
     prints = fingerprints(files)
     gap = {}
@@ -123,13 +123,13 @@ def settings(
 def _files(config: Config, job: Job, datasets: Sequence[str]) -> list[Path]:
     """The files that a run reads, but for the text encoder's."""
     folder = need_path(config, "data.annotations")
-    files = [*llm_files(config.model.llm), need_path(config, "model.checkpoint")]
+    files = [*llm_files(config.model.llm), need_checkpoint(config, "model.checkpoint")]
     files += [annotation_file(folder, dataset) for dataset in datasets]
     files += features_files(folder)
     if job.maps is not None:
         files += [map_file(job.maps, dataset) for dataset in datasets]
     if job.live:
-        files += [locations_file(folder, "val"), need_path(config, "gap.checkpoint")]
+        files += [locations_file(folder, "val"), need_checkpoint(config, "gap.checkpoint")]
     return files
 
 

@@ -1,5 +1,6 @@
 """GAP weights: the published `.pth` form and our `.safetensors`, read into the same network."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast3d_core.config import Config, need_path
+from fast3d_core.config import Config, need_checkpoint
+from fast3d_core.data.checkpoints import state_dict, unwrapped
 from fast3d_core.data.files import atomic_path, first_line, load_torch, need_file, shown
 from fast3d_core.data.tensors import TensorFile, is_name, told_when_full, write_tensors
 from fast3d_core.errors import DataError
@@ -15,6 +17,9 @@ from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import empty_text_encoder, load_text_config
 
 _WHAT = "gap.checkpoint"
+_ANCHOR = "obj_feat_projector.weight"  # a name in every checkpoint
+# Counters, no weights, which transformers before 4.31 saved with a text encoder; `load_gap` makes them itself.
+_BUFFER = re.compile(r"text_encoder\.embeddings\.(position_ids|token_type_ids)")
 _MOST_LAYERS = 1000  # building more would take minutes
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -28,7 +33,7 @@ def load_gap(config: Config, device: torch.device) -> GapNetwork:
     Raises:
         DataError: the file is missing or damaged, or its tensors do not make a GAP network on this text encoder.
     """
-    path = need_path(config, _WHAT)
+    path = need_checkpoint(config, _WHAT)
     tensors, metadata = read_tensors(path)
     heads = metadata.get("heads", config.gap.heads)
     shape = _shape_of(tensors, heads, path)
@@ -78,17 +83,19 @@ def read_tensors(path: Path, what: str = _WHAT) -> tuple[dict[str, Tensor], dict
         DataError: the file is missing or damaged, or holds anything but ordinary tensors of floats by name.
     """
     need_file(path, what)
-    if path.suffix != ".safetensors":
-        content = load_torch(path, what)
-        tensors = content.get("model_state_dict") if isinstance(content, dict) else None
-        if not isinstance(tensors, dict) or not all(map(is_name, tensors)):
+    metadata: dict[str, Any] = {}
+    if path.suffix == ".safetensors":
+        file = TensorFile(path, what)
+        state, metadata = dict(file), file.metadata
+    else:
+        found = state_dict(load_torch(path, what), "model_state_dict")
+        if found is None or not all(map(is_name, found)):
             raise DataError(f"{what}: {path} is not a GAP checkpoint: it has no 'model_state_dict' of tensors")
-        _check_ordinary(tensors, path, what)
-        return tensors, {}
-    file = TensorFile(path, what)
-    tensors = dict(file)
+        state = found
+    named = unwrapped(state, _ANCHOR, f"{what}: {path}")
+    tensors = {name: tensor for name, tensor in named.items() if not _BUFFER.fullmatch(name)}
     _check_ordinary(tensors, path, what)
-    return tensors, file.metadata
+    return tensors, metadata
 
 
 def _check_ordinary(tensors: Mapping[str, Any], path: Path, what: str) -> None:

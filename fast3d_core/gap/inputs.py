@@ -135,12 +135,18 @@ def load_targets(
         samples: how many the annotations hold; layers: which layers to average, see `parse_layers`.
 
     Raises:
-        DataError: maps are missing, damaged, made with other annotations, not finite, or add up to nothing.
+        DataError: maps are missing, damaged, made with other annotations or another `data.max_objects`, not finite, or
+            add up to nothing.
         UsageError: `layers` asks for single layers, and there is no store.
     """
     annotations = annotation_file(need_path(config, "data.annotations"), dataset, split)
     store = TargetStore.open(folder) if (folder / STORE_FILE).exists() else None
     if store and store.has(split, dataset):
+        if store.objects != config.data.max_objects:
+            raise DataError(
+                f"{folder} holds maps of {store.objects} objects, data.max_objects is {config.data.max_objects}",
+                f"set data.max_objects to {store.objects}, or extract into another folder",
+            )
         chosen = parse_layers(layers, store.layers)
         maps = store.read(split, dataset, annotations=annotations, samples=samples, key=key, layers=chosen)
     else:

@@ -98,7 +98,10 @@ def _listed(content: object, path: Path) -> list[tuple[object, object]]:
 def _checked(value: object, index: int, objects: int, path: Path, remedy: str) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != objects:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise DataError(f"{path}: the map of sample {index} should hold {objects} numbers, one an object, not {found}")
+        raise DataError(
+            f"{path}: the map of sample {index} should hold {objects} numbers, one an object, not {found}; "
+            "is data.max_objects that of the maps?"
+        )
     scores = value.detach().reshape(objects).to(torch.float32)
     if not torch.isfinite(scores).all():
         raise DataError(f"{path}: the map of sample {index} holds NaN or infinity; {remedy}")

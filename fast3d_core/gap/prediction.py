@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core import __version__
-from fast3d_core.config import Config, need_path
+from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.data.locks import sole_use
@@ -185,7 +185,7 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
 
 def _shared_files(config: Config, annotations: Path, split: str) -> list[Path]:
     """The files that all maps of a split depend on, but for the text encoder's."""
-    return [*features_files(annotations), locations_file(annotations, split), need_path(config, "gap.checkpoint")]
+    return [*features_files(annotations), locations_file(annotations, split), need_checkpoint(config, "gap.checkpoint")]
 
 
 def map_sources(config: Config, annotations: Path, split: str, datasets: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -195,7 +195,7 @@ def map_sources(config: Config, annotations: Path, split: str, datasets: Sequenc
         "fast3d_version": __version__,
         "heads": config.gap.heads,
         "max_objects": config.data.max_objects,
-        "checkpoint": network_fingerprint(need_path(config, "gap.checkpoint")),
+        "checkpoint": network_fingerprint(need_checkpoint(config, "gap.checkpoint")),
         "text_encoder": encoder_fingerprint(config.gap.text_encoder),
         "files": fingerprints(shared),
     }

@@ -18,7 +18,7 @@ from torch import Tensor
 from fast3d_core import __version__
 from fast3d_core.chat_scene.loading import load_model
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import Config, need_path, output_path, to_dict
+from fast3d_core.config import Config, need_checkpoint, need_path, output_path, to_dict
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.data.features import features_files
 from fast3d_core.data.files import load_json
@@ -174,7 +174,7 @@ def settings(config: Config, seed: int) -> dict[str, Any]:
 
 def _files(config: Config) -> list[Path]:
     """The files that all maps depend on."""
-    folder, checkpoint = need_path(config, "data.annotations"), need_path(config, "model.checkpoint")
+    folder, checkpoint = need_path(config, "data.annotations"), need_checkpoint(config, "model.checkpoint")
     return [*llm_files(need_path(config, "model.llm")), checkpoint, *features_files(folder)]
 
 

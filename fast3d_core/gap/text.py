@@ -1,6 +1,8 @@
 """The text encoder that GAP reads questions with: RoBERTa, from a folder or from Hugging Face."""
 
 import contextlib
+import json
+import string
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +13,16 @@ from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fast3d_core.data.files import check_torch, first_line, load_json, need, shown
+from fast3d_core.data.hub_cache import check_model_folder
 from fast3d_core.data.pretrained import network_settings, weight_files
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.errors import DataError
 
 _T = TypeVar("_T")
+_FEWEST_TOKENS = 8  # positions that padding must leave to questions
+_LETTERS = f"{string.ascii_letters}\u0120"  # the last is a space, as byte-pair encodings of bytes spell it
+_FEW = 10  # words in the vocabulary that are there by name, such as RoBERTa's three "madeupword"
+_TOKENISER = "`fast3d download roberta` gets all of its files: vocab.json and merges.txt, or tokenizer.json, among them"
 _WHAT = "gap.text_encoder"
 
 # What config.json says about a RoBERTa beside what it says about any network.
@@ -36,7 +43,8 @@ def encoder_fingerprint(source: Path | str) -> Any:
 
 
 def _need_folder(source: Path) -> None:
-    need(need(source, "gap.text_encoder") / "config.json", "gap.text_encoder")
+    check_model_folder(source, _WHAT)
+    need(need(source, _WHAT) / "config.json", _WHAT)
 
 
 def load_text_config(source: Path | str) -> RobertaConfig:
@@ -49,8 +57,21 @@ def load_text_config(source: Path | str) -> RobertaConfig:
     kind = content.get("model_type") if isinstance(content, dict) else None
     if kind != "roberta":
         raise DataError(f"gap.text_encoder: {source} is a {shown(kind)} model, GAP reads text with RoBERTa")
-    settings = network_settings(content, _NETWORK, Path(source) / "config.json", _WHAT)
+    path = Path(source) / "config.json"
+    settings = network_settings(content, _NETWORK, path, _WHAT)
+    _check_padding(settings, path)
     return _fetch(source, lambda: RobertaConfig(**settings))
+
+
+def _check_padding(settings: dict[str, Any], path: Path) -> None:
+    """Raises `DataError` unless the padding is a token, and leaves positions to others: RoBERTa counts from it on."""
+    published = RobertaConfig()
+    pad = settings.setdefault("pad_token_id", published.pad_token_id)
+    tokens = settings.setdefault("vocab_size", published.vocab_size)
+    positions = settings.setdefault("max_position_embeddings", published.max_position_embeddings)
+    most = min(tokens, positions - _FEWEST_TOKENS) - 1
+    if type(pad) is not int or not 0 <= pad <= most:
+        raise DataError(f"{_WHAT}: {path}: pad_token_id is {shown(pad)}, not a number from 0 to {most}; RoBERTa's is 1")
 
 
 def load_text_encoder(source: Path | str, dropout: float | None = None) -> RobertaModel:
@@ -102,8 +123,17 @@ class QuestionTokenizer:
 
     def __init__(self, source: Path | str):
         config = load_text_config(source)
+        if isinstance(source, Path):
+            _need_vocabulary(source)
         self._tokenizer = _fetch(source, lambda: RobertaTokenizer.from_pretrained(source))
-        self.pad_id: int = config.pad_token_id or 0
+        if problem := _lacking(self._tokenizer):
+            raise DataError(f"{_WHAT}: the tokeniser of {source} {problem}", _TOKENISER)
+        self.pad_id: int = config.pad_token_id or 0  # `load_text_config` made sure of it
+        if self._tokenizer.pad_token_id != self.pad_id:
+            raise DataError(
+                f"{_WHAT}: {source}: config.json pads with token {self.pad_id}, the tokeniser with "
+                f"{self._tokenizer.pad_token_id}; are both from the same model?"
+            )
         self._source, self._vocab = source, config.vocab_size
         self.longest = config.max_position_embeddings - self.pad_id - 1  # RoBERTa counts positions from there
 
@@ -122,6 +152,32 @@ class QuestionTokenizer:
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row, dtype=torch.int32)
         return ids, lengths
+
+
+def _need_vocabulary(folder: Path) -> None:
+    """Raises `DataError` where a folder lacks the files of a tokeniser: transformers would make one without words."""
+    missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).exists()]
+    if missing and not (folder / "tokenizer.json").exists():
+        raise DataError(f"{_WHAT}: {folder} lacks {' and '.join(missing)}", _TOKENISER)
+
+
+def _lacking(tokenizer: Any) -> str:
+    """What a tokeniser lacks of RoBERTa's, by which a question would be cut into other tokens; empty where it is whole.
+
+    Every token of several letters is joined from two by a merge, and there are all letters.
+    """
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if model.get("type") != "BPE" or not isinstance(vocab, dict) or not isinstance(merges, list):
+        return "is no byte-pair encoding as RoBERTa's"
+    if absent := [letter for letter in _LETTERS if letter not in vocab]:
+        return f"has no vocabulary: {len(absent)} of {len(_LETTERS)} letters are not in it"
+    joined = {merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in merges}
+    words = [token for token in vocab.keys() - tokenizer.get_added_vocab().keys() if len(token) > 1]
+    loose = [token for token in words if token not in joined]
+    if not words or len(loose) > _FEW + len(words) // 1000:
+        return f"lacks merges: they make {len(words) - len(loose)} of the {len(words)} longer tokens of its vocabulary"
+    return ""
 
 
 def _fetch(source: Path | str, load: Callable[[], _T]) -> _T:

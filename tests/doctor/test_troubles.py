@@ -4,14 +4,16 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
-from fast3d_core.data.settings import fingerprint
-from fast3d_core.doctor.llm import _VICUNA
+from fast3d_core.data.settings import file_hash, fingerprint
+from fast3d_core.doctor import llm
+from tests.conftest import ROOT_DATA
 from tests.doctor.conftest import edit_json, edit_torch, troubles
 from tests.test_files import PAGE, POINTER
 
@@ -95,6 +97,16 @@ def another_llamas_size(files):
 def one_layer_more(content):
     for name in [name for name in content["model"] if name.startswith(LAST)]:
         content["model"][name.replace(".3.", ".4.")] = content["model"][name]
+
+
+def other_base(content):
+    content["model"][f"{PREFIX}norm.weight"] = torch.full((64,), 1.3)
+
+
+def several_adapters(content):
+    for name in [name for name in content["model"] if ".default." in name]:
+        tensor = content["model"].pop(name)
+        content["model"] |= {name.replace("default", adapter): tensor for adapter in ("one", "two")}
 
 
 def one_layer_less(content):
@@ -270,6 +282,8 @@ TROUBLES = {
     "checkpoint-hidden": (checkpoint(of_hidden_32), C, "error", r"does not fit the LLM: .* \(16, 32\), not \(16, 64\)"),
     "checkpoint-vocabulary": (checkpoint(rows(500)), C, "error", "500 token embeddings, the LLM alone has 560"),
     "checkpoint-objects": (checkpoint(rows(610)), C, "error", "50 object tokens, data.max_objects asks for 100"),
+    "checkpoint-base": (checkpoint(other_base), C, "error", "another LLM than model.llm: .* model.norm.weight differs"),
+    "checkpoint-wrapped": (checkpoint(several_adapters), C, "error", r"several adapters \(one, two\)"),
     "checkpoint-nan": (checkpoint(nan_projector), C, "error", "object_img_proj.2.weight holds NaN"),
     "checkpoint-llm": (checkpoint(of_another_llm), C, "error", "trained on another LLM"),
     "checkpoint-prompt": (trained_with(add_pos_emb=True), C, "warning", "trained with add_pos_emb True"),
@@ -308,6 +322,14 @@ TROUBLES = {
     "features-nan": (annotations(FEATURES_3D, nan), A, "error", "scene0011_00_03 holds NaN"),
     "features-zero": (annotations(FEATURES_2D, zero_features), A, "error", "all features of scene0015_00 are zero"),
     "features-same": (same_features, A, "error", "hold the same features"),
+    "features-twice": (
+        annotations(FEATURES_3D, lambda c: c.update({"scene0011_00_7": c["scene0011_00_08"]})),
+        A, "error", "'scene0011_00_07' and 'scene0011_00_7', two features of one object",
+    ),
+    "features-reordered": (
+        annotations(DETECTED, lambda c: c["scene0025_00"].update(obj_ids=list(range(99, -1, -1)))),
+        A, "error", "obj_ids of scene scene0025_00",
+    ),
     "features-width": (annotations(FEATURES_2D, wide), A, "error", r"128 \(2D\) wide, .* reads 64 and 64"),
     "boxes-fewer": (annotations(DETECTED, no_gap(60)), A, "error", "fewer boxes than objects with features in 3 of 3"),
     "boxes-more": (annotations(DETECTED, no_gap(120)), A, "warning", "3 scenes have more boxes than data.max_objects"),
@@ -367,6 +389,11 @@ TROUBLES = {
     "gap-encoder": (
         lambda files: edit_json(files / "gap/roberta_tiny/config.json", wide_encoder), G, "warning", "is 64 wide"
     ),
+    "gap-vocabulary": (gone("gap/roberta_tiny/merges.txt"), G, "warning", "gap.text_encoder: .* lacks merges.txt"),
+    "gap-padding": (
+        lambda files: edit_json(files / "gap/roberta_tiny/config.json", lambda c: c.update(pad_token_id=-1)),
+        G, "warning", "pad_token_id is -1",
+    ),
     "targets": (maps(lambda c: c.pop(), folder=TARGETS), "maps.targets", "warning", "lacks 1 of 3 samples"),
     "leftover": (text("annotations/x.json.part", ""), "files", "warning", "did not finish"),
 }  # fmt: skip
@@ -381,6 +408,13 @@ def test_a_trouble_is_found(examined, files, name):
     matching = [one for one in troubles(found) if one.area == area and re.search(what, one.what)]
     assert {one.status for one in matching} == {status}, [(one.area, one.what) for one in troubles(found)]
     assert matching[0].do
+
+
+def test_a_file_that_a_download_does_not_help_is_to_be_saved_again(examined, files):
+    checkpoint(lambda content: content.update(best=np.float64(0.5)))(files)
+    (found,) = [one for one in troubles(examined(methods=["vanilla"])) if one.area == C]
+    assert "numpy" in found.what and "save it again" not in found.what
+    assert "save it again" in found.do and "download" not in found.do
 
 
 @pytest.mark.parametrize(
@@ -408,32 +442,40 @@ def test_nothing_is_written(examined, files):
     assert {path: path.stat().st_mtime_ns for path in files.rglob("*")} == before
 
 
+RECORDED = json.loads((ROOT_DATA / "vicuna" / "tokens.json").read_text())
+
+
+def test_probes_are_what_llama_s_own_tokenizer_gives():
+    """Against ids that were recorded outside of this project, and the prompt's own text."""
+    assert {one["text"]: one["ids"] for one in RECORDED["texts"]} == llm._VICUNA
+    assert {"name": "tokenizer.model", "size": llm._RELEASED[0], "sha256": llm._RELEASED[1]} == RECORDED["file"]
+    assert len(llm._VICUNA[llm.PREFIX]) == 45  # as the published code counts
+
+
 def test_llama_s_own_tokenizer_passes(files, examined):
     """A model that spells Chat-Scene's fixed text as LLaMA's does, with the same ids."""
-    pieces = {
-        i: piece
-        for ids, spelt in zip(_VICUNA.values(), _SPELT, strict=True)
-        for i, piece in zip(ids, spelt.split(), strict=True)
-    }
     model = sentencepiece_model_pb2.ModelProto()
     model.ParseFromString((files / "llm" / "tokenizer.model").read_bytes())
     del model.pieces[3:]
     model.trainer_spec.model_type, model.trainer_spec.vocab_size = 1, 32000
     model.trainer_spec.byte_fallback = False
+    pieces = {
+        i: piece for one in RECORDED["texts"] for i, piece in zip(one["ids"], one["pieces"], strict=True) if i > 2
+    }
     for i in range(3, 32000):
         # The fewest pieces win, as they do where merges are made in order.
         model.pieces.add(piece=pieces.get(i, f"filler{i}"), score=-10.0 if i in pieces else -1000.0, type=1)
     (files / "llm" / "tokenizer.model").write_bytes(model.SerializeToString())
     config(vocab_size=32000)(files)
-    told = [one for one in examined(methods=["vanilla"]) if one.what.startswith("tokenizer.model: ")]
-    assert [(one.status, one.what) for one in told] == [("ok", "tokenizer.model: 32000 tokens, LLaMA's own")]
+    assert told_of_the_tokenizer(examined) == [("ok", "tokenizer.model: 32000 tokens, LLaMA's own")]
 
 
-# What LLaMA's ids stand for.
-_SPELT = (
-    "<s> ▁A ▁chat ▁between ▁a ▁curious ▁user ▁and ▁an ▁artificial ▁intelligence ▁assistant . ▁The ▁assistant ▁gives "
-    "▁helpful , ▁detailed , ▁and ▁pol ite ▁answers ▁to ▁the ▁user ' s ▁questions . ▁The ▁conversation ▁cent ers "
-    "▁around ▁an ▁ind oor ▁scene . ▁Object ▁information : ▁[",
-    "▁ ]. ▁US ER : ▁",
-    "▁▁ What ▁can ▁you ▁do ? ▁A SS IST ANT : ▁",
-)
+def test_the_released_tokenizer_is_known_by_its_bytes(files, examined, monkeypatch):
+    another_llamas_size(files)  # which the probes refuse
+    path = files / "llm" / "tokenizer.model"
+    monkeypatch.setattr(llm, "_RELEASED", (path.stat().st_size, file_hash(path)))
+    assert told_of_the_tokenizer(examined) == [("ok", "tokenizer.model: 32000 tokens, LLaMA's own, byte for byte")]
+
+
+def told_of_the_tokenizer(examined):
+    return [(one.status, one.what) for one in examined(methods=["vanilla"]) if one.what.startswith("tokenizer.model: ")]

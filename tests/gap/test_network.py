@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from fast3d_core.config import load_config
+from fast3d_core.data.files import load_torch
 from fast3d_core.errors import DataError
 from fast3d_core.gap.checkpoint import load_gap, read_tensors, save_gap, write_published
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss, pairwise_numbers
@@ -183,3 +184,40 @@ def test_more_layers_than_can_be_meant(tmp_path):
     torch.save({"model_state_dict": tensors}, tmp_path / "deep.pth")
     with pytest.raises(DataError, match="it has 2000 layers"):
         load_gap(config(tmp_path / "deep.pth"), CPU)
+
+
+def in_another_form(files, change):
+    path = files / "gap" / "checkpoint_spatial.pth"
+    content = load_torch(path, "a test")
+    state = dict(content["model_state_dict"])
+    torch.save(change(state), path)
+    return load_config(files / "fast3d.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {"model_state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {
+            "model_state_dict": {**state, "text_encoder.embeddings.position_ids": torch.arange(130)[None]},
+        },
+        lambda state: {
+            "model": {
+                **{f"_orig_mod.module.{name}": tensor for name, tensor in state.items()},
+                "_orig_mod.module.text_encoder.embeddings.position_ids": torch.arange(130)[None],
+            }
+        },
+        lambda state: state,
+    ],
+)
+def test_checkpoints_of_other_trainers(files, change):
+    wanted = load_gap(load_config(MINIATURE), torch.device("cpu")).state_dict()
+    found = load_gap(in_another_form(files, change), torch.device("cpu"))
+    assert found.text_encoder.embeddings.position_ids.shape[1] == found.text_encoder.config.max_position_embeddings
+    assert all(found.state_dict()[name].equal(tensor) for name, tensor in wanted.items())
+
+
+def test_a_checkpoint_in_a_folder_is_read(files):
+    (files / "trained").mkdir()
+    (files / "gap" / "checkpoint_spatial.pth").rename(files / "trained" / "best.pth")
+    load_gap(load_config(files / "fast3d.yaml", [f"gap.checkpoint={files / 'trained'}"]), torch.device("cpu"))
