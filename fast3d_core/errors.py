@@ -11,6 +11,10 @@ class DataError(Fast3DError):
     """A file is missing, damaged, or does not fit the others (exit code 1)."""
 
 
+class NotFiniteError(DataError):
+    """The LLM computes NaN or infinity: whatever comes of that is no answer."""
+
+
 class UsageError(Fast3DError):
     """An option or a config value that cannot be meant (exit code 2)."""
 
