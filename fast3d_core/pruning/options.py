@@ -11,7 +11,6 @@ from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.pruning.budget import Budget, check_keep, check_layer, from_preset, from_ratio
 from fast3d_core.pruning.sap import Alpha
 
-
 OPTIONS = ("layer", "keep", "alpha", "seed")
 """The settings of methods for which there are options; `layer` and `keep` are a budget."""
 
