@@ -13,6 +13,23 @@ from fast3d_core.errors import UsageError
 if TYPE_CHECKING:
     from fast3d_core.config import Config
 
+LARGEST = 2**63 - 1
+"""What files of results and settings hold: one with a larger number is refused when it is read."""
+
+MOST_SAMPLES = 4096
+"""Of a batch, as in `eval.batch_size`."""
+
+
+def any_limit(value: int | None) -> int | None:
+    """A `--limit`: no dataset has as many samples as fit 64 bits, so larger numbers mean the same."""
+    return None if value is None else min(value, LARGEST)
+
+
+def any_seed(value: int | None) -> int | None:
+    """A `--seed`: one beyond 64 bits, which could not be read back from a file, is taken modulo 2^63."""
+    return value if value is None or abs(value) <= LARGEST else value % (LARGEST + 1)
+
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -41,7 +58,8 @@ RatioOption = Annotated[
     float | None, typer.Option("--ratio", help="Layer-averaged percentage to prune.", rich_help_panel=BUDGET)
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="random: seed of the draw. Default: 0.", rich_help_panel=BUDGET)
+    int | None,
+    typer.Option("--seed", callback=any_seed, help="random: seed of the draw. Default: 0.", rich_help_panel=BUDGET),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
 

@@ -20,6 +20,7 @@ from fast3d_cli.options import (
     RatioOption,
     SeedOption,
     SetOption,
+    any_limit,
     check_datasets,
     check_map_key,
     check_name,
@@ -72,7 +73,10 @@ def eval_command(
     ] = "files",
     dataset: DatasetOption = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N samples of each dataset.", rich_help_panel=_DATA)
+        int | None,
+        typer.Option(
+            min=1, callback=any_limit, help="Only the first N samples of each dataset.", rich_help_panel=_DATA
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="fast or reference. Default: eval.engine.", rich_help_panel=_RUN)
@@ -86,7 +90,7 @@ def eval_command(
         ),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Share the work out to N processes, one a GPU.", rich_help_panel=_RUN)
+        int, typer.Option(min=1, max=1024, help="Share the work out to N processes, one a GPU.", rich_help_panel=_RUN)
     ] = 1,
     reuse_scene: Annotated[
         bool,
