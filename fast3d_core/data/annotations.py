@@ -15,6 +15,9 @@ from fast3d_core.errors import DataError
 ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # scored by boxes; their files carry Mask3D's name
 
 _SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; questions may take scenes in turns
+MOST_CHARACTERS = 20_000
+"""Of a question or an answer, some 5,000 tokens: a megabyte would take the tokeniser, and then the LLM, very long."""
+
 MOST_BOXES = 1000
 """Of a scene; ScanNet has a few hundred at most."""
 
@@ -101,13 +104,19 @@ def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{shown(value)} should be text")
-    return value
+    return _bounded(value)
+
+
+def _bounded(text: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"a text has {len(text)} characters, more than the {MOST_CHARACTERS} that any LLM here reads")
+    return text
 
 
 def _single(value: Any) -> Any:
     if isinstance(value, (list, dict)):
         raise TypeError(f"{shown(value)} should be a text or a number")
-    return value
+    return _bounded(value) if isinstance(value, str) else value
 
 
 def _list(value: Any) -> list[Any]:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fast3d_core.chat_scene.model import ChatScene
+from fast3d_core.data.annotations import MOST_CHARACTERS
 from fast3d_core.data.files import load_json
 
 HUGE = "9" * 23
@@ -146,3 +147,44 @@ def test_more_beams_than_the_vocabulary_has_candidates(fast3d, setting, engine):
     done = fast3d(*run, "--set", f"generation.{setting}", check=False)
     assert done.returncode == 2 and "generation.beams is" in done.stderr.splitlines()[-1]
     assert "take at most 330" in done.stderr
+
+
+LONG = "chair " * 200_000
+
+
+@pytest.mark.parametrize(
+    "command", [["eval", "-m", "vanilla"], ["predict", "--restart"], ["extract", "--split", "val"], ["bench"]]
+)
+def test_questions_that_no_llm_reads(fast3d, files, command):
+    path = files / "annotations" / "scanqa_val.json"
+    records = json.loads(path.read_text())
+    records[1]["prompt"] = LONG
+    path.write_text(json.dumps(records))
+    which = ["--llm", files] if command == ["bench"] else ["-c", files / "fast3d.yaml"]
+    done = fast3d(*command, *which, check=False)
+    line = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "scanqa_val.json: record 1 is not a question (a text has 1200000 characters" in line
+
+
+def test_answers_that_no_llm_reads(fast3d, files):
+    path = files / "annotations" / "scanqa_train.json"
+    records = json.loads(path.read_text())
+    records[2]["caption"] = LONG
+    path.write_text(json.dumps(records))
+    done = fast3d("extract", "--split", "train", "-c", files / "fast3d.yaml", check=False)
+    assert done.returncode == 1 and "scanqa_train.json: record 2 is not a question" in done.stderr
+
+
+def test_ask_reads_no_more_of_a_line_than_it_answers(fast3d, monkeypatch):
+    fits = "chair " * (MOST_CHARACTERS // 6)
+    session = ["ask", "-i", "--scene", SCENE, "-m", "vanilla", "--json"]
+    for last in ("\n", ""):
+        lines = f"{LONG}\n\nwhat is it?\n{fits}\n{LONG}{last}"
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+        told = [json.loads(line) for line in fast3d(*session).stdout.splitlines()]
+        errors = [one.get("error", "") for one in told]
+        assert errors[0] == errors[3] == "the question has more than 20000 characters, which no LLM here reads"
+        assert errors[1] == "" and errors[2].startswith("the question takes 3440 tokens") and len(errors) == 4
+        assert max(len(one["question"]) for one in told) <= MOST_CHARACTERS + 2
+    done = fast3d("ask", LONG, "--scene", SCENE, "-m", "vanilla", check=False)
+    assert done.returncode == 2 and "more than 20000 characters" in done.stderr and "loading" not in done.stderr
