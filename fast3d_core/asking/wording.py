@@ -31,8 +31,8 @@ def check_task(task: str) -> None:
 def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) -> str:
     """The prompt that asks `text` about a scene with these objects.
 
-    Raises `UsageError` for a text that is empty, too long or invalid, holds control tokens or names an object that is not there,
-    and for a task that is not known or needs something else.
+    Raises `UsageError` for a text that is empty, too long or invalid, holds control tokens or names an object that is
+    not there, and for a task that is not known or needs something else.
     """
     check_task(task)
     if len(text) > MOST_CHARACTERS:

@@ -1,6 +1,7 @@
-"""Which map files `fast3d predict` left in a folder, and what they depend on: only these may it replace."""
+"""Which map files `fast3d predict` and `fast3d extract --export` left in a folder, and what they depend on: only these
+may they replace."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.maps import map_file
 
 PREDICTED_FILE = "predicted.json"
+EXPORTED_FILE = "exported.json"
 
 
 def read_ledger(folder: Path, *, damaged_ok: bool = False) -> dict[str, Any]:
@@ -53,3 +55,41 @@ def checkpoint_of(folder: Path, split: str, dataset: str) -> str | None:
 def is_ours(entry: Any, path: Path) -> bool:
     """Whether the map file at `path` is the one that an entry of the ledger is about."""
     return isinstance(entry, dict) and path.is_file() and entry.get("map") == fingerprint(path, whole=True)
+
+
+def predicted_entries(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Of each map file that was predicted into the folder: "split/dataset", its fingerprint, and its questions'."""
+    for part, entry in read_ledger(folder, damaged_ok=True).items():
+        if isinstance(entry, dict):
+            yield from _texts(part, entry.get("map"), entry.get("annotations"))
+
+
+def exported_entries(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """The same of those that were exported; those of before fast3d wrote their questions down are left out."""
+    for entry in read_exported(folder).values():
+        if isinstance(entry, dict):
+            yield from _texts(entry.get("part"), entry.get("map"), entry.get("annotations"))
+
+
+def _texts(*values: Any) -> Iterator[tuple[str, str, str]]:
+    part, written, annotations = values
+    if isinstance(part, str) and isinstance(written, str) and isinstance(annotations, str):
+        yield part, written, annotations
+
+
+def read_exported(folder: Path) -> dict[str, Any]:
+    """What was exported into the folder: file name -> "map", its fingerprint, "part", "split/dataset", and
+    "annotations", the fingerprint of its questions. Earlier, the first was all, without a name. Empty where it cannot
+    be read: then the files count as somebody else's."""
+    try:
+        content = load_json(folder / EXPORTED_FILE, "--export")
+    except DataError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def is_exported(known: dict[str, Any], path: Path) -> bool:
+    """Whether the map file at `path` is the one that `read_exported` tells of."""
+    entry = known.get(path.name)
+    written = entry.get("map") if isinstance(entry, dict) else entry
+    return path.is_file() and written == fingerprint(path, whole=True)

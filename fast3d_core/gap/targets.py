@@ -19,13 +19,14 @@ from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_path, output_path, to_dict
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.data.features import features_files
-from fast3d_core.data.files import load_json, write_json
+from fast3d_core.data.files import write_json
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.data.tensors import fingerprints
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import store as stores
+from fast3d_core.gap.ledger import EXPORTED_FILE, is_exported, read_exported
 from fast3d_core.gap.maps import MAP_KEYS, map_file, save_extracted
 from fast3d_core.gap.store import PartInfo, Shard, TargetStore, file_hash
 from fast3d_core.plan import TOKENS_PER_OBJECT
@@ -33,7 +34,6 @@ from fast3d_core.progress import Progress
 from fast3d_core.vicuna.llm import read_shape
 from fast3d_core.vicuna.recorded_attention import Text, text_attention
 
-EXPORTED_FILE = "exported.json"
 SPLITS = ("train", "val")
 _AS_SENTENCE = ("scanqa", "sqa3d")  # their references are bare words; Chat-Scene's answers are sentences
 
@@ -218,10 +218,10 @@ def extract(
 
 def check_export(parts: Sequence[Part], folder: Path) -> None:
     """Raises `UsageError` if a file that `export` would write is there and is not what it left there."""
-    known = _exported(folder)
+    known = read_exported(folder)
     for part in parts:
         path = map_file(folder, part.dataset, part.split)
-        if path.exists() and not (path.is_file() and known.get(path.name) == fingerprint(path, whole=True)):
+        if path.exists() and not is_exported(known, path):
             raise UsageError(
                 f"{folder} holds maps that fast3d did not export ({path.name}); give --export another folder, "
                 "or --restart to replace them"
@@ -231,27 +231,23 @@ def check_export(parts: Sequence[Part], folder: Path) -> None:
 def export(store: TargetStore, parts: Sequence[Part], folder: Path) -> list[Path]:
     """Writes the published `infer_attn_maps_{split}_{dataset}.pt` of each part; returns the files.
 
-    Beside them `EXPORTED_FILE` keeps their fingerprints, by which `check_export` knows them.
+    Beside them `EXPORTED_FILE` keeps their fingerprints, by which `check_export` knows them, and those of their
+    questions.
     """
-    known, paths = _exported(folder), []
+    known, paths = read_exported(folder), []
     for part in parts:
         maps = {
             key: store.read(part.split, part.dataset, annotations=part.annotations, samples=len(part.samples), key=key)
             for key in MAP_KEYS
         }
         paths.append(save_extracted(folder, part.dataset, part.split, maps))
-        known[paths[-1].name] = fingerprint(paths[-1], whole=True)
+        known[paths[-1].name] = {
+            "map": fingerprint(paths[-1], whole=True),
+            "part": part.name,
+            "annotations": fingerprint(part.annotations),
+        }
         write_json(folder / EXPORTED_FILE, known)
     return paths
-
-
-def _exported(folder: Path) -> dict[str, Any]:
-    """File name -> fingerprint; empty where it cannot be read: then the files count as somebody else's."""
-    try:
-        content = load_json(folder / EXPORTED_FILE, "--export")
-    except DataError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _shard_of(part: Part, number: int, store: TargetStore) -> range:
