@@ -11,7 +11,7 @@ from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.ledger import is_ours, read_ledger
 from fast3d_core.gap.maps import MAP_KEYS, map_file
-from fast3d_core.gap.origin import origin_of
+from fast3d_core.gap.origin import is_shipped, origin_of
 from fast3d_core.gap.prediction import map_sources
 
 _PREDICT = "`fast3d predict` makes them for these questions, or name others in maps.predicted"
@@ -61,7 +61,8 @@ def ledger(case: Case) -> Iterator[Finding]:
     """What was written down about maps, against the files that the config names now; nothing is about others' maps."""
     folder, config = case.maps_folder, case.config
     there = [name for name in config.data.datasets if map_file(folder, name).is_file()]
-    if unknown := [name for name in there if origin_of(folder, name) is None]:
+    unknown = [] if is_shipped(config, folder) else [name for name in there if origin_of(folder, name) is None]
+    if unknown:
         yield warning(
             f"{', '.join(unknown)}: the maps were made elsewhere, so it is not known of which questions",
             "make sure that they are of those in data.annotations, in their order; `fast3d predict` makes such",

@@ -119,10 +119,8 @@ def _other_network(content: dict[str, Any], config: Config, said: Callable[[str]
 
 def _other_kind(content: dict[str, Any], map_kind: MapKind | None) -> str | None:
     """Why the maps are not read as they were when the alpha was found."""
-    was, now = (
-        "as the files tell" if kind is None else f"with --map-kind {kind}"
-        for kind in (content.get("map_kind"), map_kind)
-    )
+    kinds = content.get("map_kind"), map_kind
+    was, now = (f"with --map-kind {kind}" if kind else "without --map-kind" for kind in kinds)
     return None if was == now else f"it was found {was}, and is wanted {now}"
 
 

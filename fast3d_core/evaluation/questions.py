@@ -10,7 +10,7 @@ from torch import Tensor
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.gap.maps import AttentionMaps, MapKind
-from fast3d_core.gap.origin import load_known_maps, tell_unknown
+from fast3d_core.gap.origin import is_shipped, load_known_maps, tell_unknown
 from fast3d_core.gap.prediction import Predictor
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
@@ -103,7 +103,7 @@ class Questions:
         self.folder = need_path(config, "data.annotations")
         self.objects = config.data.max_objects
         self.limit = limit
-        self._said = said
+        self._config, self._said = config, said
         everything = {dataset: load_samples(self.folder, dataset) for dataset in datasets}
         self.totals = {dataset: len(samples) for dataset, samples in everything.items()}
         self.samples = {dataset: samples[:limit] for dataset, samples in everything.items()}
@@ -130,10 +130,8 @@ class Questions:
         if job.maps is None:
             return Plans(job.pruner, self.objects, lambda batch: [None] * len(batch))
         known = self._known_maps(job.maps, job.map_key)
-        maps = {
-            dataset: own.logits(job.map_kind) if job.pruner.needs_logits else own.scores
-            for dataset, own in known.items()
-        }
+        logits = job.pruner.needs_logits
+        maps = {dataset: own.logits(job.map_kind) if logits else own.scores for dataset, own in known.items()}
         return Plans(job.pruner, self.objects, lambda batch: [maps[s.dataset][s.index] for s in batch])
 
     def _known_maps(self, folder: Path, key: str) -> dict[str, AttentionMaps]:
@@ -144,7 +142,7 @@ class Questions:
                 questions = annotation_file(self.folder, dataset)
                 maps[dataset], known = load_known_maps(folder, dataset, questions, total, key=key, objects=self.objects)
                 unknown += [] if known else [dataset]
-            if folder not in (read for read, _ in self._maps):
+            if not is_shipped(self._config, folder) and folder not in (read for read, _ in self._maps):
                 tell_unknown(folder, unknown, self.folder, self._said)
             self._maps[folder, key] = maps
         return self._maps[folder, key]

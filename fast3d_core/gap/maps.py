@@ -39,15 +39,15 @@ class AttentionMaps:
         """The maps as logits, for methods that take a softmax; shares by `log_shares`.
 
         Args:
-            kind: what a user says that they are; None: nothing was said, and only logits that are known to be are taken.
+            kind: what a user says that they are; None: nothing was said, so that they have to be known as logits.
 
         Raises:
             DataError: they are, or may be, shares, and nothing was said; or what was said is wrong.
         """
         if kind is None and self.kind == "shares":
             raise DataError(
-                f"{self.path} holds shares of attention, and sap takes the softmax of logits: give --map-kind shares to "
-                "take their logarithm, or predicted maps with --maps"
+                f"{self.path} holds shares of attention, and sap takes the softmax of logits: give --map-kind shares "
+                "to take their logarithm, or predicted maps with --maps"
             )
         if kind is None and self.kind is None:
             raise DataError(
@@ -72,10 +72,15 @@ def log_shares(shares: Tensor) -> Tensor:
     return parts.float().clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
-def _look_like_shares(maps: dict[int, Tensor]) -> bool:
+def _kind(maps: dict[int, Tensor], listed: bool) -> MapKind | None:
+    """What a file holds, by its form, and where its numbers contradict that, by these."""
     scores = torch.stack(list(maps.values()))
+    if (scores < 0).any():
+        return "logits"
     sums = scores.sum(dim=-1)
-    return bool((scores >= 0).all() and ((sums > 0) & (sums <= _LARGEST_SUM)).all())
+    if listed:
+        return "shares"
+    return None if ((sums > 0) & (sums <= _LARGEST_SUM)).all() else "logits"
 
 
 def map_file(folder: Path, dataset: str, split: str = "val") -> Path:
@@ -110,7 +115,8 @@ def read_maps(
     """The maps of a dataset.
 
     Extraction writes a list of {"index", "a_map", "a_map_ori"}, in any order; GAP writes {index: {"a_map"}}. Both are
-    read by index, and tell the kind, but for a dict of what looks like shares. `samples` is the number of samples in the annotations; None takes as many as the file numbers.
+    read by index, and tell the kind, but for a dict of what looks like shares. `samples` is the number of samples in
+    the annotations; None takes as many as the file numbers.
     `what` is what errors call the file.
 
     Raises:
@@ -133,8 +139,7 @@ def read_maps(
         maps[index] = _checked(entry[key], index, objects, path, remedy)
     if not maps:
         raise DataError(f"{path} holds no samples; {remedy}")
-    kind: MapKind | None = "shares" if isinstance(content, list) else None if _look_like_shares(maps) else "logits"
-    found = AttentionMaps(path, kind, maps)
+    found = AttentionMaps(path, _kind(maps, isinstance(content, list)), maps)
     if samples is None:
         if gaps := [i for i in range(len(maps)) if i not in maps]:
             raise DataError(f"{path} lacks sample {gaps[0]}; {remedy}")

@@ -1,14 +1,15 @@
 """Attention maps with what is known of them: their kind, who wrote their file, and for which questions.
 
-A map file numbers its maps by the position of their questions in an annotation file, and does not say in which. What
-fast3d wrote, its ledgers tell, beside the file: `predicted.json` and `exported.json`. They know a file by its digest, so
-that a copy under another dataset's name is found out, and a file that was put in the place of ours is not taken for it.
+A map file numbers its maps by the position of their questions in an annotation file, and does not say in which. Of
+what fast3d wrote, ledgers beside the file tell: `predicted.json` and `exported.json`. They know a file by its digest:
+a copy under another dataset's name is found out, and a file that was put in the place of ours is not taken for it.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fast3d_core.config import EMBEDDED, Config
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.errors import DataError
 from fast3d_core.gap.ledger import exported_entries, predicted_entries
@@ -62,6 +63,11 @@ def check_origin(folder: Path, dataset: str, annotations: Path, split: str = "va
     if annotations.is_file() and origin.annotations != fingerprint(annotations):
         raise DataError(f"{path} was made of other questions than those in {annotations}; make it again with {again}")
     return origin
+
+
+def is_shipped(config: Config, folder: Path) -> bool:
+    """Whether a folder of maps came with the embedded demo, so that they are of its questions."""
+    return config.embedded and folder.absolute().is_relative_to(EMBEDDED.parent)
 
 
 def load_known_maps(

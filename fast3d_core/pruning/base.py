@@ -17,8 +17,8 @@ class PlanRequest:
     Attributes:
         dataset, index: the sample's name; random methods draw from nothing else but these and their seed.
         objects: object slots in the prompt (100).
-        scores: (objects,) float32 attention map, for methods with `needs_map`: logits for those with `needs_logits`, for
-            others logits or shares of attention.
+        scores: (objects,) float32 attention map, for methods with `needs_map`: logits for those with `needs_logits`,
+            for others logits or shares of attention.
     """
 
     dataset: str
