@@ -15,8 +15,8 @@ from fast3d_core.errors import DataError
 ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # scored by boxes; their files carry Mask3D's name
 
 _SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; questions may take scenes in turns
-MOST_CHARACTERS = 20_000
-"""Of a question or an answer, some 5,000 tokens: a megabyte would take the tokeniser, and then the LLM, very long."""
+MOST_CHARACTERS = 50_000
+"""Of a question or an answer, some 10,000 tokens: a megabyte would take the tokeniser, and then the LLM, very long."""
 
 MOST_BOXES = 1000
 """Of a scene; ScanNet has a few hundred at most."""

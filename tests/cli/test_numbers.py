@@ -183,8 +183,8 @@ def test_ask_reads_no_more_of_a_line_than_it_answers(fast3d, monkeypatch):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
         told = [json.loads(line) for line in fast3d(*session).stdout.splitlines()]
         errors = [one.get("error", "") for one in told]
-        assert errors[0] == errors[3] == "the question has more than 20000 characters, which no LLM here reads"
-        assert errors[1] == "" and errors[2].startswith("the question takes 3440 tokens") and len(errors) == 4
+        assert errors[0] == errors[3] == "the question has more than 50000 characters, which no LLM here reads"
+        assert errors[1] == "" and errors[2].startswith("the question takes 8440 tokens") and len(errors) == 4
         assert max(len(one["question"]) for one in told) <= MOST_CHARACTERS + 2
     done = fast3d("ask", LONG, "--scene", SCENE, "-m", "vanilla", check=False)
-    assert done.returncode == 2 and "more than 20000 characters" in done.stderr and "loading" not in done.stderr
+    assert done.returncode == 2 and "more than 50000 characters" in done.stderr and "loading" not in done.stderr
