@@ -12,6 +12,24 @@ from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
+    from fast3d_core.gap.maps import MapKind
+
+LARGEST = 2**63 - 1
+"""What files of results and settings hold: one with a larger number is refused when it is read."""
+
+MOST_SAMPLES = 4096
+"""Of a batch, as in `eval.batch_size`."""
+
+
+def any_limit(value: int | None) -> int | None:
+    """A `--limit`: no dataset has as many samples as fit 64 bits, so larger numbers mean the same."""
+    return None if value is None else min(value, LARGEST)
+
+
+def any_seed(value: int | None) -> int | None:
+    """A `--seed`: one beyond 64 bits, which could not be read back from a file, is taken modulo 2^63."""
+    return value if value is None or abs(value) <= LARGEST else value % (LARGEST + 1)
+
 
 ConfigOption = Annotated[
     Path | None,
@@ -41,7 +59,17 @@ RatioOption = Annotated[
     float | None, typer.Option("--ratio", help="Layer-averaged percentage to prune.", rich_help_panel=BUDGET)
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="random: seed of the draw. Default: 0.", rich_help_panel=BUDGET)
+    int | None,
+    typer.Option("--seed", callback=any_seed, help="random: seed of the draw. Default: 0.", rich_help_panel=BUDGET),
+]
+MapKindOption = Annotated[
+    str | None,
+    typer.Option(
+        help="sap: what the maps hold, logits, or shares of attention, whose logarithm is taken. Default: as the files "
+        "tell; shares are refused.",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
 
@@ -61,6 +89,18 @@ def check_map_key(map_key: str | None) -> None:
 
     if map_key not in (None, *MAP_KEYS):
         raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {map_key!r}")
+
+
+def check_map_kind(map_kind: str | None) -> "MapKind | None":
+    """What `--map-kind` says. Raises `UsageError` for a kind of map that there is not."""
+    from fast3d_core.gap.maps import MAP_KINDS
+
+    for kind in MAP_KINDS:
+        if kind == map_kind:
+            return kind
+    if map_kind is not None:
+        raise UsageError(f"--map-kind must be one of {', '.join(MAP_KINDS)}, not {map_kind!r}")
+    return None
 
 
 def check_name(name: str | None) -> None:

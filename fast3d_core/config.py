@@ -55,13 +55,14 @@ def _key(
     *,
     at_least: float | None = None,
     above: float | None = None,
+    at_most: float | None = None,
     form: tuple[str, str] | None = None,
     written: bool = False,
 ) -> Any:
-    """A config key: `doc` says meaning and unit in one line, `at_least` and `above` bound a number, `form` is the
-    regular expression of a text (a text needs one) and its description, `written` marks a folder that commands write
-    to."""
-    bounds = {"at_least": at_least, "above": above, "form": form, "written": written}
+    """A config key: `doc` says meaning and unit in one line, `at_least`, `above` and `at_most` bound a number (each
+    number has bounds on both sides), `form` is the regular expression of a text (a text needs one) and its description,
+    `written` marks a folder that commands write to."""
+    bounds = {"at_least": at_least, "above": above, "at_most": at_most, "form": form, "written": written}
     return field(default=default, metadata={"doc": doc, **bounds})
 
 
@@ -71,7 +72,9 @@ class ModelConfig:
 
     llm: Path = _key(Path("llm/vicuna-7b-v1.5"), "folder of the LLaMA weights and tokenizer (Hugging Face layout)")
     checkpoint: Path = _key(Path("ckpt_01_3446.pth"), "Chat-Scene checkpoint as released: LoRA, projectors, embeddings")
-    lora_alpha: float = _key(16, "LoRA scale is lora_alpha / rank; the checkpoint does not tell", above=0)
+    lora_alpha: float = _key(
+        16, "LoRA scale is lora_alpha / rank; the checkpoint does not tell", above=0, at_most=10_000
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = _key("bfloat16", "number type of weights and activations")
     device: str = _key(
         "auto",
@@ -87,7 +90,7 @@ class DataConfig:
 
     annotations: Path = _key(Path("annotations"), "folder of the released annotation and feature files")
     datasets: tuple[Dataset, ...] = _key(DATASETS, "benchmarks to run, in this order")
-    max_objects: int = _key(100, "object slots per scene, three visual tokens each", at_least=1)
+    max_objects: int = _key(100, "object slots per scene, three visual tokens each", at_least=1, at_most=1000)
 
 
 @dataclass(frozen=True)
@@ -108,26 +111,35 @@ class GapConfig:
     checkpoint: Path = _key(
         Path("outputs/gap/checkpoint_best.safetensors"), "GAP weights (.safetensors, or .pth)", written=True
     )
-    heads: int = _key(12, "attention heads of a new network, and where a checkpoint does not tell", at_least=1)
-    layers: int = _key(4, "decoder layers of a new network", at_least=1)
+    heads: int = _key(
+        12, "attention heads of a new network, and where a checkpoint does not tell", at_least=1, at_most=256
+    )
+    layers: int = _key(4, "decoder layers of a new network", at_least=1, at_most=100)
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
     """beam search"""
 
-    beams: int = _key(5, "beams per sample; 1 is greedy search", at_least=1)
-    max_new_tokens: int = _key(64, "longest answer, in tokens", at_least=1)
-    repetition_penalty: float = _key(3.0, "penalty on tokens that are already there; 1 is off", above=0)
-    length_penalty: float = _key(1.0, "exponent of the length that divides a finished beam's score")
-    min_length: int = _key(1, "shortest answer, in tokens", at_least=0)
+    beams: int = _key(5, "beams per sample; 1 is greedy search", at_least=1, at_most=1000)
+    max_new_tokens: int = _key(64, "longest answer, in tokens", at_least=1, at_most=4096)
+    repetition_penalty: float = _key(
+        3.0, "penalty on tokens that are already there; 1 is off", at_least=0.01, at_most=100
+    )
+    # Scores are float32: beyond, 4096 to that power takes them, with what a sum may be, near its ends.
+    length_penalty: float = _key(
+        1.0, "exponent of the length that divides a finished beam's score", at_least=-5, at_most=5
+    )
+    min_length: int = _key(1, "shortest answer, in tokens", at_least=0, at_most=4096)
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     """the evaluation run"""
 
-    batch_size: int | Literal["auto"] = _key(32, "samples per batch, or auto: as many as the memory holds", at_least=1)
+    batch_size: int | Literal["auto"] = _key(
+        32, "samples per batch, or auto: as many as the memory holds", at_least=1, at_most=4096
+    )
     engine: Literal["fast", "reference"] = _key("fast", "fast drops tokens, reference masks them as published")
     reuse_scene: bool = _key(False, "fast engine: read a scene once for all questions about it; not as published")
 
@@ -258,7 +270,9 @@ def _document(cls: type, indent: str) -> Iterator[str]:
 
 def _meaning(key: "dataclasses.Field[Any]") -> str:
     """The comment beside a key: its meaning, then its bounds or choices."""
-    notes = [f"{words} {bound}" for words, bound, _ in _bounds(key)]
+    least, most = key.metadata["at_least"], key.metadata["at_most"]
+    both = least is not None and most is not None
+    notes = [f"{least} to {most}"] if both else [f"{words} {bound}" for words, bound, _ in _bounds(key)]
     if typing.get_origin(key.type) is Literal:
         notes.append(", ".join(typing.get_args(key.type)))
     return f"{key.metadata['doc']} ({'; '.join(notes)})" if notes else key.metadata["doc"]
@@ -395,7 +409,8 @@ def _number(key: "dataclasses.Field[Any]", kind: type, value: Any) -> float:
 
 def _bounds(key: "dataclasses.Field[Any]") -> list[tuple[str, float, Callable[[float, float], bool]]]:
     """The bounds of a number: in words, the bound, and the comparison that must hold."""
-    bounds = (("at least", key.metadata["at_least"], operator.ge), ("above", key.metadata["above"], operator.gt))
+    known = (("at_least", operator.ge), ("above", operator.gt), ("at_most", operator.le))
+    bounds = [(name.replace("_", " "), key.metadata[name], holds) for name, holds in known]
     return [(words, bound, holds) for words, bound, holds in bounds if bound is not None]
 
 

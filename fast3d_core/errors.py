@@ -20,6 +20,10 @@ class DataError(Fast3DError):
         self.what, self.do = what, do
 
 
+class NotFiniteError(DataError):
+    """The LLM computes NaN or infinity: whatever comes of that is no answer."""
+
+
 class UsageError(Fast3DError):
     """An option or a config value that cannot be meant (exit code 2)."""
 

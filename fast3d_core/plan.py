@@ -8,9 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
+from fast3d_core.errors import Fast3DError
+
 TOKENS_PER_OBJECT = 3  # identifier, 3D feature, 2D feature
+
+
+class PlanError(Fast3DError, ValueError):
+    """A plan that no engine can carry out: a fault of the method that made it."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,11 @@ class Plan:
         kept: (count,) int64 ascending offsets into the visual tokens; None while `choose` has to decide.
         choose: for methods that look at the LLM's attention: given the score of each visual token, (visual,) float32
             attention of the last prompt token at layer K - 1 averaged over heads, the offsets that stay.
+
+    With neither `kept` nor `choose` a plan tells a cost, and engines refuse it.
+
+    Raises:
+        PlanError: a number is out of range, there are both `kept` and `choose`, or `kept` is not as said above.
     """
 
     layer: int
@@ -32,10 +44,52 @@ class Plan:
     kept: Tensor | None = None
     choose: Callable[[Tensor], Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        numbers = (self.layer, self.visual, self.count)
+        if not all(map(_is_count, numbers)):
+            raise PlanError(f"a plan's layer, visual and count are integers from 0 on, not {numbers}")
+        if self.count > self.visual:
+            raise PlanError(f"a plan keeps {self.count} of {self.visual} visual tokens")
+        if self.choose is not None and self.kept is not None:
+            raise PlanError("a plan has either `kept` or `choose`, not both")
+        if self.choose is not None and self.layer == 0:
+            raise PlanError("a plan with `choose` reads the attention of layer K - 1, so its layer is at least 1")
+        if self.kept is not None:
+            self._check_kept(self.kept)
+
     def resolve(self, scores: Tensor) -> Tensor:
-        """The kept offsets once the attention `scores` (visual,) are known."""
+        """The kept offsets once the attention `scores` (visual,) are known. Raises `PlanError` as for `kept`."""
         assert self.choose is not None  # only plans without `kept` are resolved
-        return self.choose(scores)
+        kept = self.choose(scores)
+        self._check_kept(kept)
+        return kept
+
+    def check_fit(self, layers: int, visual: int) -> None:
+        """Raises `PlanError` unless this is for an LLM of `layers` layers and a prompt of `visual` visual tokens.
+
+        Without, each engine would answer something, and not the same."""
+        if self.kept is None and self.choose is None:
+            raise PlanError("a plan needs `kept`, or `choose`, which decides on it")
+        if self.visual != visual:
+            raise PlanError(f"the plan is for {self.visual} visual tokens, the prompt has {visual}")
+        if self.layer >= layers:
+            raise PlanError(f"the plan drops tokens from layer {self.layer} on, the LLM has layers 0..{layers - 1}")
+
+    def _check_kept(self, kept: Tensor) -> None:
+        """On the CPU, where methods make it and engines read it."""
+        if not isinstance(kept, Tensor) or kept.dtype != torch.int64 or kept.shape != (self.count,):
+            found = f"{kept.dtype} {tuple(kept.shape)}" if isinstance(kept, Tensor) else type(kept).__name__
+            raise PlanError(f"a plan's kept offsets are {self.count} numbers of torch.int64, not {found}")
+        offsets = kept.detach().cpu().numpy()
+        if self.count and not (offsets[0] >= 0 and offsets[-1] < self.visual and (offsets[1:] > offsets[:-1]).all()):
+            raise PlanError(
+                f"a plan's kept offsets ascend, each once, from 0 to at most {self.visual - 1}; these do not: "
+                f"{', '.join(map(str, offsets[:8]))}{', ...' if self.count > 8 else ''}"
+            )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -102,9 +104,27 @@ def test_default_yaml_holds_exactly_the_defaults_with_a_comment_on_every_line():
 
 def test_default_yaml_documents_bounds_and_choices():
     lines = {line.split(":")[0].strip(): line for line in default_yaml().splitlines()}
-    assert lines["beams"].endswith("(at least 1)")
-    assert lines["lora_alpha"].endswith("(above 0)")
+    assert lines["beams"].endswith("(1 to 1000)")
+    assert lines["lora_alpha"].endswith("(above 0; at most 10000)")
     assert lines["dtype"].endswith("(float32, bfloat16, float16)")
+
+
+def test_every_number_has_bounds_on_both_sides():
+    numbers = [key for _, key in config_module._keys(Config) if {key.type, *typing.get_args(key.type)} & {int, float}]
+    assert len(numbers) == 10
+    for key in numbers:
+        least, above, most = (key.metadata[name] for name in ("at_least", "above", "at_most"))
+        assert (least is None) != (above is None) and most is not None, key.name
+
+
+@pytest.mark.parametrize("penalty", [-5, 5])
+def test_scores_neither_over_nor_underflow_at_the_ends_of_length_penalty(penalty):
+    """Sums are between 1e-7, what float32 may leave of a probability next to 1, and 4096 tokens of repeated -100."""
+    longest = config_module.GenerationConfig.__dataclass_fields__["max_new_tokens"].metadata["at_most"]
+    assert config_module.GenerationConfig.__dataclass_fields__["length_penalty"].metadata["at_most"] == 5
+    norm = np.float32((longest + 1) ** penalty)
+    scores = np.float32([1e-7, 4096 * 100 * 100]) / norm
+    assert np.isfinite(scores).all() and (scores > np.finfo(np.float32).tiny).all()
 
 
 def test_a_new_key_is_added_in_one_place(folder, monkeypatch):
@@ -328,7 +348,21 @@ def test_a_wrong_override_names_itself(folder, override, message):
         ("generation: {beams: 1:30}", 'fast3d.yaml: generation.beams must be an integer, not "1:30"'),
         (f"generation: {{beams: {'9' * 5000}}}", "fast3d.yaml: generation.beams must be an integer, not "),
         ("generation: {max_new_tokens: 0}", "fast3d.yaml: generation.max_new_tokens must be at least 1, not 0"),
-        ("generation: {repetition_penalty: -1}", "fast3d.yaml: generation.repetition_penalty must be above 0, not -1"),
+        (
+            "generation: {repetition_penalty: -1}",
+            "fast3d.yaml: generation.repetition_penalty must be at least 0.01, not",
+        ),
+        ("model: {lora_alpha: 1.0e+308}", "fast3d.yaml: model.lora_alpha must be at most 10000, not 1e+308"),
+        ("data: {max_objects: 1001}", "fast3d.yaml: data.max_objects must be at most 1000, not 1001"),
+        ("gap: {heads: 257}", "fast3d.yaml: gap.heads must be at most 256, not 257"),
+        ("gap: {layers: 101}", "fast3d.yaml: gap.layers must be at most 100, not 101"),
+        ("generation: {beams: 999999999999999999}", "generation.beams must be at most 1000, not 999999999999999999"),
+        ("generation: {max_new_tokens: 4097}", "generation.max_new_tokens must be at most 4096, not 4097"),
+        ("generation: {min_length: 4097}", "generation.min_length must be at most 4096, not 4097"),
+        ("generation: {repetition_penalty: 101}", "generation.repetition_penalty must be at most 100, not 101"),
+        ("generation: {length_penalty: 400}", "fast3d.yaml: generation.length_penalty must be at most 5, not 400"),
+        ("generation: {length_penalty: -60}", "fast3d.yaml: generation.length_penalty must be at least -5, not -60"),
+        ("eval: {batch_size: 4097}", "fast3d.yaml: eval.batch_size must be at most 4096, not 4097"),
         ("generation: {min_length: -1}", "fast3d.yaml: generation.min_length must be at least 0, not -1"),
         ("eval: {batch_size: 0}", "fast3d.yaml: eval.batch_size must be at least 1, not 0"),
         ("eval: {batch_size: 1.5}", "fast3d.yaml: eval.batch_size must be an integer, not 1.5"),
@@ -438,24 +472,22 @@ def test_loading_does_not_import_torch_and_is_quick(folder):
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
 hub_names = st.from_regex(r"[A-Za-z]{1,8}/[A-Za-z0-9._-]{1,8}", fullmatch=True)
-positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
-counts = st.integers(1, 10**12)
 valid = {
-    "model.lora_alpha": positive | counts,
+    "model.lora_alpha": st.floats(0, 10_000, exclude_min=True) | st.integers(1, 10_000),
     "model.dtype": st.sampled_from(["float32", "bfloat16", "float16"]),
     "model.device": st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:12"]),
     "model.allow_unexpected": st.booleans(),
     "data.datasets": st.lists(st.sampled_from(DATASETS), min_size=1, unique=True),
-    "data.max_objects": counts,
+    "data.max_objects": st.integers(1, 1000),
     "gap.text_encoder": hub_names | names.map(lambda n: f"./{n}"),
-    "gap.heads": counts,
-    "gap.layers": counts,
-    "generation.beams": counts,
-    "generation.max_new_tokens": counts,
-    "generation.repetition_penalty": positive | counts,
-    "generation.length_penalty": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9),
-    "generation.min_length": st.integers(0, 10**12),
-    "eval.batch_size": counts | st.just("auto"),
+    "gap.heads": st.integers(1, 256),
+    "gap.layers": st.integers(1, 100),
+    "generation.beams": st.integers(1, 1000),
+    "generation.max_new_tokens": st.integers(1, 4096),
+    "generation.repetition_penalty": st.floats(0.01, 100) | st.integers(1, 100),
+    "generation.length_penalty": st.floats(-5, 5) | st.integers(-5, 5),
+    "generation.min_length": st.integers(0, 4096),
+    "eval.batch_size": st.integers(1, 4096) | st.just("auto"),
     "eval.engine": st.sampled_from(["fast", "reference"]),
     "eval.reuse_scene": st.booleans(),
     **{key: names.map(lambda n: f"./{n}") for key in PATHS},

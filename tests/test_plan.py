@@ -1,10 +1,12 @@
 """Costs against an obvious count, one multiply-add at a time."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast3d_core.plan import LlmShape, cost, pruning_ratio, scene_flops
+from fast3d_core.errors import Fast3DError
+from fast3d_core.plan import LlmShape, Plan, PlanError, cost, pruning_ratio, scene_flops
 
 SHAPE = LlmShape(layers=3, hidden=8, heads=2, kv_heads=1, head_dim=4, intermediate=12, vocab=20)
 VICUNA = LlmShape(layers=32, hidden=4096, heads=32, kv_heads=32, head_dim=128, intermediate=11008, vocab=32100)
@@ -68,3 +70,48 @@ def test_ratio_is_the_share_of_layer_token_pairs_that_are_gone(layers, data):
     layer, count = data.draw(st.integers(0, layers - 1)), data.draw(st.integers(0, 300))
     seen = sum(300 if i < layer else count for i in range(layers))
     assert pruning_ratio(layers, layer, 300, count) == pytest.approx(1 - seen / (300 * layers), abs=1e-12)
+
+
+BAD_OFFSETS = [
+    (torch.tensor([0, 2, 1]), "ascend"),
+    (torch.tensor([0, 1, 1]), "each once"),
+    (torch.tensor([-1, 0, 1]), "from 0"),
+    (torch.tensor([0, 1, 9]), "at most 8"),
+    (torch.tensor([0, 1]), r"3 numbers of torch.int64, not torch.int64 \(2,\)"),
+    (torch.tensor([[0, 1, 2]]), r"not torch.int64 \(1, 3\)"),
+    (torch.tensor([0, 1, 2], dtype=torch.int32), "not torch.int32"),
+    (torch.tensor([0.0, 1.0, 2.0]), "not torch.float32"),
+    ([0, 1, 2], "not list"),
+]
+
+
+@pytest.mark.parametrize(("kept", "problem"), BAD_OFFSETS)
+def test_offsets_that_no_engine_can_keep(kept, problem):
+    with pytest.raises(PlanError, match=problem):
+        Plan(1, 9, 3, kept)
+    with pytest.raises(PlanError, match=problem):
+        Plan(1, 9, 3, choose=lambda scores: kept).resolve(torch.zeros(9))
+
+
+@pytest.mark.parametrize(("numbers", "problem"), [
+    ((-1, 9, 3), r"integers from 0 on, not \(-1, 9, 3\)"),
+    ((1, -9, 0), "integers from 0 on"),
+    ((1, 9, -3), "integers from 0 on"),
+    ((1.0, 9, 3), "integers from 0 on"),
+    ((True, 9, 3), "integers from 0 on"),
+    ((1, 9, 10), "keeps 10 of 9"),
+])  # fmt: skip
+def test_numbers_that_no_plan_has(numbers, problem):
+    with pytest.raises(PlanError, match=problem):
+        Plan(*numbers)
+
+
+def test_a_plan_knows_what_it_keeps_or_decides_it():
+    with pytest.raises(PlanError, match="not both"):
+        Plan(1, 9, 1, torch.tensor([0]), lambda scores: torch.tensor([0]))
+    with pytest.raises(PlanError, match="at least 1"):
+        Plan(0, 9, 1, choose=lambda scores: torch.tensor([0]))
+    assert issubclass(PlanError, Fast3DError)  # a line on the terminal, not a traceback
+    assert Plan(1, 9, 0, torch.zeros(0, dtype=torch.int64)).count == 0
+    kept = torch.tensor([0, 4, 8])
+    assert Plan(2, 9, 3, choose=lambda scores: kept).resolve(torch.zeros(9)) is kept

@@ -4,8 +4,9 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -238,7 +239,7 @@ def _lines() -> Iterator[str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # what is no UTF-8 is one question's trouble
     if not sys.stdin.isatty():
-        yield from (line.strip() for line in sys.stdin if line.strip())
+        yield from filter(None, (line.strip() for line in iter(partial(_line, sys.stdin), "")))
         return
     with contextlib.suppress(ImportError):  # Windows has its own
         import readline  # noqa: F401 (gives `input` history and editing)
@@ -249,6 +250,16 @@ def _lines() -> Iterator[str]:
             return
         if line:
             yield line
+
+
+def _line(stream: TextIO) -> str:
+    """The next line, "" at the end; of one that is too long to be a question as much as shows that."""
+    from fast3d_core.data.annotations import MOST_CHARACTERS
+
+    line = part = stream.readline(MOST_CHARACTERS + 2)  # with the line break, one more than may be
+    while part and not part.endswith("\n"):
+        part = stream.readline(1 << 16)
+    return line
 
 
 def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions", task: str) -> "list[Pruner]":

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, print_json, print_whole
-from fast3d_cli.options import JsonOption, load, note_text_encoder
+from fast3d_cli.options import MOST_SAMPLES, JsonOption, any_seed, load, note_text_encoder
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import Fast3DError, UsageError
 
@@ -76,20 +76,25 @@ def bench(
     batch: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="Samples at a time. Repeatable. Default: 1 and 32.", show_default=False, rich_help_panel=_WORK
+            min=1,
+            max=MOST_SAMPLES,
+            help="Samples at a time. Repeatable. Default: 1 and 32.",
+            show_default=False,
+            rich_help_panel=_WORK,
         ),
     ] = None,
     beams: Annotated[
         int | None,
-        typer.Option(min=1, help="Default: the config's, or 5.", show_default=False, rich_help_panel=_WORK),
+        typer.Option(min=1, max=1000, help="Default: the config's, or 5.", show_default=False, rich_help_panel=_WORK),
     ] = None,
     new_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of every answer; none ends before.", rich_help_panel=_WORK)
+        int, typer.Option(min=1, max=4096, help="Tokens of every answer; none ends before.", rich_help_panel=_WORK)
     ] = 16,
     text_tokens: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=100_000,
             help=f"Tokens of a generated prompt that are not visual. Default: {_TEXT_TOKENS}.",
             show_default=False,
             rich_help_panel=_WORK,
@@ -111,10 +116,15 @@ def bench(
             rich_help_panel=_RUN,
         ),
     ] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Batches that are timed.", rich_help_panel=_RUN)] = 5,
-    warmup: Annotated[int, typer.Option(min=0, help="How often they are answered before.", rich_help_panel=_RUN)] = 2,
+    repeats: Annotated[int, typer.Option(min=1, max=10_000, help="Batches that are timed.", rich_help_panel=_RUN)] = 5,
+    warmup: Annotated[
+        int, typer.Option(min=0, max=10_000, help="How often they are answered before.", rich_help_panel=_RUN)
+    ] = 2,
     seed: Annotated[
-        int, typer.Option(help="Of weights, scenes, questions, and the random method.", rich_help_panel=_RUN)
+        int,
+        typer.Option(
+            callback=any_seed, help="Of weights, scenes, questions, and the random method.", rich_help_panel=_RUN
+        ),
     ] = 0,
     at_least: Annotated[
         float | None,

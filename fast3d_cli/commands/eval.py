@@ -16,12 +16,15 @@ from fast3d_cli.options import (
     JsonOption,
     KeepOption,
     LayerOption,
+    MapKindOption,
     MeteorOption,
     RatioOption,
     SeedOption,
     SetOption,
+    any_limit,
     check_datasets,
     check_map_key,
+    check_map_kind,
     check_name,
     load,
 )
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from fast3d_core.evaluation.estimate import Estimate
     from fast3d_core.evaluation.questions import Job, Questions
     from fast3d_core.evaluation.result import Result
+    from fast3d_core.gap.maps import MapKind
     from fast3d_core.pruning.sap import Alpha
 
 _DATA, _RUN = "Data", "Run"  # panels of --help
@@ -63,6 +67,7 @@ def eval_command(
         str | None,
         typer.Option(help="Which map of an entry: a_map (default) or a_map_ori.", rich_help_panel=_DATA),
     ] = None,
+    map_kind: MapKindOption = None,
     gap: Annotated[
         str,
         typer.Option(
@@ -72,7 +77,10 @@ def eval_command(
     ] = "files",
     dataset: DatasetOption = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N samples of each dataset.", rich_help_panel=_DATA)
+        int | None,
+        typer.Option(
+            min=1, callback=any_limit, help="Only the first N samples of each dataset.", rich_help_panel=_DATA
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="fast or reference. Default: eval.engine.", rich_help_panel=_RUN)
@@ -86,7 +94,7 @@ def eval_command(
         ),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Share the work out to N processes, one a GPU.", rich_help_panel=_RUN)
+        int, typer.Option(min=1, max=1024, help="Share the work out to N processes, one a GPU.", rich_help_panel=_RUN)
     ] = 1,
     reuse_scene: Annotated[
         bool,
@@ -124,6 +132,7 @@ def eval_command(
         raise typer.Exit(launch(processes))
     check_datasets(dataset)
     check_map_key(map_key)
+    kind = check_map_kind(map_kind)
     if gap not in ("files", "live"):
         raise UsageError(f"--gap is files or live, not {gap[:80]!r}")
     given = [f"eval.engine={engine}"] if engine else []
@@ -142,19 +151,20 @@ def eval_command(
     alphas: list[Alpha] = [*(alpha or ())]
     if not alphas and "alpha" in settings_taken(method):
         folder = None if gap == "live" else maps or need_path(settings, "maps.predicted")
-        found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0], note)
+        found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0], note, kind)
         alphas += [] if found is None else [found]
     options = MethodOptions(preset or (), layer, keep, ratio, alphas, seed)
     layers = read_shape(need_path(settings, "model.llm")).layers
     pruners = build_pruners(method, options, layers, settings.data.max_objects)
     live = gap == "live"
-    for option, value in (("--maps", maps), ("--map-key", map_key), ("--gap live", live)):
-        if value and not any(pruner.needs_map for pruner in pruners):
+    for option, value in (("--maps", maps), ("--map-key", map_key), ("--map-kind", kind), ("--gap live", live)):
+        needed = any(pruner.needs_logits if option == "--map-kind" else pruner.needs_map for pruner in pruners)
+        if value and not needed:
             raise UsageError(f"{option} means nothing to {', '.join(method)}")
         if value and live and option != "--gap live":
             raise UsageError(f"{option} means nothing with --gap live, which reads no maps")
-    jobs = _jobs(settings, pruners, name, maps, map_key, live)
-    questions = Questions(settings, dataset or settings.data.datasets, limit)
+    jobs = _jobs(settings, pruners, name, maps, map_key, live, kind)
+    questions = Questions(settings, dataset or settings.data.datasets, limit, note)
     if dry_run:
         _dry_run(settings, jobs, questions, json)
         return
@@ -186,7 +196,13 @@ def eval_command(
 
 
 def _jobs(
-    config: "Config", pruners: list, name: str | None, maps: Path | None, map_key: str | None, live: bool
+    config: "Config",
+    pruners: list,
+    name: str | None,
+    maps: Path | None,
+    map_key: str | None,
+    live: bool,
+    map_kind: "MapKind | None",
 ) -> "list[Job]":
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.questions import Job
@@ -204,7 +220,8 @@ def _jobs(
         if predicted and not name:
             own += "-live"
         folder = (maps or need_path(config, "maps.predicted")) if pruner.needs_map and not live else None
-        jobs.append(Job(own, pruner, folder, map_key or MAP_KEYS[0], predicted))
+        kind = map_kind if pruner.needs_logits else None
+        jobs.append(Job(own, pruner, folder, map_key or MAP_KEYS[0], predicted, kind))
     return jobs
 
 

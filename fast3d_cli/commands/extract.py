@@ -8,7 +8,18 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, load, path_override
+from fast3d_cli.options import (
+    MOST_SAMPLES,
+    ConfigOption,
+    DatasetOption,
+    JsonOption,
+    SetOption,
+    any_limit,
+    any_seed,
+    check_datasets,
+    load,
+    path_override,
+)
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import UsageError
 
@@ -17,7 +28,10 @@ def extract_command(
     split: Annotated[str, typer.Option(help="train, val, or all: both.")] = "all",
     dataset: DatasetOption = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N samples of each dataset.", rich_help_panel="Data")
+        int | None,
+        typer.Option(
+            min=1, callback=any_limit, help="Only the first N samples of each dataset.", rich_help_panel="Data"
+        ),
     ] = None,
     export: Annotated[
         Path | None,
@@ -29,8 +43,10 @@ def extract_command(
     targets: Annotated[
         Path | None, typer.Option(help="Folder of the store. Default: maps.targets.", rich_help_panel="Data")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 32,
-    seed: Annotated[int, typer.Option(help="Draws one of a validation sample's reference answers.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Samples per batch.")] = 32,
+    seed: Annotated[
+        int, typer.Option(callback=any_seed, help="Draws one of a validation sample's reference answers.")
+    ] = 0,
     restart: Annotated[
         bool,
         typer.Option(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fast3d_cli.console import is_first_process, note, out, print_json
 from fast3d_cli.options import (
+    MOST_SAMPLES,
     ConfigOption,
     DatasetOption,
     JsonOption,
@@ -49,7 +50,7 @@ def predict_command(
         str,
         typer.Option(help="LLM layers that map averages: all, from:N, or 3,5,8-11.", rich_help_panel="Data"),
     ] = "all",
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Samples per batch.")] = 64,
     restart: Annotated[
         bool, typer.Option("--restart", help="Predict all again, and replace maps that fast3d did not write.")
     ] = False,

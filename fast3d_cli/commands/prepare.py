@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, JsonOption, SetOption, check_datasets, load
+from fast3d_cli.options import ConfigOption, JsonOption, SetOption, any_seed, check_datasets, load
 from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def prepare(
         list[str] | None,
         typer.Option("--dataset", help="Only this dataset. Repeatable. Default: those that are there."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of wordings.")] = 0,
+    seed: Annotated[int, typer.Option(callback=any_seed, help="Seed of the choice of wordings.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Replace files that are there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report; writes nothing.")] = False,
     config: ConfigOption = None,

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fast3d_cli.console import note, out
-from fast3d_cli.options import ConfigOption, SetOption, load
+from fast3d_cli.options import ConfigOption, SetOption, any_seed, load
 from fast3d_cli.pages import tell_page
 from fast3d_core.errors import DataError, UsageError
 
@@ -50,7 +50,7 @@ def report(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind an interval.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, callback=any_seed, help="Seed of the bootstrap.")] = 0,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +69,9 @@ def report(
     ] = None,
     scenes: Annotated[
         int | None,
-        typer.Option(min=1, help="Scenes in the page, at most. Default: 20.", rich_help_panel="Pictures"),
+        typer.Option(
+            min=1, max=1_000_000, help="Scenes in the page, at most. Default: 20.", rich_help_panel="Pictures"
+        ),
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,

@@ -10,12 +10,24 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fast3d_cli.console import note, out, print_json
-from fast3d_cli.options import ConfigOption, DatasetOption, JsonOption, SetOption, check_datasets, check_map_key, load
+from fast3d_cli.options import (
+    ConfigOption,
+    DatasetOption,
+    JsonOption,
+    MapKindOption,
+    SetOption,
+    check_datasets,
+    check_map_key,
+    check_map_kind,
+    load,
+)
 from fast3d_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fast3d_core.config import Config
+    from fast3d_core.gap.maps import MapKind
     from fast3d_core.pruning.alpha_search import Outcome
     from fast3d_core.pruning.sap import Alpha
 
@@ -36,6 +48,7 @@ def search_alpha(
         str | None,
         typer.Option(help="Which map of an entry: a_map (default) or a_map_ori.", rich_help_panel="Data"),
     ] = None,
+    map_kind: MapKindOption = None,
     dataset: DatasetOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -56,6 +69,7 @@ def search_alpha(
         raise UsageError("--alpha only checks one alpha, --per-dataset searches several; give one of them")
     check_datasets(dataset)
     check_map_key(map_key)
+    kind = check_map_kind(map_kind)
     settings = load(config, set_)
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.found_alpha import write_alpha
@@ -64,7 +78,7 @@ def search_alpha(
 
     folder, key = maps or need_path(settings, "maps.predicted"), map_key or MAP_KEYS[0]
     names = list(dict.fromkeys(dataset or settings.data.datasets))
-    loaded = {name: _load(folder, name, key, settings.data.max_objects) for name in names}
+    loaded = {name: _load(settings, folder, name, key, kind) for name in names}
     chosen: Alpha
     if alpha is not None:
         chosen = alpha
@@ -75,12 +89,13 @@ def search_alpha(
     found = outcome(loaded, chosen)
     valid = within(found.ratio, target, tolerance)
     if alpha is None:
-        path = write_alpha(settings, folder, key, chosen, found, target, tolerance)
+        path = write_alpha(settings, folder, key, chosen, found, target, tolerance, kind)
         note(f"written to {path}; `fast3d eval --method sap` takes it from there")
     if json:
         from dataclasses import asdict
 
         about = {"alpha": chosen, "target": target, "tolerance": tolerance, "valid": valid, "map_key": key}
+        about |= {} if kind is None else {"map_kind": kind}
         print_json({**about, **asdict(found)})
         return
     out.print(_table(found, per_dataset))
@@ -89,14 +104,17 @@ def search_alpha(
     out.print(f"{subject} {found.ratio:.2f}% on average, {verdict} {tolerance:g}% of the target of {target:g}%")
 
 
-def _load(folder: Path, dataset: str, key: str, objects: int) -> "Tensor":
-    """The maps of a dataset, (samples, objects) by index. The annotations, which would tell how many there are, are not
-    asked: maps alone are enough to choose an alpha."""
+def _load(config: "Config", folder: Path, dataset: str, key: str, kind: "MapKind | None") -> "Tensor":
+    """The maps of a dataset as logits, (samples, objects) by index. The annotations, which would tell how many there
+    are, need not be there: maps alone are enough to choose an alpha."""
     import torch
 
-    from fast3d_core.gap.maps import load_maps
+    from fast3d_core.data.annotations import annotation_file
+    from fast3d_core.gap.origin import load_known_maps
 
-    maps = load_maps(folder, dataset, key=key, objects=objects)
+    questions = annotation_file(config.data.annotations, dataset)
+    known, _ = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)
+    maps = known.logits(kind)
     return torch.stack([maps[index] for index in range(len(maps))])
 
 

@@ -12,6 +12,7 @@ from fast3d_cli.options import (
     DatasetOption,
     JsonOption,
     SetOption,
+    any_seed,
     check_datasets,
     check_map_key,
     load,
@@ -29,7 +30,7 @@ def train_gap(
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 8e-4,
     text_lr: Annotated[float, typer.Option(help="Peak learning rate of the text encoder.")] = 8e-5,
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster on GPUs.")] = "fp32",
-    seed: Annotated[int, typer.Option(help="Of initial weights, order and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(callback=any_seed, help="Of initial weights, order and dropout.")] = 0,
     targets: Annotated[
         Path | None,
         typer.Option(help="Folder of extracted maps. Default: maps.targets.", rich_help_panel=_DATA),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fast3d_core.asking.rooms import SceneObject
 from fast3d_core.chat_scene.tokenizer import object_token
+from fast3d_core.data.annotations import MOST_CHARACTERS
 from fast3d_core.errors import UsageError
 from fast3d_core.metrics.answers import object_ids
 from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, SHORT, describe
@@ -31,10 +32,12 @@ def check_task(task: str) -> None:
 def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) -> str:
     """The prompt that asks `text` about a scene with these objects.
 
-    Raises `UsageError` for a text that is empty or invalid, holds control tokens or names an object that is not there,
-    and for a task that is not known or needs something else.
+    Raises `UsageError` for a text that is empty, too long or invalid, holds control tokens or names an object that is
+    not there, and for a task that is not known or needs something else.
     """
     check_task(task)
+    if len(text) > MOST_CHARACTERS:
+        raise UsageError(f"the question has more than {MOST_CHARACTERS} characters, which no LLM here reads")
     if re.search("[\ud800-\udfff]", text):
         raise UsageError("the question is not valid UTF-8 text")
     text = text.strip()

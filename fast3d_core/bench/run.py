@@ -15,7 +15,7 @@ from fast3d_core.bench.rows import build_row
 from fast3d_core.bench.subject import Batch, Subject
 from fast3d_core.config import GenerationConfig
 from fast3d_core.devices import out_of_memory_says
-from fast3d_core.errors import DataError
+from fast3d_core.errors import DataError, NotFiniteError
 from fast3d_core.evaluation.result import describe_environment
 from fast3d_core.pruning import Pruner, Vanilla
 from fast3d_core.pruning.alpha_search import nearest
@@ -207,6 +207,8 @@ class Bench:
                 warmup = time.perf_counter() - start
                 passes = [answer(pruner, batch) for batch in self._subject.batches(size, self._timed())]
                 row_seconds = [] if baseline else self._in_a_row(pruner, size, reuse_scene)
+        except NotFiniteError:
+            raise  # the next row would have nothing else to tell
         except DataError as problem:
             self._said(str(problem))
             self._result = replace(self._result, notes=[*self._result.notes, str(problem)])

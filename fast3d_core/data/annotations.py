@@ -20,6 +20,9 @@ _TYPES = ("sqa_type", "eval_type", "type_info")  # the names that the files have
 ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # scored by boxes; their files carry Mask3D's name
 
 _SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; questions may take scenes in turns
+MOST_CHARACTERS = 50_000
+"""Of a question or an answer, some 10,000 tokens: a megabyte would take the tokeniser, and then the LLM, very long."""
+
 MOST_BOXES = 1000
 """Of a scene; ScanNet has a few hundred at most."""
 
@@ -120,7 +123,15 @@ def _text(entry: dict[str, Any], name: str) -> str:
     value = entry[name]
     if not isinstance(value, str):
         raise TypeError(f"{name}: {shown(value)} should be text")
-    return value
+    return _bounded(name, value)
+
+
+def _bounded(name: str, text: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(
+            f"{name}: a text has {len(text)} characters, more than the {MOST_CHARACTERS} that any LLM here reads"
+        )
+    return text
 
 
 def _integer(entry: dict[str, Any], name: str, default: int) -> int:
@@ -137,7 +148,7 @@ def _single(entry: dict[str, Any], name: str, default: Any) -> Any:
     value = entry.get(name, default)
     if isinstance(value, (list, dict)):
         raise TypeError(f"{name}: {shown(value)} should be a text or a number")
-    return value
+    return _bounded(name, value) if isinstance(value, str) else value
 
 
 def _singles(entry: dict[str, Any], name: str) -> tuple[Any, ...]:
@@ -146,7 +157,7 @@ def _singles(entry: dict[str, Any], name: str) -> tuple[Any, ...]:
         raise TypeError(f"{name}: {shown(values)} should be a list")
     if wrong := [value for value in values if isinstance(value, (list, dict))]:
         raise TypeError(f"{name}: {shown(wrong[0])} in it should be a text or a number")
-    return tuple(values)
+    return tuple(_bounded(name, value) if isinstance(value, str) else value for value in values)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from fast3d_core.chat_scene.checkpoint import Checkpoint, load_checkpoint
 from fast3d_core.chat_scene.model import prompt_tokens
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import Config, load_config, need_checkpoint, need_path
-from fast3d_core.data.annotations import Sample, Scenes, load_samples
+from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.devices import pick_device
 from fast3d_core.doctor.findings import NotCheckedError, Options
 from fast3d_core.errors import Fast3DError, UsageError
-from fast3d_core.gap.maps import load_maps
+from fast3d_core.gap.maps import AttentionMaps
+from fast3d_core.gap.origin import load_known_maps
 from fast3d_core.metrics.references import References
 from fast3d_core.plan import LlmShape
 from fast3d_core.pruning import METHODS
@@ -128,14 +129,14 @@ class Case:
         """That of the predicted maps."""
         return self._once("the folder of maps", lambda: need_path(self.config, "maps.predicted"))
 
-    def maps(self, dataset: str) -> Tensor:
-        """The predicted maps, (samples, objects)."""
+    def maps(self, dataset: str) -> AttentionMaps:
+        """The predicted maps, made sure, where that is known, that they are of these questions."""
 
-        def load() -> Tensor:
-            maps = load_maps(folder, dataset, count, objects=objects, what="maps.predicted")
-            return torch.stack([maps[i] for i in range(count)])
+        def load() -> AttentionMaps:
+            questions = annotation_file(annotations, dataset)
+            return load_known_maps(folder, dataset, questions, count, objects=objects, what="maps.predicted")[0]
 
-        folder, objects = self.maps_folder, self.config.data.max_objects
+        folder, objects, annotations = self.maps_folder, self.config.data.max_objects, self.annotations
         count = len(self.samples(dataset))
         return self._once(f"the maps of {dataset}", load)
 

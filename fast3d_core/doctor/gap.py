@@ -37,7 +37,7 @@ def network(case: Case) -> Iterator[Finding]:
     shape = predictor.network.shape
     yield ok(f"{shape.layers} layers, {shape.heads} heads, {'' if shape.spatial else 'not '}spatial; predicts maps")
     if not live:
-        maps = torch.stack([case.maps(sample.dataset)[sample.index] for sample in samples])
+        maps = torch.stack([case.maps(sample.dataset).scores[sample.index] for sample in samples])
         top = min(_TOP, maps.shape[1])
         agreement = top_f1(logits, maps, top).mean().item()
         if agreement < _AGREEMENT:

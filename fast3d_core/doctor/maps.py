@@ -11,6 +11,7 @@ from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.ledger import is_ours, read_ledger
 from fast3d_core.gap.maps import MAP_KEYS, map_file
+from fast3d_core.gap.origin import is_shipped, origin_of
 from fast3d_core.gap.prediction import map_sources
 
 _PREDICT = "`fast3d predict` makes them for these questions, or name others in maps.predicted"
@@ -18,7 +19,8 @@ _PREDICT = "`fast3d predict` makes them for these questions, or name others in m
 
 def predicted(case: Case, dataset: str) -> Iterator[Finding]:
     """The maps that `gap` and `sap` follow."""
-    samples, scores = case.samples(dataset), case.maps(dataset)
+    samples, maps = case.samples(dataset), case.maps(dataset)
+    scores = torch.stack([maps.scores[index] for index in range(len(samples))])
     objects = scores.shape[1]
     flat = (scores == scores[:, :1]).all(-1)
     if objects > 1 and flat.any():
@@ -31,11 +33,16 @@ def predicted(case: Case, dataset: str) -> Iterator[Finding]:
     if len(samples) > 1 and (scores == scores[0]).all():
         yield error(f"{dataset}: all questions have the same map", _PREDICT)
         return
-    if (scores >= 0).all() and (scores.sum(-1) <= 1.01).all():
+    if maps.kind == "shares":
         yield warning(
             f"{dataset}: the maps are shares of attention, as `fast3d extract` records them from right answers, not "
             "logits as GAP predicts them",
-            "sap takes the softmax of them, which makes alpha another; name predicted maps in maps.predicted",
+            "sap refuses them without --map-kind shares; name predicted maps in maps.predicted",
+        )
+    elif maps.kind is None:
+        yield warning(
+            f"{dataset}: the maps are in the form of logits, but look like shares of attention",
+            "sap refuses them without --map-kind shares or --map-kind logits: look where they come from",
         )
     nothing = torch.zeros(objects, dtype=torch.bool)
     present = torch.stack([case.present.get(sample.scene_id, nothing) for sample in samples])
@@ -51,8 +58,15 @@ def predicted(case: Case, dataset: str) -> Iterator[Finding]:
 
 
 def ledger(case: Case) -> Iterator[Finding]:
-    """What `fast3d predict` wrote down about its maps, against the files that the config names now."""
+    """What was written down about maps, against the files that the config names now; nothing is about others' maps."""
     folder, config = case.maps_folder, case.config
+    there = [name for name in config.data.datasets if map_file(folder, name).is_file()]
+    unknown = [] if is_shipped(config, folder) else [name for name in there if origin_of(folder, name) is None]
+    if unknown:
+        yield warning(
+            f"{', '.join(unknown)}: the maps were made elsewhere, so it is not known of which questions",
+            "make sure that they are of those in data.annotations, in their order; `fast3d predict` makes such",
+        )
     known = read_ledger(folder)
     ours = [name for name in config.data.datasets if is_ours(known.get(f"val/{name}"), map_file(folder, name))]
     if not ours:

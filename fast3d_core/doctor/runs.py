@@ -17,6 +17,7 @@ from fast3d_core.errors import Fast3DError
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
 from fast3d_core.evaluation.run_folder import SETTINGS_FILE
+from fast3d_core.gap.maps import MAP_KINDS
 from fast3d_core.pruning import METHODS, Pruner
 
 _SAMPLE_BYTES = 4096  # of journal, prediction and statistics; kept tokens are the most of it
@@ -84,4 +85,5 @@ def _job(case: Case, folder: Path, old: Any) -> Job | None:
         return None
     live = "gap" in old
     maps = case.config.maps.predicted if pruner.needs_map and not live else None
-    return Job(folder.name, pruner, maps, str(old.get("map_key", "a_map")), live)
+    kind = next((kind for kind in MAP_KINDS if kind == old.get("map_kind")), None)
+    return Job(folder.name, pruner, maps, str(old.get("map_key", "a_map")), live, kind)

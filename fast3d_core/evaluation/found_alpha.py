@@ -10,7 +10,7 @@ from fast3d_core.data.settings import fingerprint
 from fast3d_core.data.tensors import network_fingerprint
 from fast3d_core.errors import DataError
 from fast3d_core.gap.ledger import checkpoint_of
-from fast3d_core.gap.maps import map_file
+from fast3d_core.gap.maps import MAP_KINDS, MapKind, map_file
 from fast3d_core.pruning.alpha_search import Outcome
 from fast3d_core.pruning.sap import Alpha
 
@@ -18,14 +18,26 @@ ALPHA_FILE = "alpha.json"
 
 
 def write_alpha(
-    config: Config, folder: Path, key: str, alpha: Alpha, found: Outcome, target: float, tolerance: float
+    config: Config,
+    folder: Path,
+    key: str,
+    alpha: Alpha,
+    found: Outcome,
+    target: float,
+    tolerance: float,
+    map_kind: MapKind | None = None,
 ) -> Path:
-    """Writes the alpha that prunes `found` of the maps in `folder`, for `found_alpha`, and returns the file."""
+    """Writes the alpha that prunes `found` of the maps in `folder`, for `found_alpha`, and returns the file.
+
+    Args:
+        map_kind: what the user said that the maps hold.
+    """
     path = config.runs / ALPHA_FILE
     networks = {checkpoint_of(folder, "val", name) for name in found.datasets}
     network = networks.pop() if len(networks) == 1 else None
     maps = {name: fingerprint(map_file(folder, name)) for name in found.datasets}
     about = {"target": target, "tolerance": tolerance, "ratio": found.ratio, "map_key": key, "maps": maps}
+    about |= {} if map_kind is None else {"map_kind": map_kind}
     about["checkpoint"] = network  # that predicted them, by which maps predicted during a run are told to be the same
     write_json(path, {"alpha": alpha, **about})
     return path
@@ -37,11 +49,12 @@ def found_alpha(
     maps: Path | None,
     map_key: str,
     said: Callable[[str], None] = lambda _: None,
+    map_kind: MapKind | None = None,
 ) -> Alpha | None:
     """The alpha that `fast3d search-alpha` left in the runs folder, or None where there is none.
 
     `datasets` are those to evaluate, `maps` the folder of their maps; None where `gap.checkpoint` predicts them during
-    the run. `said` is told which alpha it is.
+    the run. `said` is told which alpha it is. `map_kind` is what the user says that the maps hold.
 
     Raises:
         DataError: the file is damaged, lacks a dataset, or was made from other maps or those of another network.
@@ -57,7 +70,11 @@ def found_alpha(
             f"the alpha in {path} was found without {', '.join(missing)}; "
             "run `fast3d search-alpha` for all datasets that you evaluate, or give --alpha"
         )
-    if problem := _other_network(content, config, said) if maps is None else _other_maps(content, maps, map_key):
+    if maps is None:
+        problem = _other_network(content, config, said)
+    else:
+        problem = _other_kind(content, map_kind) or _other_maps(content, maps, map_key)
+    if problem:
         raise DataError(
             f"the alpha in {path} does not fit: {problem}; run `fast3d search-alpha` again, or give --alpha"
         )
@@ -83,6 +100,8 @@ def _damage(content: Any) -> str | None:
         return "alphas and maps are not of the same datasets"
     if not isinstance(content.get("map_key"), str):
         return "it does not tell the map key"
+    if content.get("map_kind") not in (None, *MAP_KINDS):
+        return "it tells a kind of maps that there is not"
     if not isinstance(content.get("checkpoint"), str | None):
         return "it does not tell the network that predicted the maps"
     return None
@@ -96,6 +115,13 @@ def _other_network(content: dict[str, Any], config: Config, said: Callable[[str]
     elif content["checkpoint"] != network_fingerprint(checkpoint):
         return f"it was found on maps of another network than {checkpoint}"
     return None
+
+
+def _other_kind(content: dict[str, Any], map_kind: MapKind | None) -> str | None:
+    """Why the maps are not read as they were when the alpha was found."""
+    kinds = content.get("map_kind"), map_kind
+    was, now = (f"with --map-kind {kind}" if kind else "without --map-kind" for kind in kinds)
+    return None if was == now else f"it was found {was}, and is wanted {now}"
 
 
 def _other_maps(content: dict[str, Any], folder: Path, map_key: str) -> str | None:

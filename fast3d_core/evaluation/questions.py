@@ -11,7 +11,8 @@ from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.data.features import features_files
 from fast3d_core.data.watched import WatchedFiles
-from fast3d_core.gap.maps import load_maps, map_file
+from fast3d_core.gap.maps import AttentionMaps, MapKind, map_file
+from fast3d_core.gap.origin import is_shipped, load_known_maps, tell_unknown
 from fast3d_core.gap.prediction import Predictor
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
@@ -25,6 +26,7 @@ class Job:
         name: of the run folder, under `config.runs`.
         maps: folder of attention maps, for methods that need them; map_key: which of an entry's maps to use.
         live: the GAP network predicts the maps while the run goes on, instead.
+        map_kind: what the user says that the maps hold; None: as the files tell.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Job:
     maps: Path | None = None
     map_key: str = "a_map"
     live: bool = False
+    map_kind: MapKind | None = None
 
 
 Scores = Callable[[Sequence[Sample]], Sequence[Tensor] | Sequence[None]]
@@ -87,21 +90,31 @@ class Questions:
         limit: only the first `limit` samples of each dataset are answered.
         files: what is read, watched for changes.
 
+    Args:
+        said: told, once a folder, of maps that may be of other questions.
+
     Raises:
         DataError: an annotation file is missing or malformed, or names a scene without features.
     """
 
-    def __init__(self, config: Config, datasets: Sequence[str], limit: int | None = None):
+    def __init__(
+        self,
+        config: Config,
+        datasets: Sequence[str],
+        limit: int | None = None,
+        said: Callable[[str], None] = lambda _: None,
+    ):
         self.folder = need_path(config, "data.annotations")
         self.objects = config.data.max_objects
         self.limit = limit
+        self._config, self._said = config, said
         self.files = WatchedFiles()
         self.files.watch([annotation_file(self.folder, dataset) for dataset in datasets])
         everything = {dataset: load_samples(self.folder, dataset) for dataset in datasets}
         self.totals = {dataset: len(samples) for dataset, samples in everything.items()}
         self.samples = {dataset: samples[:limit] for dataset, samples in everything.items()}
         self.live_maps = LiveMaps(config, self)
-        self._maps: dict[tuple[Path, str], dict[str, dict[int, Tensor]]] = {}
+        self._maps: dict[tuple[Path, str], dict[str, AttentionMaps]] = {}
         self.files.watch(features_files(self.folder))
         self.scenes = Scenes(self.folder, self.objects)
         for samples in self.samples.values():
@@ -115,19 +128,32 @@ class Questions:
         return [samples[i : i + size] for samples in self.samples.values() for i in range(0, len(samples), size)]
 
     def plans(self, job: Job) -> Plans:
-        """What `job` plans for these questions, its maps read and checked; live maps have to be loaded before use."""
+        """What `job` plans for these questions, its maps read and checked; live maps have to be loaded before use.
+
+        Raises `DataError`, see `load_known_maps` and, for methods that read logits, `AttentionMaps.logits`.
+        """
         if job.live:
             return Plans(job.pruner, self.objects, self.live_maps)
         if job.maps is None:
             return Plans(job.pruner, self.objects, lambda batch: [None] * len(batch))
-        if (job.maps, job.map_key) not in self._maps:
-            self.files.watch([map_file(job.maps, dataset) for dataset in self.totals])
-            self._maps[job.maps, job.map_key] = {
-                dataset: load_maps(job.maps, dataset, total, key=job.map_key, objects=self.objects)
-                for dataset, total in self.totals.items()
-            }
-        maps = self._maps[job.maps, job.map_key]
+        known = self._known_maps(job.maps, job.map_key)
+        logits = job.pruner.needs_logits
+        maps = {dataset: own.logits(job.map_kind) if logits else own.scores for dataset, own in known.items()}
         return Plans(job.pruner, self.objects, lambda batch: [maps[s.dataset][s.index] for s in batch])
+
+    def _known_maps(self, folder: Path, key: str) -> dict[str, AttentionMaps]:
+        """By dataset; of a folder that was read before, what was read then."""
+        if (folder, key) not in self._maps:
+            self.files.watch([map_file(folder, dataset) for dataset in self.totals])
+            maps, unknown = dict[str, AttentionMaps](), []
+            for dataset, total in self.totals.items():
+                questions = annotation_file(self.folder, dataset)
+                maps[dataset], known = load_known_maps(folder, dataset, questions, total, key=key, objects=self.objects)
+                unknown += [] if known else [dataset]
+            if not is_shipped(self._config, folder) and folder not in (read for read, _ in self._maps):
+                tell_unknown(folder, unknown, self.folder, self._said)
+            self._maps[folder, key] = maps
+        return self._maps[folder, key]
 
     def plans_beforehand(self, job: Job) -> Plans:
         """The same, for telling sizes: a map that is yet to be predicted is taken to be even, of which most is kept."""

@@ -105,6 +105,7 @@ def settings(
         "method": job.pruner.name,
         **asdict(job.pruner),
         **({} if job.maps is None else {"map_key": job.map_key}),
+        **({} if job.map_kind is None else {"map_kind": job.map_kind}),
         **({"gap": gap} if gap else {}),
         "datasets": list(datasets),
         "limit": limit,

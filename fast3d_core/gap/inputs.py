@@ -10,8 +10,9 @@ from torch import Tensor
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scene, Scenes, annotation_file, load_locations
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.gap.maps import load_maps, map_file
+from fast3d_core.gap.maps import map_file
 from fast3d_core.gap.network import GapNetwork
+from fast3d_core.gap.origin import load_known_maps
 from fast3d_core.gap.store import STORE_FILE, TargetStore, parse_layers
 from fast3d_core.gap.text import QuestionTokenizer
 
@@ -158,8 +159,10 @@ def load_targets(
         if layers != "all":
             raise UsageError(f"--layers {layers} needs the maps of single layers: run `fast3d extract --split {split}`")
         objects = config.data.max_objects
-        loaded = load_maps(folder, dataset, samples, key=key, objects=objects, split=split, what="--targets")
-        maps = torch.stack([loaded[i] for i in range(samples)])
+        loaded, _ = load_known_maps(
+            folder, dataset, annotations, samples, key=key, objects=objects, split=split, what="--targets"
+        )
+        maps = torch.stack([loaded.scores[i] for i in range(samples)])
     for wrong, what in (
         (~maps.isfinite().all(-1), "holds NaN or infinity"),
         ((maps < 0).any(-1), "has numbers below 0"),

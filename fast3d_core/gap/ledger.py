@@ -4,7 +4,7 @@ An entry is written before its file is: it names the new file and, as "replaces"
 between the two leaves a file that is known, whichever it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.maps import map_file
 
 PREDICTED_FILE = "predicted.json"
+EXPORTED_FILE = "exported.json"
 
 
 def read_ledger(folder: Path, *, damaged_ok: bool = False) -> dict[str, Any]:
@@ -78,3 +79,34 @@ def write_known(
     write_json(ledger, known)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def predicted_entries(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Of each map file that was predicted into the folder: "split/dataset", its fingerprint, and its questions'."""
+    for part, entry in read_ledger(folder, damaged_ok=True).items():
+        if isinstance(entry, dict):
+            yield from _texts(part, entry.get("map"), entry.get("annotations"))
+
+
+def exported_entries(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """The same of those that were exported."""
+    for entry in read_exported(folder).values():
+        if isinstance(entry, dict):
+            yield from _texts(entry.get("part"), entry.get("map"), entry.get("annotations"))
+
+
+def _texts(*values: Any) -> Iterator[tuple[str, str, str]]:
+    part, written, annotations = values
+    if isinstance(part, str) and isinstance(written, str) and isinstance(annotations, str):
+        yield part, written, annotations
+
+
+def read_exported(folder: Path) -> dict[str, Any]:
+    """What was exported into the folder: file name -> "map", its fingerprint, "part", "split/dataset", and
+    "annotations", the fingerprint of its questions. Empty where it cannot be read: then the files count as somebody
+    else's."""
+    try:
+        content = load_json(folder / EXPORTED_FILE, "--export")
+    except DataError:
+        return {}
+    return content if isinstance(content, dict) else {}

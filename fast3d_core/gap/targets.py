@@ -21,16 +21,15 @@ from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_checkpoint, need_path, output_path, to_dict
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.data.features import features_files
-from fast3d_core.data.files import load_json
 from fast3d_core.data.locks import sole_use
-from fast3d_core.data.settings import llm_files
+from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.data.tensors import fingerprints
 from fast3d_core.data.watched import WatchedFiles
 from fast3d_core.devices import join_processes, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import store as stores
-from fast3d_core.gap.ledger import is_ours, write_known
+from fast3d_core.gap.ledger import EXPORTED_FILE, is_ours, read_exported, write_known
 from fast3d_core.gap.maps import MAP_KEYS, extracted_content, map_file
 from fast3d_core.gap.store import PartInfo, Shard, TargetStore, file_hash
 from fast3d_core.plan import TOKENS_PER_OBJECT
@@ -38,7 +37,6 @@ from fast3d_core.progress import Progress
 from fast3d_core.vicuna.llm import read_shape
 from fast3d_core.vicuna.recorded_attention import Text, text_attention
 
-EXPORTED_FILE = "exported.json"
 SPLITS = ("train", "val")
 _AS_SENTENCE = ("scanqa", "sqa3d")  # their references are bare words; Chat-Scene's answers are sentences
 
@@ -252,7 +250,7 @@ def _extract(
 
 def check_export(parts: Sequence[Part], folder: Path) -> None:
     """Raises `UsageError` if a file that `export` would write is there and is not what it left there."""
-    known = _exported(folder)
+    known = read_exported(folder)
     for part in parts:
         path = map_file(folder, part.dataset, part.split)
         if path.exists() and not is_ours(known.get(path.name), path):
@@ -265,7 +263,8 @@ def check_export(parts: Sequence[Part], folder: Path) -> None:
 def export(store: TargetStore, parts: Sequence[Part], folder: Path, *, restart: bool = False) -> list[Path]:
     """Writes the published `infer_attn_maps_{split}_{dataset}.pt` of each part; returns the files.
 
-    Beside them `EXPORTED_FILE` keeps their fingerprints, by which `check_export` knows them.
+    Beside them `EXPORTED_FILE` keeps their fingerprints, by which `check_export` knows them, and those of their
+    questions.
 
     Args:
         restart: replace whatever is there.
@@ -276,7 +275,7 @@ def export(store: TargetStore, parts: Sequence[Part], folder: Path, *, restart: 
     with sole_use(folder, other="give --export another folder"):
         if not restart:
             check_export(parts, folder)
-        known = _exported(folder)
+        known = read_exported(folder)
         for part in parts:
             count = len(part.samples)
             maps = {
@@ -284,18 +283,10 @@ def export(store: TargetStore, parts: Sequence[Part], folder: Path, *, restart: 
                 for key in MAP_KEYS
             }
             path, content = map_file(folder, part.dataset, part.split), extracted_content(maps)
-            write_known(folder / EXPORTED_FILE, known, path.name, {"annotations": part.digest}, path, content)
+            entry = {"part": part.name, "annotations": fingerprint(part.annotations)}
+            write_known(folder / EXPORTED_FILE, known, path.name, entry, path, content)
             paths.append(path)
     return paths
-
-
-def _exported(folder: Path) -> dict[str, Any]:
-    """File name -> fingerprint; empty where it cannot be read: then the files count as somebody else's."""
-    try:
-        content = load_json(folder / EXPORTED_FILE, "--export")
-    except DataError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _shard_of(part: Part, number: int, store: TargetStore) -> range:

@@ -77,9 +77,14 @@ class TrainingOptions:
     save_every: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "save_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        for name, most in (("epochs", 100_000), ("batch_size", 65_536), ("save_every", 10**9)):
+            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
+            if value < 1:
+                raise UsageError(f"{option} must be at least 1, not {value}")
+            if value > most:
+                raise UsageError(f"{option} must be at most {most}, not {value}")
+        if not -(2**63) <= self.seed < 2**63:  # the checkpoint's settings could not be read back
+            raise UsageError(f"--seed must fit 64 bits, {self.seed} does not")
         for name in ("lr", "text_lr"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(f"--{name.replace('_', '-')} must lie in (0, 1], not {getattr(self, name):g}")

@@ -17,7 +17,8 @@ class PlanRequest:
     Attributes:
         dataset, index: the sample's name; random methods draw from nothing else but these and their seed.
         objects: object slots in the prompt (100).
-        scores: (objects,) float32 attention map, for methods with `needs_map`.
+        scores: (objects,) float32 attention map, for methods with `needs_map`: logits for those with `needs_logits`,
+            for others logits or shares of attention.
     """
 
     dataset: str
@@ -32,10 +33,14 @@ class Pruner(ABC):
 
     Fields have fixed names, by which the command line knows what a method takes: `layer` and `keep` (a token budget),
     `alpha` (a share of attention), `seed`.
+
+    `needs_map` asks for an attention map, which may hold logits or shares of attention: enough where objects are only
+    ranked. `needs_logits` makes sure of logits, for methods that take their softmax.
     """
 
     name: ClassVar[str]
     needs_map: ClassVar[bool] = False
+    needs_logits: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, request: PlanRequest) -> Plan:

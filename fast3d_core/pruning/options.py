@@ -11,6 +11,9 @@ from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.pruning.budget import Budget, check_keep, check_layer, from_preset, from_ratio
 from fast3d_core.pruning.sap import Alpha
 
+OPTIONS = ("layer", "keep", "alpha", "seed")
+"""The settings of methods for which there are options; `layer` and `keep` are a budget."""
+
 
 @dataclass(frozen=True)
 class MethodOptions:
@@ -34,8 +37,9 @@ class MethodOptions:
 def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, objects: int) -> list[Pruner]:
     """The methods, in the order given, for an LLM of `layers` layers and prompts of `objects` object slots.
 
-    A method takes the options that its fields name. Raises `UsageError` for an unknown method, a budget that is
-    missing, contradictory or out of range, and for an option that none of the methods takes.
+    A method takes the options that its fields name. Raises `UsageError` for an unknown method, one with a setting for
+    which there is no option, a budget that is missing, contradictory or out of range, and for an option that none of
+    the methods takes.
     """
     classes = [_method(name) for name in dict.fromkeys(methods)]
     taken = settings_taken(methods)
@@ -73,24 +77,40 @@ def _method(name: str) -> type[Pruner]:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"there is no method {name!r}; choose from {', '.join(METHODS)}{hint}")
-    return METHODS[name]
+    method = METHODS[name]
+    _check_fields(method)
+    return method
+
+
+def _check_fields(cls: type[Pruner]) -> None:
+    """Raises `UsageError` for settings that no option sets: they would keep their defaults, whatever a user says."""
+    fields = [field.name for field in dataclasses.fields(cls)]
+    if strange := [field for field in fields if field not in OPTIONS]:
+        raise UsageError(
+            f"the method {cls.name} has a setting {strange[0]!r}, for which there is no option; "
+            f"options exist for {', '.join(OPTIONS)}"
+        )
+    if ("layer" in fields) != ("keep" in fields):
+        raise UsageError(f"the method {cls.name} has one of the settings layer and keep; a budget is both of them")
 
 
 def _variants(cls: type[Pruner], options: MethodOptions, layers: int, objects: int) -> list[Pruner]:
-    fields = {field.name for field in dataclasses.fields(cls)}
-    common: dict[str, Any] = {"seed": options.seed} if "seed" in fields and options.seed is not None else {}
+    """The method with every budget and every alpha that were asked for."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    settings: list[dict[str, Any]] = [{}]
     if "keep" in fields:
-        budgets = _budgets(cls.name, options, layers, objects)
-        return [cls(layer=budget.layer, keep=budget.keep, **common) for budget in budgets]  # type: ignore[call-arg]
+        settings = [dataclasses.asdict(budget) for budget in _budgets(cls.name, options, layers, objects)]
     if "alpha" in fields:
         if not options.alphas:
             raise UsageError(
                 f"{cls.name} needs --alpha, the share of predicted attention to keep (published: 0.21); give it, or "
                 "find one with `fast3d search-alpha --target 90`, which eval then takes"
             )
-        pruners = [cls(alpha=alpha, **common) for alpha in options.alphas]  # type: ignore[call-arg]
-        return [pruner for i, pruner in enumerate(pruners) if pruner not in pruners[:i]]
-    return [cls(**common)]
+        settings = [{**one, "alpha": alpha} for one in settings for alpha in options.alphas]
+    if "seed" in fields and (options.seed is not None or fields["seed"].default is dataclasses.MISSING):
+        settings = [{**one, "seed": options.seed or 0} for one in settings]
+    pruners = [cls(**one) for one in settings]
+    return [pruner for i, pruner in enumerate(pruners) if pruner not in pruners[:i]]
 
 
 def _budgets(method: str, options: MethodOptions, layers: int, objects: int) -> list[Budget]:

@@ -22,6 +22,7 @@ class Sap(Pruner):
     alpha: Alpha
     name: ClassVar[str] = "sap"
     needs_map: ClassVar[bool] = True
+    needs_logits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for alpha in self.alpha.values() if isinstance(self.alpha, Mapping) else (self.alpha,):

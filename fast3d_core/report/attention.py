@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from fast3d_core.config import DATASETS, Config
-from fast3d_core.data.annotations import load_samples
+from fast3d_core.data.annotations import annotation_file, load_samples
 from fast3d_core.errors import DataError
 from fast3d_core.gap.inputs import has_targets, load_targets
-from fast3d_core.gap.maps import load_maps, map_file
+from fast3d_core.gap.maps import map_file
+from fast3d_core.gap.origin import load_known_maps
 from fast3d_core.gap.quality import MapQuality, map_quality
 from fast3d_core.report.answers import Answers
 from fast3d_core.report.remarks import Remarks
@@ -64,15 +65,26 @@ def agreements(config: Config, datasets: Sequence[str], remarks: Remarks) -> lis
             if not has_targets(config.maps.targets, "val", dataset):
                 raise DataError(f"{config.maps.targets} has no extracted maps; make them with `fast3d extract`")
             samples = len(load_samples(config.data.annotations, dataset))
-            maps = load_maps(
-                config.maps.predicted, dataset, samples, objects=config.data.max_objects, what="maps.predicted"
-            )
+            maps = logits_to_show(config, dataset, samples)
             targets = load_targets(config, config.maps.targets, "val", dataset, samples)
         except DataError as error:
             remarks.add(f"predicted and extracted attention are not compared: {error}", dataset)
             continue
         found.append(agreement(dataset, torch.stack([maps[i] for i in range(samples)]), targets))
     return found
+
+
+def logits_to_show(config: Config, dataset: str, samples: int) -> dict[int, Tensor]:
+    """The predicted maps of a dataset as logits, sample index -> (objects,); shares, which a run may have followed, by
+    their logarithm.
+
+    Raises `DataError`, see `load_known_maps`; or where it is not known what the maps hold.
+    """
+    questions, objects = annotation_file(config.data.annotations, dataset), config.data.max_objects
+    maps, _ = load_known_maps(
+        config.maps.predicted, dataset, questions, samples, objects=objects, what="maps.predicted"
+    )
+    return maps.logits(maps.kind)
 
 
 def agreement(dataset: str, logits: Tensor, targets: Tensor) -> Agreement:

@@ -19,12 +19,13 @@ from fast3d_core.data.annotations import (
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.result import Result
-from fast3d_core.gap.maps import load_maps, map_file
+from fast3d_core.gap.maps import map_file
 from fast3d_core.metrics import References
 from fast3d_core.metrics.answers import object_ids
 from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.pruning.sap import sorted_mass
 from fast3d_core.report.answers import Answered, Answers, judge
+from fast3d_core.report.attention import logits_to_show
 from fast3d_core.report.remarks import Remarks
 from fast3d_core.report.runs import Run
 
@@ -219,7 +220,7 @@ def _masses(
             remarks.add(f"{what}, so the scene browser shows no attention and has no slider", dataset)
             continue
         try:
-            maps = load_maps(folder, dataset, len(everything), objects=config.data.max_objects, what="maps.predicted")
+            maps = logits_to_show(config, dataset, len(everything))
         except DataError as error:
             remarks.add(f"the scene browser shows no attention: {error}", dataset)
             continue

@@ -59,8 +59,8 @@ class Decoder:
 
     def run(
         self, logits: Tensor, layouts: Sequence[Layout], lengths: Tensor, tables: tuple[Tensor, Tensor]
-    ) -> list[tuple[list[int], float | None, int]]:
-        """Token ids, score and number of steps of each sample.
+    ) -> list[tuple[list[int], float | None, int]] | None:
+        """Token ids, score and number of steps of each sample; None where a logit of one was NaN or infinite.
 
         Args:
             logits: (samples, vocab) float32 for the first new token.
@@ -75,7 +75,9 @@ class Decoder:
                 if self.search.finished:
                     break
                 self.step(number)
-        steps = self.search.steps.tolist()
+        finite, steps = torch.stack([self.search.finite.long(), self.search.steps]).tolist()
+        if not all(finite):
+            return None
         return [(ids, score, count) for (ids, score), count in zip(self.search.best(), steps, strict=True)]
 
     def _begin(self, logits: Tensor, layouts: Sequence[Layout], lengths: Tensor, tables: tuple[Tensor, Tensor]) -> None:

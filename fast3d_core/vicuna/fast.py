@@ -10,7 +10,6 @@ reads their keys and values. That is not the published computation: there, a kep
 pruned ones; here it has.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +22,12 @@ from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
 from fast3d_core.devices import on
-from fast3d_core.plan import Plan
+from fast3d_core.plan import Plan, PlanError
 from fast3d_core.vicuna.attention import backend
 from fast3d_core.vicuna.cache import Caches, Layout, rows_needed
 from fast3d_core.vicuna.decoding import Decoder
 from fast3d_core.vicuna.layers import fuse
-from fast3d_core.vicuna.llm import Generation, Prompt, shape_of
+from fast3d_core.vicuna.llm import Generation, Prompt, check_beams, not_finite, shape_of
 from fast3d_core.vicuna.operations import uses_kernels
 from fast3d_core.vicuna.packing import Packing
 from fast3d_core.vicuna.prefilling import Reader, Reading, Rows
@@ -114,7 +113,9 @@ class FastEngine:
 
     @torch.inference_mode()
     def decode(self, state: Prefilled, bos: int, eos: int) -> list[Generation]:
-        """Answers to the prompts that were prefilled last."""
+        """Answers to the prompts that were prefilled last.
+
+        Raises `NotFiniteError` where the LLM computes NaN or infinity for one of them."""
         key = (len(state.lengths), state.settings, bos, eos)
         decoder = self._decoders.pop(key, None)
         if decoder is None:
@@ -124,8 +125,10 @@ class FastEngine:
         self._decoders[key] = decoder
         with on(self._llm.device):
             answers = decoder.run(state.logits, state.layouts, state.lengths, self._tables)
-        if self._padded and not _finite(state.logits, answers):
-            self._caches.forget()  # attention gives padding no weight, but nothing times NaN is NaN
+        if answers is None:
+            if self._padded:
+                self._caches.forget()  # attention gives padding no weight, but nothing times NaN is NaN
+            raise not_finite(self._llm.dtype)
         return [
             Generation(ids, score, steps, kept) for (ids, score, steps), kept in zip(answers, state.kept, strict=True)
         ]
@@ -138,9 +141,18 @@ class FastEngine:
         settings: GenerationConfig,
         reuse_scene: bool = False,
     ) -> Prefilled:
-        """Reads the prompts. All plans must have the same K; kept counts and prompt lengths may differ."""
+        """Reads the prompts. All plans must have the same K; kept counts and prompt lengths may differ.
+
+        Raises:
+            PlanError: see `Plan.check_fit`; or plans that differ in K.
+            UsageError: see `check_beams`.
+        """
+        check_beams(settings, self._llm.config.vocab_size)
+        for plan, prompt in zip(plans, prompts, strict=True):
+            plan.check_fit(len(self.layers), prompt.visual)
         drop_at = plans[0].layer
-        assert all(plan.layer == drop_at for plan in plans)
+        if any(plan.layer != drop_at for plan in plans):
+            raise PlanError(f"the plans of a batch drop tokens from one layer on, not {drop_at} and others")
         prefixes = [_prefix(prompt) for prompt in prompts] if reuse_scene else []
         self._fit(prompts, plans, settings, prefixes)
         self._read_scenes(prefixes)
@@ -251,11 +263,6 @@ class FastEngine:
             self._scenes.keep(prefix, self._caches)
             if self._padded:
                 self._caches.forget(len(prefix))  # else they would be padding of others, and must be finite there
-
-
-def _finite(logits: Tensor, answers: Sequence[tuple[list[int], float | None, int]]) -> bool:
-    """Whether a batch had numbers only; greedy search keeps no scores that would tell."""
-    return bool(logits.isfinite().all()) and all(score is None or math.isfinite(score) for _, score, _ in answers)
 
 
 def _prefix(prompt: Prompt) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from fast3d_core.config import GenerationConfig
 from fast3d_core.data import pretrained
-from fast3d_core.data.files import first_line, load_json, need
+from fast3d_core.data.files import first_line, load_json, need, shown
 from fast3d_core.data.pretrained import network_settings, open_tensors
-from fast3d_core.errors import DataError
+from fast3d_core.errors import DataError, NotFiniteError, UsageError
 from fast3d_core.plan import LlmShape
 from fast3d_core.vicuna.operations import rotate
 
@@ -21,6 +22,9 @@ _NETWORK = (
     *("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters"),
     *("attention_bias", "mlp_bias", "attention_dropout", "pretraining_tp", "tie_word_embeddings"),
 )
+# Rotary tables that depend on the position alone. Those of "dynamic" and "longrope" depend on the length of the text,
+# too, so that cached keys would have been rotated by other tables than the queries that meet them.
+_ROPES = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,51 @@ def read_config(folder: Path) -> LlamaConfig:
     if not isinstance(content, dict) or content.get("model_type") != "llama":
         raise DataError(f"model.llm: {path} does not describe a LLaMA (model_type 'llama')")
     try:
-        return LlamaConfig(**network_settings(content, _NETWORK, path, "model.llm"))
+        settings = network_settings(content, _NETWORK, path, "model.llm")
+        _check_ropes(settings, path)
+        return LlamaConfig(**settings)
     except DataError:
         raise
     except Exception as error:  # transformers raises what its validators raise
         raise DataError(f"model.llm: {path} is not a usable LLaMA config ({first_line(error)})") from None
+
+
+def _check_ropes(settings: dict[str, Any], path: Path) -> None:
+    """Raises `DataError` where config.json asks for rotary positions that are not computed here as they are meant."""
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = settings.get(key)
+        if rope is None:
+            continue
+        if not isinstance(rope, dict):
+            raise DataError(f"model.llm: {path}: {key} is {shown(rope)}, not a mapping")
+        for name, value in rope.items():
+            if name in ("rope_type", "type"):  # the second is how it was called before
+                if value not in _ROPES:
+                    raise DataError(
+                        f"model.llm: {path}: {key}.{name} is {shown(value)}, which fast3d does not compute; it knows "
+                        f"{', '.join(_ROPES)}"
+                    )
+            elif not (value is None or isinstance(value, (int, float))):  # a mapping would be passed over
+                raise DataError(f"model.llm: {path}: {key}.{str(name)[:60]} is {shown(value)}, not a number")
+        if rope.get("partial_rotary_factor", 1) != 1:
+            raise DataError(f"model.llm: {path}: {key}.partial_rotary_factor is not 1, which fast3d does not compute")
+
+
+def check_beams(settings: GenerationConfig, vocab: int) -> None:
+    """Raises `UsageError` where beam search would need more candidates than the vocabulary has tokens."""
+    if settings.beams > 1 and 2 * settings.beams > vocab:
+        raise UsageError(
+            f"generation.beams is {settings.beams}, but a step takes the best 2 x beams of the LLM's {vocab} tokens; "
+            f"take at most {vocab // 2}"
+        )
+
+
+def not_finite(dtype: torch.dtype) -> NotFiniteError:
+    """The error for logits that are NaN or infinite."""
+    name = str(dtype).removeprefix("torch.")
+    files = "`fast3d doctor --deep` looks for such numbers in the files"
+    advice = files if dtype == torch.float32 else f"try --set model.dtype=bfloat16 or float32, else {files}"
+    return NotFiniteError(f"the LLM computes NaN or infinity in {name}; {advice}")
 
 
 def load_llm(folder: Path, dtype: torch.dtype, device: torch.device | None = None) -> LlamaForCausalLM:

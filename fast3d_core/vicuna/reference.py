@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
 from fast3d_core.plan import Plan
-from fast3d_core.vicuna.llm import Generation, Prompt, finish_layer, project
+from fast3d_core.vicuna.llm import Generation, Prompt, check_beams, finish_layer, not_finite, project
 
 
 @dataclass
@@ -48,6 +48,9 @@ class _Run:
     cache: _Cache = field(default_factory=lambda: _Cache([], []))
     kept_per_step: list[Tensor] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.plan.check_fit(len(self.llm.model.layers), self.prompt.visual)
+
     def logits(self, x: Tensor) -> Tensor:
         """Next-token logits (beams, vocab) after reading the new tokens `x` (beams, tokens, hidden)."""
         past = self.cache.keys[0].shape[1] if self.cache.keys else 0
@@ -68,7 +71,10 @@ class _Run:
                 row = weights[0, :, -1, start : start + self.plan.visual].float().mean(dim=0)
                 visible = self._hide(causal, self.plan.resolve(row.cpu()))
             x = finish_layer(layer, x, attended)
-        return self.llm.lm_head(self.llm.model.norm(x[:, -1])).float()
+        logits = self.llm.lm_head(self.llm.model.norm(x[:, -1])).float()
+        if not logits.isfinite().all():
+            raise not_finite(self.llm.dtype)
+        return logits
 
     def _hide(self, causal: Tensor, kept: Tensor | None) -> Tensor:
         """Masks every visual column that is not kept, for all rows, those of the pruned tokens included."""
@@ -101,7 +107,14 @@ def first_logits(llm: LlamaForCausalLM, prompt: Prompt, plan: Plan) -> Tensor:
 def generate(
     llm: LlamaForCausalLM, prompt: Prompt, plan: Plan, settings: GenerationConfig, bos: int, eos: int
 ) -> Generation:
-    """The answer to one prompt, by beam search, or by greedy search where `settings.beams` is 1."""
+    """The answer to one prompt, by beam search, or by greedy search where `settings.beams` is 1.
+
+    Raises:
+        PlanError: see `Plan.check_fit`.
+        UsageError: see `check_beams`.
+        NotFiniteError: the LLM computes NaN or infinity.
+    """
+    check_beams(settings, llm.config.vocab_size)
     run = _Run(llm, prompt, plan)
     search = _greedy_search if settings.beams == 1 else _beam_search
     ids, score, steps = search(run, settings, bos, eos)

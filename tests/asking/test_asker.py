@@ -42,8 +42,8 @@ def test_random_draws_anew_for_every_question(asker):
 
 
 def test_no_room_for_a_question():
-    asker = Asker(load_config(MINIATURE, ["generation.max_new_tokens=100000"]))
-    with pytest.raises(UsageError, match=r"generation\.max_new_tokens 100000 leaves no room"):
+    asker = Asker(load_config(MINIATURE, ["generation.max_new_tokens=4096"]))
+    with pytest.raises(UsageError, match=r"generation\.max_new_tokens 4096 leaves no room"):
         asker.ask("what?", SCENE, Vanilla())
 
 

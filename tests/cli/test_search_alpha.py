@@ -162,7 +162,8 @@ def test_maps_that_cannot_be_used(fast3d, tmp_path, maps, how, message):
 
 def test_maps_of_one_value(fast3d, maps):
     torch.save([{"index": 0, "a_map": torch.full((1, 100), 3.0)}], maps / "infer_attn_maps_val_scanqa.pt")
-    found = json.loads(fast3d("search-alpha", "--maps", maps, "--dataset", "scanqa", "--json").stdout)
+    search = ["search-alpha", "--maps", maps, "--dataset", "scanqa", "--map-kind", "logits", "--json"]
+    found = json.loads(fast3d(*search).stdout)
     assert (found["ratio"], found["datasets"]["scanqa"]["kept_p50"]) == (90, 10)
 
 

@@ -41,7 +41,8 @@ def examined(files) -> Examine:
 
 
 def troubles(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.status != "ok"]
+    """But for one that the miniature has: its maps are by the published code, of which no ledger tells."""
+    return [finding for finding in findings if finding.status != "ok" and "made elsewhere" not in finding.what]
 
 
 def edit_json(path: Path, change: Callable) -> None:

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from fast3d_core.errors import DataError
-from fast3d_core.gap.maps import load_maps, map_file
+from fast3d_core.gap.maps import load_maps, log_shares, map_file, read_maps
+from fast3d_core.pruning import PlanRequest, Sap
+from fast3d_core.pruning.sap import sorted_mass
 from tests.conftest import MINIATURE
 
 
@@ -64,3 +66,59 @@ def test_missing_and_truncated_file(tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DataError, match="cannot be read"):
         load_maps(tmp_path, "scanqa", 3)
+
+
+SHARES = torch.rand(3, 100, generator=torch.Generator().manual_seed(0)) / 100
+
+
+def written(folder, maps, *, listed):
+    rows = {i: {"a_map": row} for i, row in enumerate(maps)}
+    write(folder, [{"index": i, **row} for i, row in rows.items()] if listed else rows)
+    return read_maps(folder, "scanqa", len(maps))
+
+
+@pytest.mark.parametrize(("listed", "maps", "kind"), [
+    (True, SHARES, "shares"),
+    (True, SHARES * 40, "shares"),
+    (True, SHARES - 1, "logits"),
+    (False, SHARES, None),
+    (False, SHARES * 40, "logits"),
+    (False, SHARES - 0.001, "logits"),
+    (False, torch.zeros(3, 100), "logits"),
+])  # fmt: skip
+def test_files_tell_the_kind(tmp_path, listed, maps, kind):
+    found = written(tmp_path, maps, listed=listed)
+    assert found.kind == kind
+    if kind == "logits":
+        assert found.logits() is found.scores
+        return
+    with pytest.raises(DataError, match="--map-kind shares"):
+        found.logits()
+    assert found.logits("logits") is found.scores
+    shares = torch.stack([found.logits("shares")[i] for i in range(3)]).softmax(-1)
+    torch.testing.assert_close(shares, maps / maps.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("maps", "problem"), [(SHARES - 1, "sample 0 has numbers below 0"), (SHARES * 0, "adds up to 0")]
+)
+def test_what_was_said_must_be_possible(tmp_path, maps, problem):
+    with pytest.raises(DataError, match=problem):
+        written(tmp_path, maps, listed=False).logits("shares")
+
+
+def test_a_share_of_nothing():
+    """Has a finite logarithm, and counts nothing."""
+    logits = log_shares(torch.tensor([[0.0, 0.2, 0.0, 0.2], [0.0, 0.0, 1e-30, 0.0]]))
+    assert logits.isfinite().all() and logits.min() == pytest.approx(-87.34, abs=0.01)
+    assert sorted_mass(logits).tolist() == [[0.5, 1, 1, 1], [1, 1, 1, 1]]
+
+
+def test_sap_on_shares_keeps_the_share_that_alpha_says(tmp_path):
+    """Against counting; the softmax of shares, which are all alike to it, keeps about alpha of the objects."""
+    maps = written(tmp_path, SHARES**4, listed=True)
+    for i, logits in maps.logits("shares").items():
+        parts = (SHARES[i].double() ** 4).sort(descending=True).values
+        enough = int((parts.cumsum(0) / parts.sum() < 0.5).sum()) + 1
+        assert Sap(0.5).plan(PlanRequest("scanqa", i, scores=logits)).count == 3 * enough
+        assert Sap(0.5).plan(PlanRequest("scanqa", i, scores=maps.scores[i])).count == 150 > 3 * enough

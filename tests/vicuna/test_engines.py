@@ -8,15 +8,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
-from fast3d_core.plan import Plan, cost
+from fast3d_core.errors import NotFiniteError, UsageError
+from fast3d_core.plan import Plan, PlanError, cost
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 from fast3d_core.vicuna import reference, scenes
-from fast3d_core.vicuna.beam import BeamSearch
+from fast3d_core.vicuna.beam import BeamSearch, GreedySearch
 from fast3d_core.vicuna.cache import Caches
 from fast3d_core.vicuna.decoding import Decoder
 from fast3d_core.vicuna.fast import FastEngine
-from fast3d_core.vicuna.layers import Layer
-from fast3d_core.vicuna.llm import Prompt, finish_layer, project
+from fast3d_core.vicuna.layers import Head, Layer
+from fast3d_core.vicuna.llm import Prompt, finish_layer, not_finite, project
 from fast3d_core.vicuna.scenes import SceneStore
 
 BOS, EOS = 1, 2
@@ -280,7 +281,8 @@ def test_numbers_that_are_not_finite_do_not_outlive_their_batch(fixture, beams):
     want = [one.ids for one in engine.generate(prompts, plans, settings, BOS, EOS)]
     longest = max(prompts, key=len)
     broken = [replace(longest, embeds=longest.embeds * torch.nan)] * 4
-    engine.generate(broken, plans, settings, BOS, EOS)
+    with pytest.raises(NotFiniteError):
+        engine.generate(broken, plans, settings, BOS, EOS)
     got = [one.ids for one in engine.generate(prompts, plans, settings, BOS, EOS)]
     assert got == want
 
@@ -294,8 +296,93 @@ def test_a_broken_scene_that_is_reused_spoils_no_other(fixture, beams):
     prompts = [fixture.prompts[a], fixture.prompts[b], replace(fixture.prompts[c], embeds=embeds, prefix=broken)]
     chosen, engine = [plans[i] for i in (a, b, c)], FastEngine(fixture.model.llm)
     want = engine.generate(prompts[:2], chosen[:2], settings, BOS, EOS, reuse_scene=True)
-    got = FastEngine(fixture.model.llm).generate(prompts, chosen, settings, BOS, EOS, reuse_scene=True)
-    assert [one.ids for one in got[:2]] == [one.ids for one in want]
+    spoilt = FastEngine(fixture.model.llm)
+    state = spoilt.prefill(prompts, chosen, settings, reuse_scene=True)
+    assert state.logits.isfinite().all(-1).tolist() == [True, True, False]
+    with pytest.raises(NotFiniteError):
+        spoilt.decode(state, BOS, EOS)
+    got = spoilt.generate(prompts[:2], chosen[:2], settings, BOS, EOS, reuse_scene=True)
+    assert [one.ids for one in got] == [one.ids for one in want]
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_logits_that_are_not_finite_are_refused(fixture, monkeypatch, step, beams, number):
+    """By both engines, whatever step they are of."""
+    settings = replace(_SHORT, beams=beams, min_length=7)  # nothing ends before the last token
+    plans, prompts = fixture.plans(Gap(1, 15), fixture.config.maps.predicted)[:3], fixture.prompts[:3]
+    llm, calls = fixture.model.llm, []
+
+    def spoilt(logits):
+        calls.append(len(logits))
+        logits = logits.clone()
+        if len(calls) == step:
+            logits[-1, 17] = number
+        return logits
+
+    class Spoilt(Head):
+        def logits(self, x):
+            return spoilt(super().logits(x))
+
+    engine = FastEngine(llm)
+    engine._head = Spoilt(**vars(engine._head))
+    engine.release()
+    with pytest.raises(NotFiniteError, match=r"the LLM computes NaN or infinity in float32; `fast3d doctor --deep`"):
+        engine.generate(prompts, plans, settings, BOS, EOS)
+    engine.generate(prompts, plans, settings, BOS, EOS)  # the calls go on being counted: no number is spoilt any more
+    calls.clear()
+    plain = llm.lm_head.forward
+    with monkeypatch.context() as patch, pytest.raises(NotFiniteError, match="float32"):
+        patch.setattr(llm.lm_head, "forward", lambda x: spoilt(plain(x)))
+        reference.generate(llm, prompts[0], plans[0], settings, BOS, EOS)
+    assert len(calls) == step
+
+
+def test_a_sample_that_is_done_may_hold_anything():
+    """On a GPU its rows go on being computed, from what nobody keeps up."""
+    search = GreedySearch(2, replace(_SHORT, beams=1), BOS, EOS, torch.device("cpu"))
+    ends, broken = torch.zeros(1, 9), torch.full((1, 9), torch.nan)
+    ends[0, EOS] = 99.0
+    going_on = torch.arange(9.0)[None]
+    search.advance(torch.stack([ends, going_on]))
+    search.advance(torch.stack([broken, going_on]))
+    assert search.finite.all()
+    search.advance(torch.stack([broken, broken]))
+    assert search.finite.tolist() == [True, False] and search.finished
+    search.reset()
+    assert search.finite.all()
+
+
+def test_advice_names_another_number_type():
+    assert "model.dtype=bfloat16 or float32" in str(not_finite(torch.float16))
+    assert "model.dtype" not in str(not_finite(torch.float32))
+
+
+@pytest.mark.parametrize("answer", [
+    lambda llm, prompt, plan, beams: FastEngine(llm).generate([prompt], [plan], replace(_SHORT, beams=beams), BOS, EOS),
+    lambda llm, *rest: reference.generate(llm, *rest[:2], replace(_SHORT, beams=rest[2]), BOS, EOS),
+], ids=["fast", "reference"])  # fmt: skip
+def test_what_an_engine_cannot_carry_out_is_refused(fixture, answer):
+    llm, prompt = fixture.model.llm, fixture.prompts[0]
+    for plan, problem in (
+        (Plan(0, 300, 300), "needs `kept`"),
+        (Plan(1, 297, 3, torch.arange(3)), "for 297 visual tokens, the prompt has 300"),
+        (Plan(LAYERS, 300, 3, torch.arange(3)), "from layer 4 on, the LLM has layers 0..3"),
+        (Plan(1, 300, 3, choose=lambda scores: torch.tensor([3, 1, 2])), "ascend"),
+        (Plan(1, 300, 3, choose=lambda scores: torch.tensor([1, 2])), r"3 numbers of torch.int64, not .*\(2,\)"),
+    ):
+        with pytest.raises(PlanError, match=problem):
+            answer(llm, prompt, plan, 2)
+    plan, vocab = Plan(1, 300, 3, torch.arange(3)), llm.config.vocab_size
+    with pytest.raises(UsageError, match=f"take at most {vocab // 2}"):
+        answer(llm, prompt, plan, vocab // 2 + 1)
+
+
+def test_plans_of_a_batch_have_one_layer(fixture):
+    plans = [Plan(layer, 300, 3, torch.arange(3)) for layer in (1, 2)]
+    with pytest.raises(PlanError, match="from one layer on"):
+        FastEngine(fixture.model.llm).generate(fixture.prompts[:2], plans, _SHORT, BOS, EOS)
 
 
 def test_scenes_of_different_lengths_share_a_store(fixture):

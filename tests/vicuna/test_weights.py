@@ -1,13 +1,18 @@
 """The LLM's weights, opened without reading their numbers: what `load_llm` would refuse is refused."""
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError
-from fast3d_core.vicuna.llm import load_llm, open_weights, read_shape, weight_files
+from fast3d_core.plan import Plan
+from fast3d_core.vicuna import reference
+from fast3d_core.vicuna.fast import FastEngine
+from fast3d_core.vicuna.llm import Prompt, load_llm, open_weights, read_shape, weight_files
 from tests.conftest import MINIATURE
 
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -135,3 +140,53 @@ def test_absurd_sizes(llm, sizes, message):
     with pytest.raises(DataError, match=message):
         read_shape(llm)
     assert read_shape(MINIATURE.parent / "llm").layers == 4
+
+
+ROPES = {
+    "linear": {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    "llama3": {"rope_parameters": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 1e4,
+        "original_max_position_embeddings": 16,
+    }},
+    "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+    "theta": {"rope_theta": 5e5},
+}  # fmt: skip
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ROPES)
+def test_ropes_that_are_accepted_are_computed_right(llm, name):
+    """By both engines, as stock transformers does, over more tokens than the LLM was trained on."""
+    path, plan = llm / "config.json", Plan(0, 9, 9, torch.arange(9))
+    plain = load_llm(llm, torch.float32)
+    content = {key: value for key, value in json.loads(path.read_text()).items() if key != "rope_scaling"}
+    path.write_text(json.dumps(content | {"max_position_embeddings": 64} | ROPES[name]))
+    model = load_llm(llm, torch.float32)
+    prompt = Prompt(torch.randn(90, 64, generator=torch.Generator().manual_seed(0)), visual_start=4, visual=9)
+    want = model(inputs_embeds=prompt.embeds[None]).logits[0, -1]
+    assert not torch.allclose(reference.first_logits(plain, prompt, plan), want, atol=1e-4)
+    torch.testing.assert_close(reference.first_logits(model, prompt, plan), want, rtol=0, atol=1e-5)
+    settings = GenerationConfig(beams=2, max_new_tokens=6, min_length=7)
+    exact = reference.generate(model, prompt, plan, settings, 1, 2)
+    engine = FastEngine(model)
+    torch.testing.assert_close(engine.prefill([prompt], [plan], settings).logits[0], want, rtol=0, atol=1e-5)
+    assert engine.generate([prompt], [plan], settings, 1, 2)[0].ids == exact.ids
+
+
+@pytest.mark.parametrize(("found", "problem"), [
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type is 'dynamic'"),
+    ({"rope_scaling": {"rope_type": "longrope", "type": "linear", "factor": 2.0}}, "rope_scaling.rope_type is 'longr"),
+    ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_parameters.rope_type is 'dynamic'"),
+    ({"rope_parameters": {"rope_type": ["linear"]}}, "rope_parameters.rope_type is this list"),
+    ({"rope_parameters": {"full_attention": {"rope_type": "dynamic"}}}, "rope_parameters.full_attention is this dict"),
+    ({"rope_scaling": {"type": "linear", "factor": "2"}}, "rope_scaling.factor is '2', not a number"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is not"),
+    ({"rope_scaling": "dynamic"}, "rope_scaling is 'dynamic', not a mapping"),
+])  # fmt: skip
+def test_ropes_that_are_refused(llm, found, problem):
+    """Those whose tables depend on the length of the text, above all: the engines would not agree on them."""
+    path = llm / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | found))
+    for load in (lambda: read_shape(llm), lambda: open_weights(llm), lambda: load_llm(llm, torch.float32)):
+        with pytest.raises(DataError, match=re.escape(f"{path}: {problem}" if "." in problem else problem)):
+            load()

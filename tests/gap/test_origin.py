@@ -1,0 +1,113 @@
+"""Maps and their questions: what fast3d wrote is known, whatever its name is now, and only with its own questions."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from fast3d_core.config import load_config
+from fast3d_core.data.annotations import annotation_file
+from fast3d_core.data.settings import fingerprint
+from fast3d_core.errors import DataError
+from fast3d_core.gap.ledger import EXPORTED_FILE, PREDICTED_FILE
+from fast3d_core.gap.maps import map_file
+from fast3d_core.gap.origin import Origin, check_origin, load_known_maps, origin_of
+from fast3d_core.gap.prediction import predict_maps
+from fast3d_core.gap.store import TargetStore
+from fast3d_core.gap.targets import check_export, export, extract, load_part
+from fast3d_core.progress import Silent
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config(files, tmp_path):
+    shutil.rmtree(files / "outputs")
+    return load_config(files / "fast3d.yaml")
+
+
+@pytest.fixture
+def predicted(config):
+    predict_maps(config, "val", ["scanqa", "sqa3d"], config.maps.predicted, CPU, Silent())
+    return config.maps.predicted
+
+
+@pytest.fixture
+def exported(config, tmp_path):
+    parts = [load_part(config.data.annotations, "val", "scanqa", None, 0)]
+    extract(config, parts, Silent())
+    export(TargetStore.open(config.maps.targets), parts, tmp_path / "exported")
+    return tmp_path / "exported"
+
+
+def test_what_fast3d_wrote_is_known(config, predicted, exported):
+    questions = annotation_file(config.data.annotations, "scanqa")
+    for folder, kind in ((predicted, "logits"), (exported, "shares")):
+        origin = Origin(kind, "val/scanqa", fingerprint(questions))
+        assert origin_of(folder, "scanqa") == origin == check_origin(folder, "scanqa", questions)
+        maps, known = load_known_maps(folder, "scanqa", questions, 3)
+        assert (maps.kind, known, len(maps.scores)) == (kind, True, 3)
+
+
+@pytest.mark.parametrize("ledger", [PREDICTED_FILE, EXPORTED_FILE])
+def test_a_copy_under_the_name_of_another_dataset(config, predicted, exported, ledger):
+    folder = predicted if ledger == PREDICTED_FILE else exported
+    shutil.copy(map_file(folder, "scanqa"), map_file(folder, "sqa3d"))
+    questions = annotation_file(config.data.annotations, "sqa3d")
+    with pytest.raises(DataError, match=r"val_sqa3d.pt is a copy of the maps of val/scanqa; make those of val/sqa3d"):
+        load_known_maps(folder, "sqa3d", questions, 3)
+    assert load_known_maps(folder, "scanqa", annotation_file(config.data.annotations, "scanqa"), 3)[1]
+
+
+@pytest.mark.parametrize("ledger", [PREDICTED_FILE, EXPORTED_FILE])
+def test_questions_in_another_order(config, predicted, exported, ledger):
+    folder = predicted if ledger == PREDICTED_FILE else exported
+    questions = annotation_file(config.data.annotations, "scanqa")
+    questions.write_text(json.dumps(json.loads(questions.read_text())[::-1]))
+    with pytest.raises(DataError, match=r"was made of other questions than those in .*scanqa_val.json; make it again"):
+        load_known_maps(folder, "scanqa", questions, 3)
+    questions.unlink()  # search-alpha needs none
+    assert load_known_maps(folder, "scanqa", questions)[1]
+
+
+def test_what_others_made_is_not_known(config, predicted):
+    """Also where it was put in the place of ours."""
+    path, questions = map_file(predicted, "scanqa"), annotation_file(config.data.annotations, "scanqa")
+    torch.save({i: {"a_map": torch.arange(100.0)} for i in range(3)}, path)
+    assert origin_of(predicted, "scanqa") is None
+    maps, known = load_known_maps(predicted, "scanqa", questions, 3)
+    assert (maps.kind, known) == ("logits", False)
+    (predicted / PREDICTED_FILE).write_text("{")
+    assert origin_of(predicted, "sqa3d") is None
+
+
+def test_the_ledger_knows_the_kind_where_numbers_do_not_tell(config, predicted):
+    """Logits of a network may all be small and none below 0."""
+    path, questions = map_file(predicted, "scanqa"), annotation_file(config.data.annotations, "scanqa")
+    torch.save({i: {"a_map": torch.full((100,), 0.005)} for i in range(3)}, path)
+    assert load_known_maps(predicted, "scanqa", questions, 3)[0].kind is None
+    ledger = json.loads((predicted / PREDICTED_FILE).read_text())
+    ledger["val/scanqa"]["map"] = fingerprint(path, whole=True)
+    (predicted / PREDICTED_FILE).write_text(json.dumps(ledger))
+    assert load_known_maps(predicted, "scanqa", questions, 3)[0].kind == "logits"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "[1]", '{"val/scanqa": 5}', '{"a": {"map": 1, "part": [], "annotations": {}}}']
+)
+def test_a_damaged_ledger_tells_nothing(predicted, content):
+    for name in (PREDICTED_FILE, EXPORTED_FILE):
+        (predicted / name).write_text(content)
+    assert origin_of(predicted, "scanqa") is None
+
+
+def test_exports_of_before_are_replaced(config, exported):
+    """Their ledger had the file's digest alone."""
+    path = map_file(exported, "scanqa")
+    (exported / EXPORTED_FILE).write_text(json.dumps({path.name: fingerprint(path, whole=True)}))
+    parts = [load_part(config.data.annotations, "val", "scanqa", None, 0)]
+    assert origin_of(exported, "scanqa") is None
+    check_export(parts, exported)
+    export(TargetStore.open(config.maps.targets), parts, exported)
+    assert origin_of(exported, "scanqa").part == "val/scanqa"
