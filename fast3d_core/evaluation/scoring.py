@@ -101,7 +101,7 @@ def score_folder(
         method=None,
         settings={},
         seed=None,
-        samples={dataset: len(records) for dataset, records in predictions.items()},
+        samples={d: 0 if d in scores.errors else len(records) for d, records in predictions.items()},
         headline=scores.headline,
         metrics=scores.metrics,
         notes=[*scores.notes, *(note for notes in compared for note in notes)],

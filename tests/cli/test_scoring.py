@@ -105,6 +105,10 @@ def test_one_dataset_that_cannot_be_scored_costs_no_other_its_result(fast3d, fil
     }
     assert part["headline"]["sqa3d"] is None and {v for k, v in part["metrics"].items() if "sqa3d" in k} == {None}
     assert any(note.startswith("sqa3d: not scored: sqa3d predictions, record 0") for note in part["notes"])
+    (files / "given" / "sqa3d.json").write_text("null")
+    done = run_score(fast3d, files, files / "given", "--json", check=False)
+    assert done.returncode == 1 and "sqa3d predictions: they must be a list of records" in done.stderr
+    assert json.loads(done.stdout)["samples"] == dict.fromkeys(DATASETS, 3) | {"sqa3d": 0}
     alone = run_score(fast3d, files, files / "given", "--dataset", "sqa3d", check=False)
     assert alone.returncode == 1 and alone.stdout == ""
 

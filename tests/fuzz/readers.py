@@ -71,7 +71,7 @@ def boxes(folder: Path) -> None:
     Rooms(annotations).objects("scene0015_00")
     references = References(annotations)
     _ = references.instances, references.objects
-    Boxes(annotations, Releases(annotations), "val").lack("scene0015_00", 0)
+    Boxes(annotations, Releases(annotations), "val", 100).lack("scene0015_00", 0)
 
 
 def lookups(folder: Path) -> None:
