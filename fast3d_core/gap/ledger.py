@@ -56,8 +56,11 @@ def checkpoint_of(folder: Path, split: str, dataset: str) -> str | None:
 
 
 def is_ours(entry: Any, path: Path) -> bool:
-    """Whether the map file at `path` is the one that an entry of the ledger is about, or the one that it replaces."""
-    known = [entry.get("map"), entry.get("replaces")] if isinstance(entry, dict) else []
+    """Whether the map file at `path` is the one that an entry of the ledger is about, or the one that it replaces.
+
+    Once, the entries of exported files were their fingerprints.
+    """
+    known = [entry.get("map"), entry.get("replaces")] if isinstance(entry, dict) else [entry]
     return path.is_file() and fingerprint(path, whole=True) in known
 
 
