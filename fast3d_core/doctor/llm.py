@@ -7,7 +7,7 @@ from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.plan import TOKENS_PER_OBJECT
-from fast3d_core.vicuna.llm import read_config, weight_files
+from fast3d_core.vicuna.llm import check_beams, read_config, weight_files
 
 # What the tokeniser of LLaMA 1 and 2, which is Vicuna's, makes of Chat-Scene's fixed text. The published code counts on
 # the prefix's 45 tokens.
@@ -80,6 +80,7 @@ def prompts(case: Case) -> Iterator[Finding]:
             f"tokenizer.model does not know {share:.0f}% of the questions' tokens, so it is of another model",
             "take the one from the LLM's own repository",
         )
+    check_beams(config.generation, case.shape_with_objects.vocab)
     positions = read_config(case.llm).max_position_embeddings
     visual = config.data.max_objects * TOKENS_PER_OBJECT
     longest = case.longest_text() + visual + config.generation.max_new_tokens
