@@ -50,7 +50,7 @@ def report(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind an interval.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, callback=any_seed, help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(callback=any_seed, help="Seed of the bootstrap.")] = 0,
     html: Annotated[
         Path | None,
         typer.Option(

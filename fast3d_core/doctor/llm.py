@@ -9,7 +9,7 @@ from fast3d_core.data.settings import file_hash
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.plan import TOKENS_PER_OBJECT
-from fast3d_core.vicuna.llm import read_config, weight_files
+from fast3d_core.vicuna.llm import check_beams, read_config, weight_files
 
 # The tokenizer.model that LLaMA 1 and 2 and Vicuna were released with: bytes and sha256.
 _RELEASED = (499_723, "9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347")
@@ -92,6 +92,7 @@ def prompts(case: Case) -> Iterator[Finding]:
             f"tokenizer.model does not know {share:.0f}% of the questions' tokens, so it is of another model",
             "take the one from the LLM's own repository",
         )
+    check_beams(config.generation, case.shape_with_objects.vocab)
     positions = read_config(case.llm).max_position_embeddings
     visual = config.data.max_objects * TOKENS_PER_OBJECT
     longest = case.longest_text() + visual + config.generation.max_new_tokens

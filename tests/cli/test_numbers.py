@@ -125,7 +125,6 @@ def test_a_store_of_a_huge_seed_is_read_back(fast3d, tmp_path):
     ["train-gap", "--batch-size", HUGE],
     ["train-gap", "--save-every", HUGE],
     ["train-gap", "--lr", "1e308"],
-    ["report", "--seed", "-1"],
     ["report", "--scenes", HUGE, "--html", "page.html"],
     ["eval", "-m", "vanilla", "--processes", HUGE],
     ["eval", "-m", "vanilla", "--batch", HUGE],

@@ -479,3 +479,13 @@ def test_the_released_tokenizer_is_known_by_its_bytes(files, examined, monkeypat
 
 def told_of_the_tokenizer(examined):
     return [(one.status, one.what) for one in examined(methods=["vanilla"]) if one.what.startswith("tokenizer.model: ")]
+
+
+@pytest.mark.parametrize(("change", "override", "problem"), [
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "generation.beams=5", "rope_scaling.type is 'dynamic'"),
+    ({}, "generation.beams=400", "generation.beams is 400, but a step takes the best 2 x beams of the LLM's 660 tokens"),
+])  # fmt: skip
+def test_what_the_engines_would_refuse(files, examined, change, override, problem):
+    edit_json(files / "llm" / "config.json", lambda content: content.update(change))
+    (found,) = [one for one in troubles(examined(override, methods=["vanilla"])) if problem in one.what]
+    assert (found.area, found.status) == ("model.llm", "error")

@@ -11,6 +11,7 @@ import torch
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes
+from fast3d_core.errors import NotFiniteError
 from fast3d_core.pruning import FastV, Gap, Sap, Vanilla
 from fast3d_core.vicuna.fast import FastEngine
 from fast3d_core.vicuna.prefilling import Reader
@@ -94,3 +95,31 @@ def test_captured_prefill(fixture, in_half, monkeypatch, pruner, reuse_scene):
     plain, _ = answers()
     for a, b in zip(captured, plain, strict=True):
         assert [[g.ids for g in batch] for batch in a] == [[g.ids for g in batch] for batch in b]
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+@pytest.mark.parametrize("reuse_scene", [False, True])
+def test_numbers_that_are_not_finite_are_seen_in_captured_steps(fixture, in_half, beams, reuse_scene):
+    """In a graph nothing may wait for the GPU, so that it is a flag that tells; the next batch is answered as before."""
+    model, prompts = in_half
+    plans, settings = fixture.plans(Vanilla()), replace(fixture.config.generation, beams=beams, max_new_tokens=6)
+    engine = FastEngine(model.llm)
+
+    def answers(some):
+        return [one.ids for one in engine.generate(some, plans[: len(some)], settings, 1, 2, reuse_scene)]
+
+    want = [answers(prompts[:3]) for _ in range(3)][0]  # steps are captured by now
+    assert any(decoder._graph is not None for decoder in engine._decoders.values())
+    broken = replace(prompts[2], embeds=prompts[2].embeds * torch.nan, prefix=prompts[2].prefix * torch.nan)
+    with pytest.raises(NotFiniteError):
+        answers([*prompts[:2], broken])
+    assert answers(prompts[:3]) == want
+    head = model.llm.lm_head.weight
+    kept = head[77].clone()
+    head[77] = torch.inf
+    try:
+        with pytest.raises(NotFiniteError):
+            answers(prompts[:3])
+    finally:
+        head[77] = kept
+    assert answers(prompts[:3]) == want
