@@ -57,7 +57,8 @@ class Case:
             return {}
         done = self.run(self.scenario.reader)
         if done.code:
-            assert done.code in (1, 2) and len(done.stderr.strip().splitlines()) == 1, done.stderr
+            assert done.code in (1, 2) and sum("error: " in line for line in done.stderr.splitlines()) == 1, done.stderr
+            assert "Traceback" not in done.stderr
             return {}
         return {name: timeless(row) for name, row in rows(done.stdout).items()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from fast3d_core.data.locks import LOCK_FILE
 
@@ -74,7 +74,7 @@ def _content(path: Path) -> Any:
         with contextlib.suppress(pickle.UnpicklingError):  # of a release, which nothing changes
             return torch.load(io.BytesIO(content), weights_only=True)
     if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
+        with contextlib.suppress(SafetensorError), safe_open(path, "pt") as file:
             about = {key: _plain(value) for key, value in (file.metadata() or {}).items() if key not in _TIMES}
             return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     return content

@@ -4,7 +4,6 @@ The functions that are named by `Scenario.inside` are called in the process of a
 """
 
 import json
-import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from tests.conftest import MINIATURE
 from tests.download.conftest import Server, zipped
 from tests.prepare import releases
+from tests.report.fabricate import bernoulli, make_run
 
 # --- the folder to begin with
 
@@ -50,6 +50,13 @@ def settings_of_the_user(work: Path) -> None:
     (work / "to" / "fast3d.yaml").write_text(text)
 
 
+def finished_runs(work: Path) -> None:
+    """Of known scores: there is something to draw."""
+    miniature(work)
+    for number, (name, method, ratio) in enumerate([("vanilla", "vanilla", 0), ("g90", "gap", 90)]):
+        make_run(work / "runs", name, method, {"scanqa": bernoulli(0.7, 20, number)}, ratio=ratio)
+
+
 def demo_folder(work: Path, written: Path) -> None:
     """The small demo in the cache, for commands to use."""
     shutil.copytree(written, work / "cache" / "demo")
@@ -59,9 +66,11 @@ def demo_folder(work: Path, written: Path) -> None:
 
 
 def newer_features(work: Path) -> None:
-    """The released features are fetched again: what was converted is of older ones."""
+    """What was converted is of an older release."""
+    import torch
+
     for path in (work / "annotations").glob("*feats.pt"):
-        os.utime(path, (1, 1))
+        torch.save({name: tensor * 2 for name, tensor in torch.load(path).items()}, path)
 
 
 def other_checkpoint(work: Path) -> None:
