@@ -99,10 +99,10 @@ SCENARIOS = (
     Scenario("report --html", ("report", "--resamples", "100", "--html", "page.html"), before=(_VANILLA,), most=4),
     Scenario("report --plot", ("report", "--resamples", "100", "--plot", "figure.svg"), start=world.finished_runs,
              most=4),
-    Scenario("demo", _DEMO, needs="demo", most=14),
+    Scenario("demo", _DEMO, needs="demo", most=5),
     Scenario("demo --restart, over an earlier one", ("demo", "--samples", "2", "--restart"), before=(_DEMO,),
-             needs="demo", most=10),
-    Scenario("demo --from-scratch", (*_DEMO, "--from-scratch"), needs="demo", most=2),
+             needs="demo", most=6),
+    Scenario("demo --from-scratch", (*_DEMO, "--from-scratch"), needs="demo", most=1),
     Scenario("download demo, to the cache", ("download", "demo"), needs="weights", inside=_SMALL, most=10),
     Scenario("download demo --to", ("download", "demo", "--to", "here"), needs="weights", inside=_SMALL, most=6),
 )  # fmt: skip
