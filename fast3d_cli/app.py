@@ -27,7 +27,6 @@ from fast3d_core import __version__
 from fast3d_core.errors import Fast3DError, StoppedError
 
 
-
 class _Commands(TyperGroup):
     """Ctrl-C ends every command with a line, also where it has nothing of its own to say about it."""
 

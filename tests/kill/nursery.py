@@ -62,7 +62,9 @@ class Nursery:
         """
         assert self._process.stdin and self._process.stdout
         job = {"command": list(command), "inside": inside, "given": dict(given or {}), "at": at, "number": number}
-        print(json.dumps({**job, "work": str(self.work), "told": str(self._told)}), file=self._process.stdin, flush=True)
+        print(
+            json.dumps({**job, "work": str(self.work), "told": str(self._told)}), file=self._process.stdin, flush=True
+        )
         code = int(self._process.stdout.readline())
         stdout, stderr, seen = ((self._told / name).read_text() for name in ("stdout", "stderr", "operations"))
         return Ended(code, stdout, stderr, json.loads(seen or "[]"))

@@ -74,14 +74,15 @@ def kind(operation: str) -> str:
     return f"{event} {_DATASET.sub('DATASET', _NUMBER.sub('N', ' '.join(plain)))}"
 
 
-def chosen(seen: list[str], most: int | None) -> list[int]:
-    """Before which operations to kill: all, with the end; or `most` of them, of as many kinds as there are."""
-    everything = range(len(seen) + 1)
-    if most is None or most >= len(everything):
-        return list(everything)
-    kinds = {kind(operation): number for number, operation in reversed(list(enumerate(seen)))}
-    first = sorted(kinds.values())
-    spread = first if len(first) <= most else [first[i * len(first) // most] for i in range(most)]
-    rest = [number for number in everything if number not in spread]
-    more = most - len(spread)
-    return sorted([*spread, *(rest[(2 * i + 1) * len(rest) // (2 * more)] for i in range(more))])
+def of_each_kind(seen: list[str]) -> list[int]:
+    """The first operation of each kind."""
+    return sorted({kind(operation): number for number, operation in reversed(list(enumerate(seen)))}.values())
+
+
+def chosen(seen: list[str], most: int) -> list[int]:
+    """Before which `most` operations to kill: of as many kinds as there are, and the end."""
+    kinds = of_each_kind(seen)
+    first = kinds if len(kinds) < most else [kinds[i * len(kinds) // most] for i in range(most)]
+    rest = [number for number in range(len(seen) + 1) if number not in first]
+    more = min(most - len(first), len(rest))
+    return sorted([*first, *(rest[len(rest) - 1 - i * len(rest) // more] for i in range(more))])

@@ -24,6 +24,7 @@ class Scenario:
         reader: a command that reads what the killed one writes, with --json: what it tells of a run or a dataset must
             be what it tells of it before or after.
         most: how many kills are tried where they are sampled.
+        kinds: that `make kill`, too, tries one operation of each kind only.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Scenario:
     inside: str = ""
     reader: Command | None = None
     most: int = 10
+    kinds: bool = False
 
 
 _SHORT = ("--no-meteor", "--batch", "2", "--set", "generation.max_new_tokens=2", "--dataset", "scanqa")
@@ -102,7 +104,7 @@ SCENARIOS = (
     Scenario("demo", _DEMO, needs="demo", most=5),
     Scenario("demo --restart, over an earlier one", ("demo", "--samples", "2", "--restart"), before=(_DEMO,),
              needs="demo", most=6),
-    Scenario("demo --from-scratch", (*_DEMO, "--from-scratch"), needs="demo", most=1),
+    Scenario("demo --from-scratch", (*_DEMO, "--from-scratch"), needs="demo", most=1, kinds=True),
     Scenario("download demo, to the cache", ("download", "demo"), needs="weights", inside=_SMALL, most=10),
     Scenario("download demo --to", ("download", "demo", "--to", "here"), needs="weights", inside=_SMALL, most=6),
 )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 
 from tests.kill.conftest import EVERY
 from tests.kill.nursery import Ended, Nursery
-from tests.kill.operations import chosen
+from tests.kill.operations import chosen, of_each_kind
 from tests.kill.scenarios import SCENARIOS, Command, Scenario
 from tests.kill.trees import differences, same, timeless, tree
 from tests.kill.world import demo_folder, rows
@@ -90,11 +90,19 @@ class Case:
 
 def _ended_badly(killed: Ended, number: int) -> list[str]:
     if number != signal.SIGINT:
-        return [] if killed.code == -number else [f"was not killed, but ended with {killed.code}: {killed.stderr[-300:]}"]
+        return (
+            [] if killed.code == -number else [f"was not killed, but ended with {killed.code}: {killed.stderr[-300:]}"]
+        )
     last = killed.stderr.strip().splitlines()[-1:]
     if killed.code == 130 and last and last[0].startswith("interrupted") and "Traceback" not in killed.stderr:
         return []
     return [f"ctrl-C ended with {killed.code}: {killed.stderr[-300:]}"]
+
+
+def _where(scenario: Scenario, seen: list[str]) -> list[int]:
+    if not EVERY:
+        return chosen(seen, scenario.most)
+    return of_each_kind(seen) if scenario.kinds else list(range(len(seen) + 1))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
@@ -109,7 +117,7 @@ def test_killed_commands_continue(scenario, nursery, case, tmp_path, request):
     one = Case(scenario, nursery, given, tmp_path / "begin")
     seen = one.operations
     wrong = {}
-    for at in chosen(seen, None if EVERY else scenario.most):
+    for at in _where(scenario, seen):
         wrong[f"killed before {at}, {[*seen, 'its end'][at]}"] = one.problems(at)
         if at and seen[at - 1].startswith("open") and seen[at - 1].endswith(".jsonl"):
             wrong[f"killed before {at}, in the middle of {seen[at - 1]}"] = one.problems(at, cut=True)
