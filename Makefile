@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint types unit bench clean
+.PHONY: setup demo test lint types unit kill bench clean
 
 setup: .venv/ready
 
@@ -28,6 +28,10 @@ types: setup
 
 unit: setup
 	$(BIN)/python -m pytest --numprocesses 2
+
+# Each command, killed at every file operation; `make test` tries some. Takes an hour or so.
+kill: setup
+	FAST3D_KILLS=all $(BIN)/python -m pytest --numprocesses 2 tests/kill
 
 # Ratios, not times, on the demo and a CPU, in a minute: it fails where SAP is no longer faster than vanilla.
 bench: setup

@@ -3,9 +3,10 @@
 import os
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fast3d_cli.commands.ask import ask
 from fast3d_cli.commands.bench import bench
@@ -21,12 +22,25 @@ from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
-from fast3d_cli.console import error, may_tell
+from fast3d_cli.console import error, may_tell, note
 from fast3d_core import __version__
 from fast3d_core.errors import Fast3DError, StoppedError
 
+
+class _Commands(TyperGroup):
+    """Ctrl-C ends every command with a line, also where it has nothing of its own to say about it."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            note("interrupted; what is done is kept, the same command does the rest")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="fast3d",
+    cls=_Commands,
     help="Makes 3D multimodal LLMs cheap to run: prunes the visual tokens that do not matter, and measures it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -70,12 +70,15 @@ def _check_demo_alone(names: Sequence[str], dry_run: bool, revision: str | None)
 
 def _demo(to: Path | None, json: bool) -> None:
     from fast3d_core.config import EMBEDDED
-    from fast3d_core.demo import ensure_demo, place_demo
+    from fast3d_core.demo import ensure_demo, is_placed, place_demo
 
     folder = (to or EMBEDDED.parent).absolute()
-    if to and os.path.lexists(folder):
+    there = bool(to) and is_placed(folder)
+    if to and os.path.lexists(folder) and not there:
         raise UsageError(f"--to {to} is there already; name a new folder")
-    if to:
+    if there:
+        note(f"the demo is in {folder} already")
+    elif to:
         note(f"writing the demo to {folder}; it takes some 20 seconds")
         folder.parent.mkdir(parents=True, exist_ok=True)
         place_demo(folder)

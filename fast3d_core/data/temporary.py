@@ -1,10 +1,11 @@
-"""Temporary files beside those that they become: named after their writer, so that what a kill leaves is found and
+"""Temporary files and folders beside those that they become: named after their writer, so that what a kill leaves is found and
 removed by the next command, and what a living one writes is left alone."""
 
 import contextlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,48 @@ def temporary_file(path: Path) -> Iterator[Path]:
         os.close(handle)
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, this process's alone while the block runs; removed at its end, whatever is in it.
+
+    What killed writers of the same folder left is removed first.
+    """
+    _remove_left_folders(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        with _locked_folder(temporary):
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_left_folders(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        for entry in path.parent.iterdir():
+            name = _NAME.fullmatch(entry.name)
+            if name is None or name["target"] != path.name or name["process"] is None:
+                continue
+            if entry.is_symlink() or not entry.is_dir():
+                continue
+            with _locked_folder(entry) as locked:
+                if locked and not _lives(name["process"], entry.stat().st_mtime):
+                    shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[bool]:
+    """Tells whether this process has the lock of the folder; where folders have none, the process number has to do."""
+    if fcntl is None:
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield _try_lock(handle)
+    finally:
+        os.close(handle)
 
 
 def is_temporary(name: str) -> bool:

@@ -3,10 +3,10 @@ such rooms. `README.md` beside this file tells how."""
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from fast3d_core.data.temporary import temporary_folder
 from fast3d_core.errors import DataError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -59,16 +59,21 @@ def _is_current(folder: Path) -> bool:
     return (folder / "fast3d.yaml").exists() and (not written_by.exists() or written_by.read_text() == stamp())
 
 
+def is_placed(folder: Path) -> bool:
+    """Whether the demo of this release was written to the folder by `place_demo`."""
+    return (folder / _WRITTEN_BY).exists() and _is_current(folder)
+
+
 def place_demo(folder: Path) -> None:
     """Writes the demo to `folder`, all or nothing, in place of one that is there; `DataError` for anything else."""
     from fast3d_core.demo.release import write_demo
 
     if folder.exists() and not (folder / _WRITTEN_BY).exists() and any(folder.iterdir()):
         raise DataError(f"{folder} holds something else than the demo; move it away, or set FAST3D_CACHE")
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / folder.name
+    with temporary_folder(folder) as temporary:
+        made = temporary / folder.name
         write_demo(made)
         (made / _WRITTEN_BY).write_text(stamp())
         if folder.exists():
-            shutil.move(folder, Path(temporary) / "old")
+            shutil.move(folder, temporary / "old")
         made.rename(folder)

@@ -20,7 +20,8 @@ MADE_BY = "demo.json"
 
 _CONFIG = "fast3d.yaml"
 _REMOVED = ".demo.json.removed"
-"""What demo.json becomes when the removal begins, which goes on with the next command if it is killed."""
+"""What demo.json becomes when the removal begins. It stays until there is a new one: if the command is killed, the next
+one goes on with the removal."""
 
 _PREDICTED, _EXTRACTED, _NETWORK, _RUNS = "outputs/pred_attn_maps", "outputs/infer_attn_maps", "outputs/gap", "runs"
 
@@ -37,14 +38,13 @@ def workspace(folder: Path, made_by: dict[str, Any], config: str, *, restart: bo
     Raises:
         UsageError: the folder holds something else, or a demo that was made by other settings.
     """
-    made = folder / MADE_BY
-    if folder.exists() and not made.exists() and not _is_free(folder):
+    made, removed = folder / MADE_BY, folder / _REMOVED
+    if folder.exists() and not made.exists() and not removed.exists() and not _is_free(folder):
         raise UsageError(f"{folder} is there and holds no demo; name another folder with --out")
     with sole_use(folder, other="name another folder with --out"):
-        if (folder / _REMOVED).exists():
-            _remove_files(folder)
         if made.exists() and restart:
-            made.replace(folder / _REMOVED)
+            made.replace(removed)
+        if removed.exists():
             _remove_files(folder)
         if made.exists() and (found := load_json(made, "the demo's folder")) != made_by:
             changed = [key for key in made_by if not isinstance(found, dict) or found.get(key) != made_by[key]]
@@ -53,6 +53,7 @@ def workspace(folder: Path, made_by: dict[str, Any], config: str, *, restart: bo
                 "or keep both with --out DIR"
             )
         write_json(made, made_by)
+        removed.unlink(missing_ok=True)  # now that demo.json says whose the folder is
         if not (folder / _CONFIG).exists():
             with atomic_write(folder / _CONFIG) as file:
                 file.write(config)
@@ -62,7 +63,7 @@ def workspace(folder: Path, made_by: dict[str, Any], config: str, *, restart: bo
 def _is_free(folder: Path) -> bool:
     """Whether it holds nothing but what a killed demo may have left before its first file was there."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else [""]
-    return all(name in (LOCK_FILE, _REMOVED) or is_temporary(name) for name in names)
+    return all(name == LOCK_FILE or is_temporary(name) for name in names)
 
 
 def _remove_files(folder: Path) -> None:
@@ -84,7 +85,6 @@ def _remove_files(folder: Path) -> None:
             _remove_if_empty(path)
     for name in (_RUNS, "outputs"):
         _remove_if_empty(folder / name)
-    (folder / _REMOVED).unlink(missing_ok=True)
 
 
 def _remove_predicted(folder: Path) -> None:

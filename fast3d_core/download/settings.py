@@ -1,5 +1,6 @@
 """fast3d.yaml beside what was downloaded: written, or edited in place, so that the user's keys and comments stay."""
 
+import filecmp
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,9 +66,13 @@ def _get(config: object, key: str) -> Path:
 
 
 def _keep(path: Path) -> Path:
-    """A copy under a name that is free."""
-    number = next(n for n in range(1, 10_000) if not path.with_name(f"{path.name}.old{n}").exists())
-    return Path(shutil.copy2(path, path.with_name(f"{path.name}.old{number}")))
+    """A copy under a name that is free, or the one that a killed download left."""
+    numbered = (path.with_name(f"{path.name}.old{number}") for number in range(1, 10_000))
+    kept = next(one for one in numbered if not one.exists() or filecmp.cmp(one, path, shallow=False))
+    if not kept.exists():
+        with atomic_path(kept) as temporary:
+            shutil.copyfile(path, temporary)
+    return kept
 
 
 def _block(values: Mapping[str, str]) -> str:

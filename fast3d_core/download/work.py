@@ -185,6 +185,7 @@ def _deliver(one: Planned, source: Source, files: Sequence[RemoteFile] | None, s
     if files is not None:
         files = _missing(one.folder, files)
         if not files:
+            shutil.rmtree(_stage(one), ignore_errors=True)  # of a download that was killed when all was in place
             return "there"
     stage = _stage(one) / str(one.item.sources.index(source))
     need_room(one.folder, sum(file.size or 0 for file in files or ()) - staged_bytes(stage))

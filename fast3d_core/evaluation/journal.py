@@ -12,6 +12,7 @@ from typing import Any
 
 from fast3d_core.data.files import parse_json, write_json
 from fast3d_core.data.settings import differences
+from fast3d_core.data.temporary import remove_left
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE
 from fast3d_core.evaluation.run_folder import (
@@ -56,6 +57,7 @@ class Journal:
         if (self.folder / PREDICTIONS).is_symlink():
             raise DataError(f"{self.folder / PREDICTIONS} is a link, and what it leads to is not written; remove it")
         try:
+            remove_left(self.folder / PREDICTIONS)
             finish_removal(self.folder)
             if restart:
                 remove_run(self.folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fast3d_core.config import DATASETS
 from fast3d_core.data.files import load_json
+from fast3d_core.data.temporary import remove_left
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE
 
@@ -61,6 +62,7 @@ def _remove_files(folder: Path) -> None:
         raise DataError(f"{inner} is a link, and what it leads to is not touched; remove it")
     for path in _own_files(folder):
         path.unlink(missing_ok=True)
+    remove_left(inner)
     if inner.is_dir() and not any(inner.iterdir()):
         inner.rmdir()
     (folder / _REMOVED).unlink(missing_ok=True)
