@@ -44,7 +44,7 @@ def network(case: Case) -> Iterator[Finding]:
             yield warning(
                 f"it did not predict the maps in maps.predicted: of the {top} objects it ranks first, these have "
                 f"{100 * agreement:.0f}%",
-                "`fast3d predict --restart` makes them anew; leave them if those maps are meant",
+                "`fast3d predict --restart` makes them again; leave them if you want them",
             )
 
 

@@ -77,7 +77,7 @@ def ledger(case: Case) -> Iterator[Finding]:
     sources = map_sources(config, case.annotations, "val", ours)
     changed = {}
     for name in ours:
-        entry = {key: value for key, value in known[f"val/{name}"].items() if key != "map"}
+        entry = {key: value for key, value in known[f"val/{name}"].items() if key not in ("map", "replaces")}
         changed[name] = differences(entry, sources[name])
     other = [name for name in ours if changed[name]]
     if other:
@@ -85,7 +85,7 @@ def ledger(case: Case) -> Iterator[Finding]:
             f"{', '.join(other)}: predicted with other files than the config names: {', '.join(changed[other[0]][:3])}"
         )
         asked = any(line.startswith("annotations:") for name in other for line in changed[name])
-        yield (error if asked else warning)(what, "`fast3d predict` makes them anew, unless those maps are meant")
+        yield (error if asked else warning)(what, "`fast3d predict` makes them again, unless you want those maps")
     else:
         yield ok(f"{len(ours)} of the map files are by `fast3d predict`, from the network and the files that are named")
 

@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 
+from fast3d_core.config import load_config
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
 from fast3d_core.data.settings import file_hash, fingerprint
 from fast3d_core.doctor import llm
+from fast3d_core.gap.prediction import map_sources
 from tests.conftest import ROOT_DATA
 from tests.doctor.conftest import edit_json, edit_torch, troubles
 from tests.test_files import PAGE, POINTER
@@ -191,8 +193,8 @@ def ranks_empty_slots(content):
 
 def by_another_network(files):
     """Maps that `fast3d predict` wrote, from a network that is not there any more."""
-    entry = {"checkpoint": "1-a", "annotations": fingerprint(files / "annotations" / "scanqa_val.json")}
-    known(files, entry)
+    sources = map_sources(load_config(files / "fast3d.yaml"), files / "annotations", "val", ["scanqa"])
+    known(files, {**sources["scanqa"], "checkpoint": "1-a"})
 
 
 def of_other_questions(files):
