@@ -6,7 +6,11 @@ import sys
 import tempfile
 
 from fast3d_cli.console import error
+from fast3d_cli.search_path import python_arguments
 from fast3d_core.errors import StoppedError, UsageError
+
+# Not `-m fast3d_cli`: that looks for modules in the current folder first.
+_WORKER = "sys.argv[0] = 'fast3d'; from fast3d_cli.app import main; main()"
 
 
 def is_launched(processes: int) -> bool:
@@ -42,7 +46,7 @@ def launch(processes: int) -> int:
             logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "fast3d_cli", *sys.argv[1:])
+            elastic_launch(config, sys.executable)(*python_arguments(_WORKER, sys.argv[1:]))
         except SignalException as told:
             return 128 + told.sigval
         except ChildFailedError as failed:
