@@ -21,8 +21,9 @@ from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
-from fast3d_cli.console import error, may_tell
-from fast3d_core.errors import Fast3DError, StoppedError
+from fast3d_cli.console import error, flush_stdout, may_tell, prepare_streams
+from fast3d_core import launcher
+from fast3d_core.errors import DataError, Fast3DError, StoppedError
 
 app = typer.Typer(
     name="fast3d",
@@ -56,31 +57,57 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_SHARED = ("extract", "train-gap", "predict", "eval")
+"""The commands that several processes may share, or know what to do among several; each other runs alone."""
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand not in _SHARED:
+        launcher.run_alone()
 
 
 def main() -> None:
-    """Runs the command line. What the user can mend is one line on stderr; FAST3D_DEBUG=1 shows tracebacks."""
+    """Runs the command line. What the user can fix is one line on stderr; FAST3D_DEBUG=1 shows tracebacks."""
+    prepare_streams()
+    debugging = bool(os.environ.get("FAST3D_DEBUG"))
+    if not debugging:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # it tells with a stack what is told in a line
     try:
-        app()
+        _run()
     except StoppedError as stopped:  # the other process tells why
         time.sleep(10)  # its launcher ends this one before, unless it saw this one end first: then the reason is lost
         sys.exit(stopped.exit_code)
     except Fast3DError as problem:
-        if os.environ.get("FAST3D_DEBUG"):
+        if debugging:
             raise
         if may_tell():
             error(str(problem))
         sys.exit(problem.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.exit(1)
     except OSError as problem:  # a full disk, no permission, a folder where a file should be
-        if os.environ.get("FAST3D_DEBUG"):
+        if debugging:
             raise
         if may_tell():
             error(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
         sys.exit(1)
+
+
+def _run() -> None:
+    """The command. Raises `DataError` where what it printed cannot be written, and `BrokenPipeError` where nobody reads
+    it any more."""
+    try:
+        app()
+    except (SystemExit, OSError, Fast3DError):
+        problem = flush_stdout()
+        if problem is None:
+            raise
+        if isinstance(problem, BrokenPipeError):
+            raise problem from None
+        raise DataError(f"stdout cannot be written ({problem.strerror}); send it where there is room") from None

@@ -1,28 +1,66 @@
-"""The one place that prints: data on stdout, everything else on stderr."""
+"""The one place that prints: data on stdout, everything else on stderr. All of it is text: nothing that a file or a
+name holds is read as markup, moves the cursor, or fails to be encoded."""
 
+import contextlib
 import functools
+import io
 import json
 import os
+import sys
+from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True)
+from fast3d_core import launcher
+from fast3d_core.text import printable, printable_lines
+
 _WIDEST = 200
 
 
+class _Terminal(Console):
+    """Shows text as text; styles are given as styles."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable_lines(segment.text), segment.style)
+
+    def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]  # it has more names for these
+        return super().render_str(printable_lines(text), **settings)  # before a table measures it
+
+
+out = _Terminal(soft_wrap=True)
+err = _Terminal(stderr=True)
+
+
 def print_json(value: Any) -> None:
-    """Machine-readable data, uncoloured."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    """Machine-readable data, uncoloured; in ASCII where stdout cannot hold all of it."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=1, allow_nan=False)
+    print(text)
 
 
 def print_json_line(value: Any) -> None:
     """The same on one line, in ASCII, at once: whoever asks one question after another waits for it."""
     print(json.dumps(value, allow_nan=False), flush=True)
+
+
+def print_text(text: object) -> None:
+    """A path, or another line of data, as it is but for what a terminal would take for orders."""
+    print(printable(str(text)))
 
 
 def print_whole(table: Table) -> None:
@@ -34,29 +72,22 @@ def print_whole(table: Table) -> None:
 def error(message: str) -> None:
     """One line that says what to do."""
     line = printable(" ".join(message.split()))
-    err.print(Text.assemble(("error:", "bold red"), " ", line), soft_wrap=True)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that speaks, of those that a launcher such as accelerate started."""
-    return os.environ.get("RANK", "0") == "0"
+    _tell(Text.assemble(("error:", "bold red"), " ", line))
 
 
 def may_tell() -> bool:
     """Whether this process is the one to tell about its error: several mostly fail alike."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if launcher.is_alone():
         return True
     from fast3d_core.devices import speaks
 
     return speaks()
 
 
-def note(message: str) -> None:
-    """A remark beside the data, once for all processes."""
-    if not is_first_process():
-        return
-    lines = "\n".join(map(printable, message.split("\n")))
-    err.print(Text(lines), soft_wrap=True, style="dim")
+def note(message: str, everyone: bool = False) -> None:
+    """A remark beside the data, once for all processes, or by `everyone`."""
+    if everyone or launcher.is_first():
+        _tell(Text(printable_lines(message), "dim"))
 
 
 @functools.cache
@@ -65,6 +96,26 @@ def note_once(message: str) -> None:
     note(message)
 
 
-def printable(text: str) -> str:
-    """`text` with what would move a terminal's cursor, or hide, as escapes: names and labels come from files."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _tell(text: Text) -> None:
+    with contextlib.suppress(OSError):  # nobody can be told that nobody can be told
+        err.print(text, soft_wrap=True)
+
+
+def prepare_streams() -> None:
+    """What a stream's encoding lacks is written as an escape, rather than ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush_stdout() -> OSError | None:
+    """Why what was printed cannot be written, if that is so; stdout is given up then."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as problem:
+        with contextlib.suppress(OSError, ValueError):  # Python's own attempt at the end would fail, too
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+        return problem
+    return None

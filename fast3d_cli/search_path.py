@@ -36,4 +36,4 @@ def python_arguments(code: str, arguments: Sequence[str] = ()) -> list[str]:
 
     `arguments` are `sys.argv[1:]` there.
     """
-    return ["-c", f"import sys; sys.path[:] = {ascii(sys.path)}\n{code}", *arguments]
+    return ["-c", f"import sys; sys.path[:] = {sys.path!a}\n{code}", *arguments]

@@ -32,6 +32,7 @@ import yaml
 
 from fast3d_core.data.files import need
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.text import printable
 
 CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)
 """Where what is made or downloaded once is kept: $FAST3D_CACHE, else ~/.cache/fast3d."""
@@ -172,7 +173,7 @@ def load_config(
     source = path.absolute()
     embedded = os.path.realpath(source) == os.path.realpath(EMBEDDED)  # Path.resolve raises for a loop of links
     keys = dict(_keys(Config))
-    place, here = _printable(str(path)), Path.cwd()
+    place, here = printable(str(path)), Path.cwd()
 
     def base(name: str, value: Any) -> Path:
         if not (embedded and keys[name].metadata["written"] and isinstance(value, str)):
@@ -202,7 +203,7 @@ def need_path(config: Config, key: str) -> Path:
     if not isinstance(path, Path):
         raise TypeError(f"{key} holds no path: {path!r}")
     origin = config.origins.get(key)
-    what = f"{key} in {origin}" if origin else f"{key} (default; not set in {_printable(str(config.source))})"
+    what = f"{key} in {origin}" if origin else f"{key} (default; not set in {printable(str(config.source))})"
     return need(path, what)
 
 
@@ -435,11 +436,7 @@ def _show(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):
         text = f"a {type(value).__name__}"
-    return _printable(text if len(text) <= 80 else text[:77] + "...")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text if len(text) <= 80 else text[:77] + "...")
 
 
 # --- YAML
@@ -504,7 +501,7 @@ _Loader.add_implicit_resolver(
 
 
 def _read(path: Path) -> bytes:
-    place = _printable(str(path))
+    place = printable(str(path))
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -540,7 +537,7 @@ def _parse_override(override: str) -> Any:
     try:
         value = _parse(text)
     except ValueError as error:
-        raise UsageError(f"--set: the value of {_printable(name[:80])} is not valid YAML: {error}") from None
+        raise UsageError(f"--set: the value of {printable(name[:80])} is not valid YAML: {error}") from None
     return functools.reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value)
 
 
@@ -551,7 +548,7 @@ def _parse(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ValueError(_printable(error.problem or error.context or "cannot be parsed") + line) from None
+        raise ValueError(printable(error.problem or error.context or "cannot be parsed") + line) from None
     except yaml.reader.ReaderError as error:
         raise ValueError(f"{error.reason} (character {error.position})") from None
     except RecursionError:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from fast3d_cli.commands.report import print_report
 from fast3d_cli.console import err, note, out, print_json
@@ -135,7 +136,7 @@ def _stages(samples: int, everything: bool, from_scratch: bool) -> list[tuple[st
 
 def _announce(title: str, command: str) -> None:
     if err.is_terminal:
-        err.rule(f"[bold]{title}", align="left")
+        err.rule(Text(title, "bold"), align="left")
     else:
         note(f"--- {title}")
     note(command)

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from fast3d_cli.console import err, error, note, out, print_json
+from fast3d_cli.console import err, error, note, out, print_json, print_text
 from fast3d_cli.options import JsonOption
 from fast3d_core.errors import UsageError
 
@@ -84,7 +84,7 @@ def _demo(to: Path | None, json: bool) -> None:
     if json:
         print_json({"demo": str(folder)})
     else:
-        print(folder)
+        print_text(folder)
 
 
 def _need_licences(items: "Sequence[Item]", accepted: bool) -> None:
@@ -113,7 +113,7 @@ def _fetch(items: "Sequence[Item]", folder: Path, revision: str | None, json: bo
         if outcome.problem:
             error(outcome.problem)
         elif not json:
-            print(outcome.path)
+            print_text(outcome.path)
         note(f"{outcome.item.name}: {outcome.state}")
     if json:
         print_json({o.item.name: {"state": o.state, "path": str(o.path), "problem": o.problem} for o in outcomes})

@@ -16,6 +16,7 @@ from fast3d_cli.console import note, out
 from fast3d_cli.options import ConfigOption, SetOption, load
 from fast3d_cli.pages import tell_page
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.text import printable
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
@@ -192,4 +193,4 @@ def _break(name: str, width: int) -> list[str]:
 
 
 def _print_text(text: str) -> None:
-    out.print(Text(text), soft_wrap=False)
+    out.print(Text(printable(text)), soft_wrap=False)

@@ -56,7 +56,7 @@ def score(
     table = Table("metric", "score")
     table.columns[1].justify = "right"
     for key, value in result.metrics.items():
-        table.add_row(key.replace("[", r"\["), "-" if value is None else f"{100 * value:.2f}")
+        table.add_row(key, "-" if value is None else f"{100 * value:.2f}")
     out.print(table)
     for remark in result.notes:
         note(remark)

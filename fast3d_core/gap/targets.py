@@ -179,7 +179,7 @@ def extract(
     Raises:
         UsageError, DataError: see `TargetStore.create` and `ChatScene.from_config`; a scene without features.
     """
-    state = join_processes(config.model.device)
+    state = join_processes(config.model.device, progress.waiting)
     device = own_device(config.model.device, state)
     folder = output_path(config, "maps.targets")
     scenes = Scenes(need_path(config, "data.annotations"), config.data.max_objects)

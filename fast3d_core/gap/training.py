@@ -26,7 +26,7 @@ from fast3d_core.data.features import features_files
 from fast3d_core.data.files import atomic_write
 from fast3d_core.data.settings import differences, digest
 from fast3d_core.data.tensors import fingerprints, write_tensors
-from fast3d_core.devices import on_cpu, out_of_memory_says, own_device
+from fast3d_core.devices import join_processes, on_cpu, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published
@@ -89,6 +89,9 @@ class TrainingOptions:
 
 class TrainingProgress(Protocol):
     """What a training run tells about itself."""
+
+    def waiting(self, what: str) -> None:
+        """This process waits for the others, `what` says for which; told by each that waits."""
 
     def loading(self) -> None:
         """Files are being read."""
@@ -156,6 +159,7 @@ def train(
         UsageError: `folder` holds a run, and neither `resume` nor `restart` is set; or it was made with other settings.
         DataError: maps or files are missing or do not fit, the loss became NaN, the disk is full, memory ran out.
     """
+    join_processes(config.model.device, progress.waiting)
     accelerator = Accelerator(
         cpu=on_cpu(config.model.device),
         device_placement=False,  # config.model.device decides
