@@ -51,7 +51,7 @@ def place() -> Place | None:
         return None
     if missing := [name for name in _NEEDED if not _text(name)]:
         raise UsageError(
-            f"WORLD_SIZE={processes} says that a launcher started this process, but {' and '.join(missing)} "
+            f"WORLD_SIZE={processes} says that a launcher started this process, but {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not set; {_ADVICE}"
         )
     rank, local, port = _number("RANK"), _number("LOCAL_RANK"), _number("MASTER_PORT")
