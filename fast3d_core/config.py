@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 import yaml
 
-from fast3d_core.data.files import need
+from fast3d_core.data.files import need, need_file
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.text import printable
 
@@ -502,12 +502,11 @@ _Loader.add_implicit_resolver(
 
 def _read(path: Path) -> bytes:
     place = printable(str(path))
+    need_file(path, "--config")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            need(path, "--config")
         raise DataError(f"{place}: cannot be read ({error.strerror})") from None
     if len(content) > MAX_BYTES:
         raise DataError(f"{place}: larger than {MAX_BYTES // 10**6} MB, so it cannot be a config")

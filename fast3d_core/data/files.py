@@ -30,10 +30,14 @@ _UNFINISHED = (".incomplete", ".part", ".partial", ".aria2", ".crdownload")  # h
 def need(path: Path, what: str) -> Path:
     """`path` if it exists, else a `DataError` that names the nearest name in its folder."""
     try:
-        if path.exists():
-            return path
-    except OSError as error:  # no permission to look, or a name that is too long
+        path.stat()
+        return path
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # no permission to look, a name that is too long, or links that lead to each other
         raise DataError(f"{what}: {str(path)[:200]} cannot be read ({error.strerror})") from None
+    if path.is_symlink():
+        raise DataError(f"{what}: {path} does not exist: it is a link to what is gone")
     raise DataError(f"{what}: {path} does not exist{_hint(path)}")
 
 

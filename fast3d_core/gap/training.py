@@ -488,7 +488,7 @@ class TrainingRun:
         """Drops what was logged after the last checkpoint: those steps are made again."""
         path = self.folder / LOG_FILE
         kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
             try:
                 if json.loads(line)["step"] <= self.step:
                     kept.append(line + "\n")
