@@ -97,3 +97,14 @@ def test_variants():
 def test_options_that_cannot_be_meant(methods, options, message):
     with pytest.raises(UsageError, match=message):
         build_pruners(methods, MethodOptions(**options), layers=4, objects=100)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_an_unreachable_preset_advises_what_was_given(layers):
+    with pytest.raises(UsageError) as caught:
+        from_preset(90, layers)
+    message = str(caught.value)
+    assert message.startswith("--preset 90: ") and "lower --ratio" not in message
+    assert "give a lower --preset (35, 65), or in its place --ratio, or --layer and --keep" in message
+    with pytest.raises(UsageError, match="use a lower --ratio or --layer"):
+        from_ratio(99, 4, layer=2)
