@@ -21,9 +21,9 @@ from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
-from fast3d_cli.console import error, flush_stdout, may_tell, prepare_streams
+from fast3d_cli.console import error, flush_stdout, may_tell, prepare_streams, print_text, unwritable
 from fast3d_core import launcher
-from fast3d_core.errors import DataError, Fast3DError, StoppedError
+from fast3d_core.errors import Fast3DError, StoppedError
 
 app = typer.Typer(
     name="fast3d",
@@ -53,7 +53,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print(version("fast3d"))
+        print_text(version("fast3d"))
         raise typer.Exit
 
 
@@ -104,10 +104,22 @@ def _run() -> None:
     it any more."""
     try:
         app()
-    except (SystemExit, OSError, Fast3DError):
-        problem = flush_stdout()
+    except (SystemExit, OSError, Fast3DError) as end:
+        problem = flush_stdout() or (end if isinstance(end, OSError) and _is_of_help(end) else None)
         if problem is None:
             raise
         if isinstance(problem, BrokenPipeError):
             raise problem from None
-        raise DataError(f"stdout cannot be written ({problem.strerror}); send it where there is room") from None
+        raise unwritable(problem) from None
+
+
+def _is_of_help(problem: OSError) -> bool:
+    """Whether it was raised where --help is printed, which is not by our console."""
+    frame = problem.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").split(".")[0] in (
+        "rich",
+        "typer",
+        "click",
+    )

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -17,9 +17,26 @@ from rich.table import Table
 from rich.text import Text
 
 from fast3d_core import launcher
+from fast3d_core.errors import DataError
 from fast3d_core.text import printable, printable_lines
 
 _WIDEST = 200
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Raises `DataError` where stdout cannot be written; a reader that has left is another matter."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        raise unwritable(problem) from None
+
+
+def unwritable(problem: OSError) -> DataError:
+    """The error of a stdout that cannot be written."""
+    return DataError(f"stdout cannot be written ({problem.strerror or problem}); send it where there is room")
 
 
 class _Terminal(Console):
@@ -27,6 +44,10 @@ class _Terminal(Console):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, **settings)
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        with contextlib.suppress(OSError) if self.stderr else _writing():  # nobody can be told of a broken stderr
+            super().print(*objects, **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -50,17 +71,24 @@ def print_json(value: Any) -> None:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, indent=1, allow_nan=False)
-    print(text)
+    print_data(text + "\n")
+
+
+def print_data(text: str) -> None:
+    """Data as it is, on stdout."""
+    with _writing():
+        print(text, end="")
 
 
 def print_json_line(value: Any) -> None:
     """The same on one line, in ASCII, at once: whoever asks one question after another waits for it."""
-    print(json.dumps(value, allow_nan=False), flush=True)
+    with _writing():
+        print(json.dumps(value, allow_nan=False), flush=True)
 
 
 def print_text(text: object) -> None:
     """A path, or another line of data, as it is but for what a terminal would take for orders."""
-    print(printable(str(text)))
+    print_data(printable(str(text)) + "\n")
 
 
 def print_whole(table: Table) -> None:
@@ -72,7 +100,7 @@ def print_whole(table: Table) -> None:
 def error(message: str) -> None:
     """One line that says what to do."""
     line = printable(" ".join(message.split()))
-    _tell(Text.assemble(("error:", "bold red"), " ", line))
+    err.print(Text.assemble(("error:", "bold red"), " ", line), soft_wrap=True)
 
 
 def may_tell() -> bool:
@@ -87,18 +115,13 @@ def may_tell() -> bool:
 def note(message: str, everyone: bool = False) -> None:
     """A remark beside the data, once for all processes, or by `everyone`."""
     if everyone or launcher.is_first():
-        _tell(Text(printable_lines(message), "dim"))
+        err.print(Text(printable_lines(message), "dim"), soft_wrap=True)
 
 
 @functools.cache
 def note_once(message: str) -> None:
     """A remark that a command which runs others, as `fast3d demo` does, would repeat."""
     note(message)
-
-
-def _tell(text: Text) -> None:
-    with contextlib.suppress(OSError):  # nobody can be told that nobody can be told
-        err.print(text, soft_wrap=True)
 
 
 def prepare_streams() -> None:

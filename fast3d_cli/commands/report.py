@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from fast3d_cli.console import note, out
+from fast3d_cli.console import note, out, print_data
 from fast3d_cli.options import ConfigOption, SetOption, load
 from fast3d_cli.pages import tell_page
 from fast3d_core.errors import DataError, UsageError
@@ -115,7 +115,7 @@ def report(
     writers = {Format.markdown: core.to_markdown, Format.csv: core.to_csv, Format.json: core.to_json}
     chosen = Format.json if json else format_
     if chosen in writers:
-        out.file.write(writers[chosen](comparison))
+        print_data(writers[chosen](comparison))
     else:
         print_report(comparison)
     if plot is not None:

@@ -27,6 +27,9 @@ _DEEPEST = 100  # containers in containers; our files have five
 _UNFINISHED = (".incomplete", ".part", ".partial", ".aria2", ".crdownload")  # how downloaders' files end until whole
 
 
+NOT_UTF8 = "has a path that is not UTF-8, by which this kind of file cannot be opened; give it another name"
+
+
 def need(path: Path, what: str) -> Path:
     """`path` if it exists, else a `DataError` that names the nearest name in its folder."""
     try:
@@ -123,6 +126,8 @@ def _torch_problems(path: Path, what: str) -> Iterator[None]:
         raise DataError(f"{what}: {path} was not loaded: {_refused(error)}") from None
     except MemoryError:
         raise DataError(f"{what}: {path} does not fit into memory") from None
+    except UnicodeEncodeError:
+        raise DataError(f"{what}: {path} {NOT_UTF8}") from None
     except Exception as error:
         raise DataError(f"{what}: {path} cannot be read ({first_line(error)}); is it a complete download?") from None
 
