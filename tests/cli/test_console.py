@@ -120,7 +120,6 @@ def test_a_name_that_is_not_utf8_is_shown_and_refused_only_where_it_cannot_be_op
     for command in (
         ["eval", "-m", "vanilla", "--restart", *SHORT],
         ["predict", "--restart"],
-        ["search-alpha"],
         ["convert"],
     ):
         done = fast3d(*command, *config, check=False)
