@@ -37,8 +37,11 @@ from fast3d_core.text import printable
 CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)
 """Where what is made or downloaded once is kept: $FAST3D_CACHE, else ~/.cache/fast3d."""
 
-EMBEDDED = CACHE / "demo" / "fast3d.yaml"
-"""The config that is used when none is given and the current folder has none: the embedded demo's."""
+NAME = "fast3d.yaml"
+"""A config's name, in the current folder and in the embedded demo's."""
+
+DEMO = "demo"
+"""What the embedded demo's folder in the cache is called, with a stamp behind it; see `demo.demo_folder`."""
 
 MAX_BYTES, MAX_VALUES = 1_000_000, 10_000
 """A file with more is not a config; PyYAML would take half a minute over a crowded megabyte."""
@@ -164,14 +167,14 @@ def load_config(
     schema does not have.
     """
     if path is None:
-        local = Path("fast3d.yaml")
-        path = local if os.path.lexists(local) else EMBEDDED
-        if path is EMBEDDED:
-            from fast3d_core.demo import ensure_demo
+        path = Path(NAME)
+        if not os.path.lexists(path):
+            from fast3d_core.demo import demo_folder, ensure_demo
 
-            ensure_demo(EMBEDDED.parent, said)
+            path = demo_folder() / NAME
+            ensure_demo(path.parent, said)
     source = path.absolute()
-    embedded = os.path.realpath(source) == os.path.realpath(EMBEDDED)  # Path.resolve raises for a loop of links
+    embedded = _is_of_the_demo(source)
     keys = dict(_keys(Config))
     place, here = printable(str(path)), Path.cwd()
 
@@ -194,6 +197,16 @@ def load_config(
     return _build(Config, settings, source=source, embedded=embedded, origins=origins)
 
 
+def _is_of_the_demo(source: Path) -> bool:
+    """Whether a config is the embedded demo's, of whatever release, or that of the user's own demo in the cache."""
+    real = Path(os.path.realpath(source))  # Path.resolve raises for a loop of links
+    if real == Path(os.path.realpath(CACHE / DEMO / NAME)):
+        return True
+    folder = real.parent
+    ours = folder.parent == Path(os.path.realpath(CACHE)) and re.fullmatch(f"{DEMO}-[0-9a-f]{{16}}", folder.name)
+    return bool(ours) and real.name == NAME
+
+
 def need_path(config: Config, key: str) -> Path:
     """The file or folder that `key` (such as "model.checkpoint") names.
 
@@ -211,7 +224,7 @@ def output_path(config: Config, key: str) -> Path:
     """The file or folder that `key` (such as "maps.predicted") names, for writing: never inside the package."""
     path = functools.reduce(getattr, key.split("."), config)
     assert isinstance(path, Path)
-    shipped = EMBEDDED.parent
+    shipped = config.source.parent
     return Path.cwd() / path.relative_to(shipped) if config.embedded and path.is_relative_to(shipped) else path
 
 

@@ -40,11 +40,10 @@ def demo(
     same command.
     """
     from fast3d_cli.app import app
-    from fast3d_core.config import EMBEDDED
-    from fast3d_core.demo import ensure_demo
+    from fast3d_core.demo import demo_folder, ensure_demo
 
     began = time.monotonic()
-    ensure_demo(EMBEDDED.parent, note)
+    ensure_demo(demo_folder(), note)
     _make_folder(out_, samples, from_scratch, restart)
     note(f"$ cd {shlex.quote(str(out_))}")
     seconds: dict[str, float] = {"write the demo's files": time.monotonic() - began}
@@ -85,9 +84,8 @@ def demo(
 
 def _make_folder(folder: Path, samples: int, from_scratch: bool, restart: bool) -> None:
     """The folder with a config in it; `UsageError` where that would take or mix what others made."""
-    from fast3d_core.config import EMBEDDED
     from fast3d_core.data.files import load_json, write_json
-    from fast3d_core.demo import stamp
+    from fast3d_core.demo import demo_folder, stamp
     from fast3d_core.demo.release import config_text
 
     made = folder / _MADE_BY
@@ -103,7 +101,7 @@ def _make_folder(folder: Path, samples: int, from_scratch: bool, restart: bool) 
             "keep both with --out DIR"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "fast3d.yaml").write_text(config_text(EMBEDDED.parent, own_gap=from_scratch), encoding="utf-8")
+    (folder / "fast3d.yaml").write_text(config_text(demo_folder(), own_gap=from_scratch), encoding="utf-8")
     write_json(made, wanted)
 
 
@@ -155,10 +153,11 @@ def _chdir(folder: Path) -> Any:
 
 def _bounds(samples: int) -> dict[str, dict[str, dict[str, float]]]:
     """What the scores are to be compared with: task -> answerer -> metric -> percent."""
-    from fast3d_core.config import EMBEDDED, load_config
+    from fast3d_core.config import NAME, load_config
+    from fast3d_core.demo import demo_folder
     from fast3d_core.demo.world import ceiling
 
-    return ceiling(load_config(EMBEDDED).data.annotations, samples)
+    return ceiling(load_config(demo_folder() / NAME).data.annotations, samples)
 
 
 def _exact_matches() -> dict[str, float | None]:

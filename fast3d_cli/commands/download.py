@@ -69,10 +69,9 @@ def _check_demo_alone(names: Sequence[str], dry_run: bool, revision: str | None)
 
 
 def _demo(to: Path | None, json: bool) -> None:
-    from fast3d_core.config import EMBEDDED
-    from fast3d_core.demo import ensure_demo, place_demo
+    from fast3d_core.demo import demo_folder, ensure_demo, place_demo
 
-    folder = (to or EMBEDDED.parent).absolute()
+    folder = to.absolute() if to else demo_folder()
     if to and os.path.lexists(folder):
         raise UsageError(f"--to {to} is there already; name a new folder")
     if to:

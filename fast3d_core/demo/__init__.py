@@ -1,12 +1,15 @@
 """The embedded demo: generated rooms, questions about them, and a small Chat-Scene and GAP network that were trained on
 such rooms. `README.md` beside this file tells how."""
 
+import contextlib
 import hashlib
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fast3d_core import config
 from fast3d_core.errors import DataError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -14,6 +17,16 @@ MEASURED = Path(__file__).parent / "measured.json"
 """The report of the release's measurement on the held-out test split."""
 
 _WRITTEN_BY = ".demo"  # what the folder was written from
+_LOCK = "lock"
+
+
+def demo_folder() -> Path:
+    """Where the demo is, or will be written: in the cache, by the stamp of this release, so that several releases do
+    not take each other's place. A folder `demo` there that fast3d did not write is the user's own and comes first."""
+    own = config.CACHE / config.DEMO
+    if (own / config.NAME).exists() and not (own / _WRITTEN_BY).exists():
+        return own
+    return config.CACHE / f"{config.DEMO}-{stamp()}"
 
 
 def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> None:
@@ -43,20 +56,29 @@ def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> N
 
 
 def stamp() -> str:
-    """Of the sources and weights that the demo is made from."""
-    digest = hashlib.sha256()
+    """Of the release, and of the sources and weights that the demo is made from: where these are equal, so is the
+    demo, wherever they are installed."""
+    digest = hashlib.sha256(_release().encode())
     for path in sorted(path for path in [*WEIGHTS.parent.glob("*.py"), *WEIGHTS.iterdir()] if path.is_file()):
-        about = path.stat()
-        large = path.suffix == ".safetensors"  # reading them would take longer than most commands
-        digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns if large else ''}".encode())
-        digest.update(b"" if large else path.read_bytes())
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())  # 27 MB, in some 40 ms
     return digest.hexdigest()[:16]
+
+
+def _release() -> str:
+    try:
+        return version("fast3d")
+    except PackageNotFoundError:  # fast3d run from a checkout
+        return ""
 
 
 def _is_current(folder: Path) -> bool:
     """Whether there is a demo, of this release or of the user's own making."""
     written_by = folder / _WRITTEN_BY
-    return (folder / "fast3d.yaml").exists() and (not written_by.exists() or written_by.read_text() == stamp())
+    if not (folder / config.NAME).exists():
+        return False
+    # A folder of `demo_folder` is called by the stamp, which need not be computed twice.
+    return not written_by.exists() or written_by.read_text() in (folder.name[len(config.DEMO) + 1 :], stamp())
 
 
 def place_demo(folder: Path) -> None:
@@ -65,10 +87,29 @@ def place_demo(folder: Path) -> None:
 
     if folder.exists() and not (folder / _WRITTEN_BY).exists() and any(folder.iterdir()):
         raise DataError(f"{folder} holds something else than the demo; move it away, or set FAST3D_CACHE")
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / folder.name
+    with _scratch(folder) as scratch:
+        made = scratch / "demo"
         write_demo(made)
         (made / _WRITTEN_BY).write_text(stamp())
         if folder.exists():
-            shutil.move(folder, Path(temporary) / "old")
+            shutil.move(folder, scratch / "old")
         made.rename(folder)
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` to write in, gone afterwards. Those that killed processes left are removed: the
+    system has released their locks."""
+    from filelock import FileLock, Timeout
+
+    start = f".{folder.name}.writing-"
+    for left in [path for path in folder.parent.iterdir() if path.name.startswith(start) and (path / _LOCK).exists()]:
+        with contextlib.suppress(Timeout, OSError), FileLock(left / _LOCK, timeout=0):
+            shutil.rmtree(left)
+    scratch = folder.with_name(start + secrets.token_hex(4))
+    scratch.mkdir()
+    try:
+        with FileLock(scratch / _LOCK):
+            yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
