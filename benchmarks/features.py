@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from fast3d_cli.search_path import python_arguments
 from fast3d_core.config import load_config
 from fast3d_core.convert import convert, plan
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, packed_file
@@ -68,7 +69,8 @@ def write_released(folder: Path, scenes: int, width: int) -> None:
 
 def read(folder: Path, scenes: int) -> dict[str, Any]:
     """What reading takes in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", READ, folder, str(scenes)], capture_output=True, text=True, check=True)
+    command = [sys.executable, *python_arguments(READ, [str(folder), str(scenes)])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

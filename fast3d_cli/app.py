@@ -22,15 +22,15 @@ from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
-from fast3d_cli.console import error, may_tell, note
-from fast3d_core import __version__
+from fast3d_cli.console import error, flush_stdout, may_tell, note, prepare_streams, print_text, unwritable
+from fast3d_core import __version__, launcher
 from fast3d_core.errors import Fast3DError, StoppedError
 
 
 class _Commands(TyperGroup):
     """Ctrl-C ends every command with a line, also where it has nothing of its own to say about it."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -65,35 +65,73 @@ app.command("bench")(bench)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(__version__)
+        print_text(__version__)
         raise typer.Exit
+
+
+_SHARED = ("extract", "train-gap", "predict", "eval")
+"""The commands that several processes may share, or know what to do among several; each other runs alone."""
 
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand not in _SHARED:
+        launcher.run_alone()
 
 
 def main() -> None:
-    """Runs the command line. What the user can mend is one line on stderr; FAST3D_DEBUG=1 shows tracebacks."""
+    """Runs the command line. What the user can fix is one line on stderr; FAST3D_DEBUG=1 shows tracebacks."""
+    prepare_streams()
+    debugging = bool(os.environ.get("FAST3D_DEBUG"))
+    if not debugging:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # it tells with a stack what is told in a line
     try:
-        app()
+        _run()
     except StoppedError as stopped:  # the other process tells why
         time.sleep(10)  # its launcher ends this one before, unless it saw this one end first: then the reason is lost
         sys.exit(stopped.exit_code)
     except Fast3DError as problem:
-        if os.environ.get("FAST3D_DEBUG"):
+        if debugging:
             raise
         if may_tell():
             error(str(problem))
         sys.exit(problem.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.exit(1)
     except OSError as problem:  # a full disk, no permission, a folder where a file should be
-        if os.environ.get("FAST3D_DEBUG"):
+        if debugging:
             raise
         if may_tell():
             error(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
         sys.exit(1)
+
+
+def _run() -> None:
+    """The command. Raises `DataError` where what it printed cannot be written, and `BrokenPipeError` where nobody reads
+    it any more."""
+    try:
+        app()
+    except (SystemExit, OSError, Fast3DError) as end:
+        problem = flush_stdout() or (end if isinstance(end, OSError) and _is_of_help(end) else None)
+        if problem is None:
+            raise
+        if isinstance(problem, BrokenPipeError):
+            raise problem from None
+        raise unwritable(problem) from None
+
+
+def _is_of_help(problem: OSError) -> bool:
+    """Whether it was raised where --help is printed, which is not by our console."""
+    frame = problem.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").split(".")[0] in (
+        "rich",
+        "typer",
+        "click",
+    )

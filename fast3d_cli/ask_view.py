@@ -8,7 +8,8 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 from rich.text import Text
 
-from fast3d_cli.console import note, out, print_json, print_json_line, printable
+from fast3d_cli.console import note, out, print_json, print_json_line
+from fast3d_core.text import printable
 
 if TYPE_CHECKING:
     from fast3d_core.asking.reply import Reply
@@ -51,7 +52,7 @@ def _show_one(reply: "Reply") -> None:
         out.print(Text(f"  {_where(one)}"))
     stages = ", ".join(f"{name} {took:.3f}" for name, took in reply.seconds.items() if name != "end_to_end")
     for title, line in (
-        (reply.method, f"kept {_names(reply.kept, _SHOWN)}"),
+        (printable(reply.method), f"kept {_names(reply.kept, _SHOWN)}"),
         ("saved", _saved(reply)),
         ("took", f"{reply.seconds['end_to_end']:.3f} s: {stages}"),
     ):
@@ -71,7 +72,7 @@ def _table(replies: "Sequence[Reply]") -> Table:
     table = Table(Column("method", overflow="fold"), answer, kept, *numbers, box=SIMPLE, padding=(0, 1, 0, 0))
     for reply in replies:
         table.add_row(
-            Text(reply.method),
+            Text(printable(reply.method)),
             Text(printable(reply.text), "bold"),
             Text(_names(reply.kept, _SHOWN_IN_CELL)),
             f"{reply.pruned:.1f}%",

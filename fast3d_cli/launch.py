@@ -6,15 +6,23 @@ import sys
 import tempfile
 
 from fast3d_cli.console import error
+from fast3d_cli.search_path import python_arguments
+from fast3d_core import launcher
 from fast3d_core.errors import StoppedError, UsageError
+
+# Not `-m fast3d_cli`: that looks for modules in the current folder first.
+_WORKER = "sys.argv[0] = 'fast3d'; from fast3d_cli.app import main; main()"
 
 
 def is_launched(processes: int) -> bool:
     """Whether `launch`, or another launcher, started this process; `UsageError` where that started other numbers."""
-    started = os.environ.get("WORLD_SIZE")
-    if started is not None and int(started) != processes:
-        raise UsageError(f"--processes is {processes}, but a launcher started {started}; leave --processes out")
-    return started is not None
+    place = launcher.place()
+    if place and place.processes != processes:
+        raise UsageError(
+            f"--processes is {processes}, but a launcher started {place.processes} ({place} are set); "
+            "leave --processes out, or unset them"
+        )
+    return place is not None
 
 
 def launch(processes: int) -> int:
@@ -27,6 +35,7 @@ def launch(processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    launcher.run_alone()  # what is left of an earlier launch is none of theirs
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if not os.environ.get("FAST3D_DEBUG"):
         logging.disable(logging.ERROR)  # torch tells of each process that it ends
@@ -42,7 +51,7 @@ def launch(processes: int) -> int:
             logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "fast3d_cli", *sys.argv[1:])
+            elastic_launch(config, sys.executable)(*python_arguments(_WORKER, sys.argv[1:]))
         except SignalException as told:
             return 128 + told.sigval
         except ChildFailedError as failed:

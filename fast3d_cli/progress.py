@@ -15,7 +15,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fast3d_cli.console import err, is_first_process, note
+from fast3d_cli.console import err, note
+from fast3d_core.launcher import is_first
 
 
 class _Rate(ProgressColumn):
@@ -35,7 +36,7 @@ class RunProgress:
     def __init__(self, verbose: bool = False) -> None:
         self.verbose = verbose
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -46,15 +47,18 @@ class RunProgress:
         self._tasks: dict[tuple[str, str], TaskID] = {}
 
     def __enter__(self) -> "RunProgress":
-        if err.is_terminal and is_first_process():
+        if err.is_terminal and is_first():
             self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if err.is_terminal and is_first_process():
+        if err.is_terminal and is_first():
             self._bars.stop()
+
+    def waiting(self, what: str) -> None:
+        note(what, everyone=True)
 
     def loading(self) -> None:
         note("loading the model")

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from fast3d_cli.console import err, is_first_process, note
+from fast3d_cli.console import err, note
+from fast3d_core.launcher import is_first
 
 if TYPE_CHECKING:
     from fast3d_core.gap.quality import MapQuality
@@ -21,7 +22,7 @@ class TrainingView:
     """Where stderr is no terminal, a line when training begins and one an epoch. The first process speaks."""
 
     def __init__(self) -> None:
-        self._shown = err.is_terminal and is_first_process()
+        self._shown = err.is_terminal and is_first()
         self._bar = Progress(
             TextColumn("step"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err,
             speed_estimate_period=600,
@@ -45,6 +46,9 @@ class TrainingView:
 
     def _render(self) -> Group:
         return Group(*([self._quality] if self._quality else []), self._now, self._bar)
+
+    def waiting(self, what: str) -> None:
+        note(what, everyone=True)
 
     def loading(self) -> None:
         note("loading maps, scenes and the text encoder")

@@ -31,15 +31,19 @@ from typing import Any, Literal
 import yaml
 
 from fast3d_core.data.checkpoints import checkpoint_file
-from fast3d_core.data.files import need
+from fast3d_core.data.files import need, need_file
 from fast3d_core.data.hub_cache import check_model_folder
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.text import printable
 
 CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)
 """Where what is made or downloaded once is kept: $FAST3D_CACHE, else ~/.cache/fast3d."""
 
-EMBEDDED = CACHE / "demo" / "fast3d.yaml"
-"""The config that is used when none is given and the current folder has none: the embedded demo's."""
+NAME = "fast3d.yaml"
+"""A config's name, in the current folder and in the embedded demo's."""
+
+DEMO = "demo"
+"""What the embedded demo's folder in the cache is called, with a stamp behind it; see `demo.demo_folder`."""
 
 MAX_BYTES, MAX_VALUES = 1_000_000, 10_000
 """A file with more is not a config; PyYAML would take half a minute over a crowded megabyte."""
@@ -177,16 +181,16 @@ def load_config(
     schema does not have.
     """
     if path is None:
-        local = Path("fast3d.yaml")
-        path = local if os.path.lexists(local) else EMBEDDED
-        if path is EMBEDDED:
-            from fast3d_core.demo import ensure_demo
+        path = Path(NAME)
+        if not os.path.lexists(path):
+            from fast3d_core.demo import demo_folder, ensure_demo
 
-            ensure_demo(EMBEDDED.parent, said)
+            path = demo_folder() / NAME
+            ensure_demo(path.parent, said)
     source = path.absolute()
-    embedded = os.path.realpath(source) == os.path.realpath(EMBEDDED)  # Path.resolve raises for a loop of links
+    embedded = _is_of_the_demo(source)
     keys = dict(_keys(Config))
-    place, here = _printable(str(path)), Path.cwd()
+    place, here = printable(str(path)), Path.cwd()
 
     def base(name: str, value: Any) -> Path:
         if not (embedded and keys[name].metadata["written"] and isinstance(value, str)):
@@ -207,6 +211,16 @@ def load_config(
     return _build(Config, settings, source=source, embedded=embedded, origins=origins)
 
 
+def _is_of_the_demo(source: Path) -> bool:
+    """Whether a config is the embedded demo's, of whatever release, or that of the user's own demo in the cache."""
+    real = Path(os.path.realpath(source))  # Path.resolve raises for a loop of links
+    if real == Path(os.path.realpath(CACHE / DEMO / NAME)):
+        return True
+    folder = real.parent
+    ours = folder.parent == Path(os.path.realpath(CACHE)) and re.fullmatch(f"{DEMO}-[0-9a-f]{{16}}", folder.name)
+    return bool(ours) and real.name == NAME
+
+
 def need_path(config: Config, key: str) -> Path:
     """The file or folder that `key` (such as "model.checkpoint") names.
 
@@ -216,7 +230,7 @@ def need_path(config: Config, key: str) -> Path:
     if not isinstance(path, Path):
         raise TypeError(f"{key} holds no path: {path!r}")
     origin = config.origins.get(key)
-    what = f"{key} in {origin}" if origin else f"{key} (default; not set in {_printable(str(config.source))})"
+    what = f"{key} in {origin}" if origin else f"{key} (default; not set in {printable(str(config.source))})"
     if key == "model.llm":
         check_model_folder(path, what)
     return need(path, what)
@@ -234,7 +248,7 @@ def output_path(config: Config, key: str) -> Path:
     """The file or folder that `key` (such as "maps.predicted") names, for writing: never inside the package."""
     path = functools.reduce(getattr, key.split("."), config)
     assert isinstance(path, Path)
-    shipped = EMBEDDED.parent
+    shipped = config.source.parent
     return Path.cwd() / path.relative_to(shipped) if config.embedded and path.is_relative_to(shipped) else path
 
 
@@ -462,11 +476,7 @@ def _show(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):
         text = f"a {type(value).__name__}"
-    return _printable(text if len(text) <= 80 else text[:77] + "...")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text if len(text) <= 80 else text[:77] + "...")
 
 
 # --- YAML
@@ -531,13 +541,12 @@ _Loader.add_implicit_resolver(
 
 
 def _read(path: Path) -> bytes:
-    place = _printable(str(path))
+    place = printable(str(path))
+    need_file(path, "--config")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            need(path, "--config")
         raise DataError(f"{place}: cannot be read ({error.strerror})") from None
     if len(content) > MAX_BYTES:
         raise DataError(f"{place}: larger than {MAX_BYTES // 10**6} MB, so it cannot be a config")
@@ -567,7 +576,7 @@ def _parse_override(override: str) -> Any:
     try:
         value = _parse(text)
     except ValueError as error:
-        raise UsageError(f"--set: the value of {_printable(name[:80])} is not valid YAML: {error}") from None
+        raise UsageError(f"--set: the value of {printable(name[:80])} is not valid YAML: {error}") from None
     return functools.reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value)
 
 
@@ -578,7 +587,7 @@ def _parse(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ValueError(_printable(error.problem or error.context or "cannot be parsed") + line) from None
+        raise ValueError(printable(error.problem or error.context or "cannot be parsed") + line) from None
     except yaml.reader.ReaderError as error:
         raise ValueError(f"{error.reason} (character {error.position})") from None
     except RecursionError:

@@ -2,8 +2,7 @@
 
 import atexit
 import contextlib
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import psutil
@@ -11,7 +10,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from fast3d_core import launcher
 from fast3d_core.errors import DataError, StoppedError, UsageError
+from fast3d_core.meeting import meet
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,15 +32,21 @@ def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def join_processes(device_name: str) -> PartialState:
+def join_processes(device_name: str, said: Callable[[str], None] = lambda _: None) -> PartialState:
     """This process among those that a launcher started, one alone without a launcher.
 
-    Waiting for each other has no practical limit: a process may have hours more to do than another. Raises
-    `UsageError` for more processes than GPUs.
+    `said` is told for whom this process waits, if it takes long; how long at most, see `launcher.join_seconds`. Once
+    all are here, waiting for each other has no practical limit: a process may have hours more to do than another.
+    Raises `UsageError` for more processes than GPUs, for variables of a launcher that contradict each other, and for
+    processes that do not come.
     """
-    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if not on_cpu(device_name) and wanted > (gpus := torch.cuda.device_count()):
-        raise UsageError(f"{wanted} processes need as many GPUs, and there are {gpus}; start at most {gpus}")
+    place = launcher.place()
+    if place is None:
+        launcher.run_alone()  # accelerate would make something of what is left
+    elif not on_cpu(device_name) and place.here > (gpus := torch.cuda.device_count()):
+        raise UsageError(f"{place.here} processes need as many GPUs, and there are {gpus}; start at most {gpus}")
+    elif not torch.distributed.is_initialized():
+        meet(place, said)
     state = PartialState(cpu=on_cpu(device_name), timeout=timedelta(days=7))
     if state.backend == "gloo":  # its threads abort the process if they outlive it, whatever the exit code was to be
         atexit.register(leave_processes)
@@ -90,9 +97,12 @@ def ask(name: str) -> int:
 
 
 def speaks() -> bool:
-    """Whether this process is the one to tell about an error, of several which mostly fail alike: the first to fail."""
+    """Whether this process is the one to tell about an error, of several which mostly fail alike: the first to fail.
+
+    Before they have met, it is the first one; each, where none is sure to have others.
+    """
     if not torch.distributed.is_initialized():
-        return os.environ.get("RANK", "0") == "0"
+        return launcher.is_first() or not launcher.is_watched()
     try:
         return ask("errors") == 0
     except StoppedError:

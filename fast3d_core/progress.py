@@ -7,6 +7,9 @@ from typing import Protocol
 class Progress(Protocol):
     """What a run tells about itself while it goes on."""
 
+    def waiting(self, what: str) -> None:
+        """This process waits for the others, `what` says for which; told by each that waits."""
+
     def loading(self) -> None:
         """The model is being loaded."""
 
@@ -25,6 +28,9 @@ class Progress(Protocol):
 
 class Silent(Progress):
     """Tells nobody."""
+
+    def waiting(self, what: str) -> None:
+        return
 
     def loading(self) -> None:
         return

@@ -18,8 +18,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fast3d_core import config as config_module
-from fast3d_core.config import DATASETS, EMBEDDED, Config, default_yaml, load_config, need_path, output_path, to_dict
+from fast3d_core.config import CACHE, DATASETS, Config, default_yaml, load_config, need_path, output_path, to_dict
 from fast3d_core.errors import DataError, Fast3DError, UsageError
+
+EMBEDDED = CACHE / "demo" / "fast3d.yaml"
 
 # The schema as the project promises it; the dataclasses must agree.
 SCHEMA = """
@@ -177,6 +179,16 @@ def test_the_embedded_config_reads_beside_itself_and_writes_into_the_current_fol
     assert config.model.llm.is_relative_to(EMBEDDED.parent) and config.model.llm.is_dir()
     same = load_config(Path(f"{EMBEDDED.parent}/outputs/../{EMBEDDED.name}"))  # as a child process may be given it
     assert same.embedded and same.runs == config.runs
+
+
+def test_the_demo_s_config_of_any_release_writes_into_the_current_folder(folder, monkeypatch):
+    monkeypatch.setattr(config_module, "CACHE", folder / "cache")
+    for name, embedded in (("demo-0123456789abcdef", True), ("demo", True), ("demo-mine", False), ("other", False)):
+        (folder / "cache" / name).mkdir(parents=True)
+        config = load_config(write(folder / "cache" / name, "{}"))
+        assert config.embedded == embedded
+        assert config.runs == (Path.cwd() if embedded else folder / "cache" / name) / "runs"
+        assert output_path(config, "gap.checkpoint").is_relative_to(config.runs.parent)
 
 
 def test_a_missing_file_is_named_with_its_neighbour(folder):

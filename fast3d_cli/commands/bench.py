@@ -241,15 +241,16 @@ def _subject(
 
 def _config_file(llm: str) -> Path:
     """The config that --llm names; writes the embedded demo if it is the demo's and not there."""
-    from fast3d_core.config import EMBEDDED
-    from fast3d_core.demo import ensure_demo
+    from fast3d_core.config import NAME
+    from fast3d_core.demo import demo_folder, ensure_demo
 
     if llm == "demo":
-        ensure_demo(EMBEDDED.parent, note)
-        return EMBEDDED
+        folder = demo_folder()
+        ensure_demo(folder, note)
+        return folder / NAME
     path = Path(llm)
     if path.is_dir():
-        path /= "fast3d.yaml"
+        path /= NAME
     if not path.exists():
         raise UsageError(
             f"--llm: there is no {path}; choose 7b, 13b, tiny or demo, or name a fast3d.yaml or a folder that has one"

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from fast3d_cli.console import err, note, out, print_json
+from fast3d_cli.console import err, note, out, print_json, print_text
 from fast3d_cli.options import ConfigOption, JsonOption, SetOption, load
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def convert(
         out.print(_table(planned))
     else:
         for one in planned:
-            print(one.target)
+            print_text(one.target)
     for one in planned:
         if one.key and not dry_run:
             note(f"to use it, set {one.key} to {one.target}")
@@ -91,8 +91,8 @@ class _View:
 
     def __init__(self) -> None:
         self._bars = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=err,
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), console=err,
         )  # fmt: skip
         self._tasks: dict[Path, TaskID] = {}
         self._task: TaskID | None = None

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from fast3d_cli.commands.report import print_report
 from fast3d_cli.console import err, note, out, print_json
@@ -35,15 +36,14 @@ def demo(
     Each stage is a command, printed as you could type it in the demo's folder. An interrupted demo continues with the
     same command.
     """
-    from fast3d_core.config import EMBEDDED
-    from fast3d_core.demo import ensure_demo, stamp
+    from fast3d_core.demo import demo_folder, ensure_demo, stamp
     from fast3d_core.demo.release import config_text
     from fast3d_core.demo.workspace import workspace
 
-    began = time.monotonic()
-    ensure_demo(EMBEDDED.parent, note)
+    began, files = time.monotonic(), demo_folder()
+    ensure_demo(files, note)
     made_by = {"samples": samples, "from_scratch": from_scratch, "demo": stamp()}
-    with workspace(out_, made_by, config_text(EMBEDDED.parent, own_gap=from_scratch), restart=restart):
+    with workspace(out_, made_by, config_text(files, own_gap=from_scratch), restart=restart):
         _run(out_, _stages(samples, all_, from_scratch), samples, time.monotonic() - began, json)
 
 
@@ -116,7 +116,7 @@ def _stages(samples: int, everything: bool, from_scratch: bool) -> list[tuple[st
 
 def _announce(title: str, command: str) -> None:
     if err.is_terminal:
-        err.rule(f"[bold]{title}", align="left")
+        err.rule(Text(title, "bold"), align="left")
     else:
         note(f"--- {title}")
     note(command)
@@ -135,10 +135,11 @@ def _chdir(folder: Path) -> Any:
 
 def _bounds(samples: int) -> dict[str, dict[str, dict[str, float]]]:
     """What the scores are to be compared with: task -> answerer -> metric -> percent."""
-    from fast3d_core.config import EMBEDDED, load_config
+    from fast3d_core.config import NAME, load_config
+    from fast3d_core.demo import demo_folder
     from fast3d_core.demo.world import ceiling
 
-    return ceiling(load_config(EMBEDDED).data.annotations, samples)
+    return ceiling(load_config(demo_folder() / NAME).data.annotations, samples)
 
 
 def _exact_matches() -> dict[str, float | None]:

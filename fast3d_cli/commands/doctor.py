@@ -13,6 +13,7 @@ from rich.text import Text
 from fast3d_cli.console import err, note, out, print_json
 from fast3d_cli.options import ConfigOption, JsonOption, SetOption
 from fast3d_core.errors import UsageError
+from fast3d_core.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from fast3d_core.doctor import Finding, Options
@@ -66,13 +67,13 @@ def _examined(options: "Options") -> "list[Finding]":
     if not err.is_terminal:
         return list(examine(replace(options, said=note)))
     with err.status("starting") as status:
-        return list(examine(replace(options, said=lambda reads: status.update(Text(reads)))))
+        return list(examine(replace(options, said=lambda reads: status.update(Text(printable(reads))))))
 
 
 def _table(findings: "Sequence[Finding]") -> Table:
     found = Column("found, and what to do", overflow="fold")
     table = Table(Column("about", no_wrap=True), Column("", no_wrap=True), found, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for finding in findings:
-        lines = Text(finding.what + (f"\n-> {finding.do}" if finding.do else ""))
-        table.add_row(Text(finding.area), Text(finding.status, _STYLES[finding.status]), lines)
+        lines = Text(printable_lines(finding.what + (f"\n-> {finding.do}" if finding.do else "")))
+        table.add_row(Text(printable(finding.area)), Text(finding.status, _STYLES[finding.status]), lines)
     return table

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from fast3d_cli.console import err, error, note, out, print_json
+from fast3d_cli.console import err, error, note, out, print_json, print_text
 from fast3d_cli.options import JsonOption
 from fast3d_core.errors import UsageError
 
@@ -69,10 +69,9 @@ def _check_demo_alone(names: Sequence[str], dry_run: bool, revision: str | None)
 
 
 def _demo(to: Path | None, json: bool) -> None:
-    from fast3d_core.config import EMBEDDED
-    from fast3d_core.demo import ensure_demo, is_placed, place_demo
+    from fast3d_core.demo import demo_folder, ensure_demo, is_placed, place_demo
 
-    folder = (to or EMBEDDED.parent).absolute()
+    folder = to.absolute() if to else demo_folder()
     there = bool(to) and is_placed(folder)
     if to and os.path.lexists(folder) and not there:
         raise UsageError(f"--to {to} is there already; name a new folder")
@@ -87,7 +86,7 @@ def _demo(to: Path | None, json: bool) -> None:
     if json:
         print_json({"demo": str(folder)})
     else:
-        print(folder)
+        print_text(folder)
 
 
 def _need_licences(items: "Sequence[Item]", accepted: bool) -> None:
@@ -116,7 +115,7 @@ def _fetch(items: "Sequence[Item]", folder: Path, revision: str | None, json: bo
         if outcome.problem:
             error(outcome.problem)
         elif not json:
-            print(outcome.path)
+            print_text(outcome.path)
         note(f"{outcome.item.name}: {outcome.state}")
     if json:
         print_json({o.item.name: {"state": o.state, "path": str(o.path), "problem": o.problem} for o in outcomes})

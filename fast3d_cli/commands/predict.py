@@ -8,7 +8,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from fast3d_cli.console import is_first_process, note, out, print_json
+from fast3d_cli.console import note, out, print_json
 from fast3d_cli.options import (
     MOST_SAMPLES,
     ConfigOption,
@@ -21,6 +21,7 @@ from fast3d_cli.options import (
     path_override,
 )
 from fast3d_cli.progress import RunProgress
+from fast3d_core import launcher
 from fast3d_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -67,8 +68,11 @@ def predict_command(
     if split not in ("train", "val", "all"):
         raise UsageError(f"--split is train, val or all, not {split[:80]!r}")
     settings = load(config, [*(set_ or []), *path_override("gap.checkpoint", checkpoint)])
-    if not is_first_process():
-        return  # it takes one process a few minutes
+    place = launcher.place()
+    if place and place.rank:  # it takes one process a few minutes
+        if not launcher.is_watched():
+            note(f"{place} are set, and the process of RANK=0 predicts; to run this one, unset them", everyone=True)
+        return
     from fast3d_core.config import output_path
     from fast3d_core.devices import pick_device
     from fast3d_core.gap.ledger import check_folder

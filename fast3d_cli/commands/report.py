@@ -12,10 +12,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from fast3d_cli.console import note, out
+from fast3d_cli.console import note, out, print_data
 from fast3d_cli.options import ConfigOption, SetOption, any_seed, load
 from fast3d_cli.pages import tell_page
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.text import printable
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
@@ -116,7 +117,7 @@ def report(
     writers = {Format.markdown: core.to_markdown, Format.csv: core.to_csv, Format.json: core.to_json}
     chosen = Format.json if json else format_
     if chosen in writers:
-        out.file.write(writers[chosen](comparison))
+        print_data(writers[chosen](comparison))
     else:
         print_report(comparison)
     if plot is not None:
@@ -194,4 +195,4 @@ def _break(name: str, width: int) -> list[str]:
 
 
 def _print_text(text: str) -> None:
-    out.print(Text(text), soft_wrap=False)
+    out.print(Text(printable(text)), soft_wrap=False)

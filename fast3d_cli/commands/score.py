@@ -70,5 +70,5 @@ def _table(result: "Result") -> Table:
     table = Table("metric", "score")
     table.columns[1].justify = "right"
     for key, value in result.metrics.items():
-        table.add_row(key.replace("[", r"\["), "-" if value is None else f"{100 * value:.2f}")
+        table.add_row(key, "-" if value is None else f"{100 * value:.2f}")
     return table

@@ -28,13 +28,20 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}\b")
 _UNFINISHED = (".incomplete", ".part", ".partial", ".aria2", ".crdownload")  # how downloaders' files end until whole
 
 
+NOT_UTF8 = "has a path that is not UTF-8, by which this kind of file cannot be opened; give it another name"
+
+
 def need(path: Path, what: str) -> Path:
     """`path` if it exists, else a `DataError` that names the nearest name in its folder."""
     try:
-        if path.exists():
-            return path
-    except OSError as error:  # no permission to look, or a name that is too long
+        path.stat()
+        return path
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # no permission to look, a name that is too long, or links that lead to each other
         raise DataError(f"{what}: {str(path)[:200]} cannot be read ({error.strerror})") from None
+    if path.is_symlink():
+        raise DataError(f"{what}: {path} does not exist: it is a link to what is gone")
     raise DataError(f"{what}: {path} does not exist{_hint(path)}")
 
 
@@ -137,6 +144,8 @@ def _torch_problems(path: Path, what: str) -> Iterator[None]:
         raise DataError(f"{what}: {path} was not loaded: {_refused(error)}", do) from None
     except MemoryError:
         raise DataError(f"{what}: {path} does not fit into memory") from None
+    except UnicodeEncodeError:
+        raise DataError(f"{what}: {path} {NOT_UTF8}") from None
     except Exception as error:
         raise DataError(f"{what}: {path} cannot be read ({first_line(error)}); is it a complete download?") from None
 

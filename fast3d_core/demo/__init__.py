@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from fast3d_core import __version__, config
 from fast3d_core.data.temporary import temporary_folder
 from fast3d_core.errors import DataError
 
@@ -14,6 +15,15 @@ MEASURED = Path(__file__).parent / "measured.json"
 """The report of the release's measurement on the held-out test split."""
 
 _WRITTEN_BY = ".demo"  # what the folder was written from
+
+
+def demo_folder() -> Path:
+    """Where the demo is, or will be written: in the cache, by the stamp of this release, so that several releases do
+    not take each other's place. A folder `demo` there that fast3d did not write is the user's own and comes first."""
+    own = config.CACHE / config.DEMO
+    if (own / config.NAME).exists() and not (own / _WRITTEN_BY).exists():
+        return own
+    return config.CACHE / f"{config.DEMO}-{stamp()}"
 
 
 def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> None:
@@ -43,20 +53,22 @@ def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> N
 
 
 def stamp() -> str:
-    """Of the sources and weights that the demo is made from."""
-    digest = hashlib.sha256()
+    """Of the release, and of the sources and weights that the demo is made from: where these are equal, so is the
+    demo, wherever they are installed."""
+    digest = hashlib.sha256(__version__.encode())
     for path in sorted(path for path in [*WEIGHTS.parent.glob("*.py"), *WEIGHTS.iterdir()] if path.is_file()):
-        about = path.stat()
-        large = path.suffix == ".safetensors"  # reading them would take longer than most commands
-        digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns if large else ''}".encode())
-        digest.update(b"" if large else path.read_bytes())
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())  # 27 MB, in some 40 ms
     return digest.hexdigest()[:16]
 
 
 def _is_current(folder: Path) -> bool:
     """Whether there is a demo, of this release or of the user's own making."""
     written_by = folder / _WRITTEN_BY
-    return (folder / "fast3d.yaml").exists() and (not written_by.exists() or written_by.read_text() == stamp())
+    if not (folder / config.NAME).exists():
+        return False
+    # A folder of `demo_folder` is called by the stamp, which need not be computed twice.
+    return not written_by.exists() or written_by.read_text() in (folder.name[len(config.DEMO) + 1 :], stamp())
 
 
 def is_placed(folder: Path) -> bool:

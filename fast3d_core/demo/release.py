@@ -32,7 +32,6 @@ from fast3d_core.data.tensors import write_tensors
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.small_llm import SmallShape
 from fast3d_core.demo.world import write_world
-from fast3d_core.devices import pick_device
 from fast3d_core.gap.checkpoint import read_tensors
 from fast3d_core.gap.prediction import predict_maps
 from fast3d_core.progress import Silent
@@ -83,7 +82,19 @@ def config_text(files: Path, own_gap: bool = False) -> str:
 
 
 def write_demo(folder: Path, weights: Path = WEIGHTS, size: DemoSize = DemoSize()) -> None:
-    """Writes all files of the demo to `folder`; without GAP weights in `weights`, no GAP network and no maps."""
+    """Writes all files of the demo to `folder`; without GAP weights in `weights`, no GAP network and no maps.
+
+    The same bytes however many threads there are, and whatever the device: runs are continued only on equal files.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _write_demo(folder, weights, size)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write_demo(folder: Path, weights: Path, size: DemoSize) -> None:
     folder.mkdir(parents=True)
     write_model(folder, weights)
     annotations = folder / "annotations"
@@ -99,7 +110,7 @@ def write_demo(folder: Path, weights: Path = WEIGHTS, size: DemoSize = DemoSize(
         config = load_config(folder / "fast3d.yaml")
         # Named, not config.maps.predicted: where this is the place of the embedded demo, that is in the current folder.
         maps = folder / "outputs" / "pred_attn_maps"
-        predict_maps(config, "val", DATASETS, maps, pick_device(config.model.device), Silent())
+        predict_maps(config, "val", DATASETS, maps, torch.device("cpu"), Silent())
 
 
 def write_model(folder: Path, weights: Path) -> None:

@@ -1,6 +1,7 @@
 """Worlds in the released annotation formats, and what can be scored on them without a model."""
 
 import contextlib
+import os
 import random
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -61,6 +62,7 @@ def write_world(
     stored: _Stored = {name: {} for name in _ROLES}
     shares = [questions_a_task * (i + 1) // rooms - questions_a_task * i // rooms for i in range(rooms)]
     by_room: dict[str, list[list[dict[str, Any]]]] = {task: [] for task in DATASETS}
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # where processes are not forked, Python is started for each
     with contextlib.ExitStack() as stack:
         many = stack.enter_context(ProcessPoolExecutor(processes)).map if processes else map
         chunk = {"chunksize": 16} if processes else {}

@@ -67,6 +67,8 @@ def _digest_of(path: Path) -> str | None:
     if blob.parent.name == "blobs":
         return _digest(blob.name)
     metadata = path.parent / ".cache" / "huggingface" / "download" / f"{path.name}.metadata"
+    if not metadata.is_file():
+        return None
     try:
         lines = metadata.read_text().splitlines()  # commit, etag, time
     except (OSError, ValueError):

@@ -235,10 +235,12 @@ def _git_hash() -> str | None:
     here = Path(__file__).parent
     try:
         # Installed inside somebody else's checkout, this file is not part of it.
-        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+        # Nor may that checkout's settings have git start a program of theirs.
+        git = ["git", "-c", "core.fsmonitor=false", "-C", str(here)]
+        tracked = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
         subprocess.run(tracked, capture_output=True, timeout=10, check=True)
         described = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            [*git, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
             capture_output=True,
             text=True,
             timeout=10,

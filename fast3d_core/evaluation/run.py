@@ -55,7 +55,7 @@ def evaluate(
         UsageError, DataError: see `sole_use`, `Journal.open`, `ChatScene.from_config`, `load_maps`, `join_processes`.
         StoppedError: another process has stopped.
     """
-    state = join_processes(config.model.device)
+    state = join_processes(config.model.device, progress.waiting)
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
     check_references(questions.samples, questions.folder)  # so does what only scoring would find
     model = _Model(config, questions, state, progress)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fast3d_core.config import EMBEDDED, Config
+from fast3d_core.config import Config
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.errors import DataError
 from fast3d_core.gap.ledger import exported_entries, predicted_entries
@@ -67,7 +67,7 @@ def check_origin(folder: Path, dataset: str, annotations: Path, split: str = "va
 
 def is_shipped(config: Config, folder: Path) -> bool:
     """Whether a folder of maps came with the embedded demo, so that they are of its questions."""
-    return config.embedded and folder.absolute().is_relative_to(EMBEDDED.parent)
+    return config.embedded and folder.absolute().is_relative_to(config.source.parent)
 
 
 def load_known_maps(

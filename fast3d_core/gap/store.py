@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fast3d_core.data.files import atomic_path, first_line, load_json, parse_json, shown, write_json
+from fast3d_core.data.files import atomic_path, first_line, load_json, need_file, parse_json, shown, write_json
 from fast3d_core.data.settings import differences, file_hash
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.maps import MAP_KEYS
@@ -298,6 +298,7 @@ class TargetStore:
 
 def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> Shard:
     """A shard whose samples begin at `start`, with the maps in `shapes`: types and sizes are checked before reading."""
+    need_file(path, "maps.targets")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -192,7 +192,7 @@ def extract(
     Raises:
         UsageError, DataError: see `sole_use`, `TargetStore.create`, `ChatScene.from_config`; a scene lacks features.
     """
-    state = join_processes(config.model.device)
+    state = join_processes(config.model.device, progress.waiting)
     folder = output_path(config, "maps.targets")
     own = [folder] if state.is_main_process else []
     with sole_use(*own, other="choose another folder with --set maps.targets=DIR"):

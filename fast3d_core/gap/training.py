@@ -28,7 +28,7 @@ from fast3d_core.data.locks import sole_use
 from fast3d_core.data.settings import differences, digest
 from fast3d_core.data.tensors import TensorFile, fingerprints, write_tensors
 from fast3d_core.data.watched import WatchedFiles
-from fast3d_core.devices import on_cpu, out_of_memory_says, own_device
+from fast3d_core.devices import join_processes, on_cpu, out_of_memory_says, own_device
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published
@@ -97,6 +97,9 @@ class TrainingOptions:
 class TrainingProgress(Protocol):
     """What a training run tells about itself."""
 
+    def waiting(self, what: str) -> None:
+        """This process waits for the others, `what` says for which; told by each that waits."""
+
     def loading(self) -> None:
         """Files are being read."""
 
@@ -164,6 +167,7 @@ def train(
             or that was made with other settings.
         DataError: maps or files are missing or do not fit, the loss became NaN, the disk is full, memory ran out.
     """
+    join_processes(config.model.device, progress.waiting)
     accelerator = Accelerator(
         cpu=on_cpu(config.model.device),
         device_placement=False,  # config.model.device decides
@@ -509,7 +513,7 @@ class TrainingRun:
         """Drops what was logged after the last checkpoint: those steps are made again."""
         path = self.folder / LOG_FILE
         kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
             try:
                 if json.loads(line)["step"] <= self.step:
                     kept.append(line + "\n")

@@ -19,6 +19,14 @@ class Budget:
     keep: int
 
 
+class _UnreachableError(UsageError):
+    """A ratio that the LLM is too shallow for: what is so, and what to do where the ratio was given."""
+
+    def __init__(self, what: str, advice: str):
+        super().__init__(f"{what} ({advice})")
+        self.what = what
+
+
 def from_preset(preset: int, layers: int, objects: int = 100) -> Budget:
     """A published setting carried over to `layers` layers: K the same fraction of the depth, the ratio the same."""
     if preset not in PRESETS:
@@ -26,7 +34,13 @@ def from_preset(preset: int, layers: int, objects: int = 100) -> Budget:
     layer, keep = PRESETS[preset]
     if layers == _PRESET_LAYERS and objects * TOKENS_PER_OBJECT == _PRESET_VISUAL:
         return Budget(layer, keep)
-    return from_ratio(100 * pruning_ratio(_PRESET_LAYERS, layer, _PRESET_VISUAL, keep), layers, objects=objects)
+    ratio = 100 * pruning_ratio(_PRESET_LAYERS, layer, _PRESET_VISUAL, keep)
+    try:
+        return from_ratio(ratio, layers, objects=objects)
+    except _UnreachableError as problem:
+        lower = [str(other) for other in PRESETS if other < preset]
+        others = f"a lower --preset ({', '.join(lower)}), or in its place" if lower else "in its place"
+        raise UsageError(f"--preset {preset}: {problem.what}; give {others} --ratio, or --layer and --keep") from None
 
 
 def from_ratio(ratio: float, layers: int, *, layer: int | None = None, objects: int = 100) -> Budget:
@@ -37,18 +51,20 @@ def from_ratio(ratio: float, layers: int, *, layer: int | None = None, objects: 
     """
     if not 0 <= ratio < 100:
         raise UsageError(f"--ratio is a percentage from 0 to below 100, not {ratio:g}")
+    chosen = layer is not None
     if layer is None:
         if layers < 2:
-            raise UsageError(f"an LLM of {layers} layer has no layer K >= 1 to prune from; use --layer 0")
+            raise _UnreachableError(f"an LLM of {layers} layer has no layer K >= 1 to prune from", "use --layer 0")
         layer = _preset_layer(ratio, layers)
     check_layer(layer, layers)
     visual = objects * TOKENS_PER_OBJECT
     keep = TOKENS_PER_OBJECT * round(objects * (1 - ratio / 100 * layers / (layers - layer)))
     if keep < TOKENS_PER_OBJECT:
         largest = 100 * pruning_ratio(layers, layer, visual, TOKENS_PER_OBJECT)
-        raise UsageError(
+        raise _UnreachableError(
             f"{ratio:.4g}% cannot be pruned from layer {layer} of {layers} on: "
-            f"the largest reachable ratio is {largest:.2f}% (use a lower --ratio)"
+            f"the largest reachable ratio is {largest:.2f}%",
+            "use a lower --ratio" if layer == 0 or not chosen else "use a lower --ratio or --layer",
         )
     return Budget(layer, keep)
 

@@ -114,8 +114,8 @@ def to_html(page: Page) -> str:
 
 
 def check_html(path: Path) -> None:
-    """Raises `UsageError` for what cannot be a file."""
-    if not path.name or path.is_dir():
+    """Raises `UsageError` for what cannot be a file, or is a device that a page would take the place of."""
+    if not path.name or (path.exists() and not path.is_file()):
         raise UsageError(f"--html {str(path)!r} names no file; name one, such as page.html")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fast3d_core.report.build import Difference, Estimate, Report, Row, Score
+from fast3d_core.text import csv_cell, printable
 
 UNDEFINED = "-"
 
@@ -26,7 +27,7 @@ def name_column(rows: Sequence[Row]) -> Column:
     cells = []
     for row in rows:
         what = "published" if row.published else row.method or "scored"
-        cells.append((row.name if not row.published and what in row.name else f"{row.name} ({what})",))
+        cells.append((printable(row.name if not row.published and what in row.name else f"{row.name} ({what})"),))
     return Column("Run", cells)
 
 
@@ -119,7 +120,8 @@ def to_csv(report: Report) -> str:
     """One header row and a row per run; numbers in full precision, empty where undefined.
 
     The columns are the keys of `Row`; those of datasets and of intervals are joined by "_", such as `scanqa_low`,
-    `scanqa_n` and `scanqa_difference_verdict`. Percentages as in JSON.
+    `scanqa_n` and `scanqa_difference_verdict`. Percentages as in JSON. A name that a spreadsheet would run as a formula
+    gets an apostrophe before it.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_flat(report.rows[0], report)), lineterminator="\n")
@@ -129,17 +131,18 @@ def to_csv(report: Report) -> str:
 
 
 def _flat(row: Row, report: Report) -> dict[str, object]:
-    flat: dict[str, object] = {"name": row.name, "method": row.method, "published": str(row.published).lower()}
+    name, method = csv_cell(row.name), row.method and csv_cell(row.method)
+    flat: dict[str, object] = {"name": name, "method": method, "published": str(row.published).lower()}
     for dataset in report.columns:
         score = row.scores.get(dataset, Score())
         flat |= _flat_estimate(dataset, score) | {f"{dataset}_n": score.n}
     flat |= _flat_estimate("ratio", row.ratio)
-    for name in ("ratio_datasets", "pruning_ratio", "flops", "flops_percent", "samples_per_second"):
-        flat[name] = getattr(row, name)
+    for key in ("ratio_datasets", "pruning_ratio", "flops", "flops_percent", "samples_per_second"):
+        flat[key] = getattr(row, key)
     for dataset in report.columns:
-        name, difference = f"{dataset}_difference", row.differences.get(dataset)
-        flat |= _flat_estimate(name, difference or Estimate())
-        flat |= {f"{name}_n": difference and difference.n, f"{name}_verdict": difference and difference.verdict}
+        key, difference = f"{dataset}_difference", row.differences.get(dataset)
+        flat |= _flat_estimate(key, difference or Estimate())
+        flat |= {f"{key}_n": difference and difference.n, f"{key}_verdict": difference and difference.verdict}
     return flat
 
 
@@ -158,7 +161,7 @@ def _markdown_table(columns: Sequence[Column]) -> str:
 
 def _escape(text: str) -> str:
     """A name may hold what Markdown or HTML would read as its own."""
-    return re.sub(r"([\\|<>`*~&\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|<>`*~&\[\]])", r"\\\1", printable(" ".join(text.split())))
 
 
 def _sampled_column(label: str, estimates: Sequence[Score | Difference | None]) -> Column:

@@ -10,6 +10,7 @@ import numpy as np
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE, DatasetStats, Result, load_result, load_stats
 from fast3d_core.metrics import DATASETS, headline, statistics
+from fast3d_core.text import printable
 
 _LARGEST = 1e12  # beyond what is counted in one sample
 
@@ -60,8 +61,7 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
     runs = []
     for path, result in zip(unique, results, strict=True):
         name = result.name if names.count(result.name) == 1 else str(path)
-        printable = "".join(character if character.isprintable() else "?" for character in name)
-        runs.append(Run(printable, path, result, _stats(path)))
+        runs.append(Run(printable(name), path, result, _stats(path)))
     return runs
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fast3d_core.config import DATASETS, load_config
-from fast3d_core.demo import WEIGHTS
+from fast3d_core.demo import WEIGHTS, demo_folder
 from fast3d_core.demo.release import GAP, pack_gap, write_demo
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
 from tests.demo.test_release import TINY, weights, written  # noqa: F401 (fixtures)
@@ -18,7 +18,7 @@ from tests.demo.test_release import TINY, weights, written  # noqa: F401 (fixtur
 
 def test_all_stages_from_scratch(weights, written, fast3d, monkeypatch, tmp_path):
     """`fast3d demo --from-scratch --all` on a demo that was made here from nothing."""
-    monkeypatch.setattr("fast3d_core.config.EMBEDDED", written / "fast3d.yaml")
+    monkeypatch.setattr("fast3d_core.config.CACHE", written.parent)
     done = fast3d("demo", "--from-scratch", "--all", "--samples", "2")
     stages = [line for line in done.stderr.splitlines() if line.startswith("$ fast3d ")]
     assert [line.split()[2] for line in stages] == [
@@ -53,9 +53,8 @@ def no_cache(weights, monkeypatch, tmp_path_factory):
     shutil.copytree(weights, own, dirs_exist_ok=True)
     shutil.copy(WEIGHTS / GAP, own)
     monkeypatch.setattr("fast3d_core.demo.release.write_demo", partial(write_demo, weights=own, size=TINY))
-    place = tmp_path_factory.mktemp("cache") / "new" / "demo" / "fast3d.yaml"
-    monkeypatch.setattr("fast3d_core.config.EMBEDDED", place)
-    return place
+    monkeypatch.setattr("fast3d_core.config.CACHE", tmp_path_factory.mktemp("cache") / "new")
+    return demo_folder()
 
 
 def test_a_machine_without_a_cache(fast3d, no_cache, tmp_path):
@@ -64,7 +63,7 @@ def test_a_machine_without_a_cache(fast3d, no_cache, tmp_path):
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "pred_attn_maps").write_text("mine")
     done = fast3d("demo", "--samples", "2", "--json")
-    assert f"writing the embedded demo to {no_cache.parent}" in done.stderr
+    assert f"writing the embedded demo to {no_cache}" in done.stderr
     shown = json.loads(done.stdout)
     assert [row["method"] for row in shown["report"]["rows"]] == ["vanilla", "random", "fastv", "gap", "sap"]
     assert shown["bounds"]["scanrefer"]["perfect"] and len(shown["scanqa_exact_match"]) == 5

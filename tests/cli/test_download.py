@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fast3d_core import config
-from fast3d_core.config import EMBEDDED
+from fast3d_core.demo import demo_folder
 from fast3d_core.download import ITEMS
 from tests.conftest import MINIATURE
 from tests.download.conftest import drive, hub, served  # noqa: F401 (fixtures)
@@ -22,13 +22,15 @@ RELEASED = MINIATURE.parent
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    """Accepted licences are remembered here."""
+    """Accepted licences are remembered here; the miniature stands in for the demo."""
     monkeypatch.setattr(config, "CACHE", tmp_path / "cache")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "demo").symlink_to(RELEASED)
 
 
 def test_the_demo(fast3d, tmp_path):
-    assert fast3d("download", "demo").stdout.strip() == str(EMBEDDED.parent)
-    assert json.loads(fast3d("download", "demo", "--json").stdout) == {"demo": str(EMBEDDED.parent)}
+    assert fast3d("download", "demo").stdout.strip() == str(demo_folder())
+    assert json.loads(fast3d("download", "demo", "--json").stdout) == {"demo": str(demo_folder())}
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
     (tmp_path / "empty").mkdir()

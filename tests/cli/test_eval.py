@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.config import DATASETS, EMBEDDED, load_config
+from fast3d_core.config import CACHE, DATASETS, load_config
+from fast3d_core.demo import demo_folder
 from fast3d_core.evaluation import ahead as ahead_module
 from fast3d_core.evaluation import batch_size
 from fast3d_core.evaluation.ahead import Ahead
@@ -550,5 +551,5 @@ def test_help_is_quick_and_does_not_import_torch(fast3d):
         assert min(times) < 1
 
 
-def test_embedded_config_exists():
-    assert EMBEDDED.is_file()
+def test_the_embedded_demo_s_stand_in_exists():
+    assert demo_folder() == CACHE / "demo" and (demo_folder() / "fast3d.yaml").is_file()

@@ -6,7 +6,8 @@ import shutil
 import pytest
 import torch
 
-from fast3d_core.config import DATASETS, EMBEDDED
+from fast3d_core.config import DATASETS
+from fast3d_core.demo import demo_folder
 from fast3d_core.evaluation import estimate
 from fast3d_core.gap.maps import load_maps
 from tests.cli.test_eval import comparable, predictions, recorded
@@ -237,7 +238,7 @@ def test_a_dry_run_counts_live_maps(fast3d, monkeypatch):
 
 
 def test_the_embedded_demo_by_its_name(fast3d):
-    done = fast3d("predict", "--dataset", "scanqa", "-c", EMBEDDED)
+    done = fast3d("predict", "--dataset", "scanqa", "-c", demo_folder() / "fast3d.yaml")
     assert "using the embedded demo" in done.stderr and "no config given" not in done.stderr
 
 

@@ -1,21 +1,25 @@
 """The demo in released form."""
 
+import os
 import shutil
 import threading
 
 import pytest
 import torch
+from filelock import FileLock
 
 from fast3d_core import demo
 from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes, load_samples
-from fast3d_core.demo import WEIGHTS, ensure_demo
+from fast3d_core.data.settings import file_hash
+from fast3d_core.demo import WEIGHTS, demo_folder, ensure_demo, release
 from fast3d_core.demo.release import DemoSize, train_text_tokenizer, write_demo
 from fast3d_core.demo.small_llm import Packed, SmallShape
 from fast3d_core.demo.train_llm import Recipe, Trainer, run, train_tokenizer
 from fast3d_core.errors import DataError
+from fast3d_core.gap.prediction import predict_maps
 
 SHAPE = SmallShape(layers=12, width=32, heads=2, intermediate=48)
 RECIPE = Recipe(rooms=2, questions=2, steps=3, warmup=1, decay_from=2)
@@ -110,11 +114,75 @@ def test_what_is_no_demo_is_left_alone(writing, tmp_path):
         ensure_demo(tmp_path / "file" / "demo")
 
 
-def test_the_stamp_sees_new_weights(tmp_path, monkeypatch):
+def test_each_release_has_a_folder_of_its_own(writing, monkeypatch):
+    folder, made = writing
+    monkeypatch.setattr("fast3d_core.config.CACHE", folder.parent)
+    places = []
+    for stamp in ("0" * 16, "1" * 16, "0" * 16):
+        monkeypatch.setattr(demo, "stamp", lambda stamp=stamp: stamp)
+        places.append(demo_folder())
+        ensure_demo(demo_folder())
+    assert len(made) == 2 and places[0] == places[2] != places[1]
+    folder.mkdir()
+    (folder / "fast3d.yaml").touch()
+    assert demo_folder() == folder  # the user's own
+    (folder / ".demo").write_text("an older release's")
+    assert demo_folder() == places[2]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(writing):
+    folder, made = writing
+    folder.parent.mkdir()
+    killed, writes = (folder.with_name(f".demo.writing-{name}") for name in ("killed", "writes"))
+    for path in (killed, writes):
+        (path / "demo").mkdir(parents=True)
+        (path / "lock").touch()
+    own = folder.with_name(".demo.writing-mine")
+    own.touch()
+    with FileLock(writes / "lock"):
+        ensure_demo(folder)
+    assert len(made) == 1 and not killed.exists() and writes.exists() and own.exists()
+
+
+def test_a_demo_that_is_there_is_used_where_nothing_can_be_written(writing, monkeypatch):
+    folder, made = writing
+    ensure_demo(folder)
+    monkeypatch.setattr("filelock.FileLock", None)
+    monkeypatch.setattr("pathlib.Path.mkdir", None)
+    ensure_demo(folder)
+    assert len(made) == 1
+
+
+def test_the_demo_has_the_same_bytes_whatever_the_threads(tmp_path, monkeypatch):
+    """Where several threads add up in another order, as in some builds of torch, one alone adds up in one."""
+    seen = []
+
+    def watched(*arguments, **more):
+        seen.append((torch.get_num_threads(), str(arguments[4])))
+        return predict_maps(*arguments, **more)
+
+    monkeypatch.setattr(release, "predict_maps", watched)
+    before, contents = torch.get_num_threads(), []
+    for threads in (1, 3):
+        folder = tmp_path / f"demo{threads}"
+        torch.set_num_threads(threads)
+        try:
+            write_demo(folder, size=TINY)
+            assert torch.get_num_threads() == threads  # given back
+        finally:
+            torch.set_num_threads(before)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        contents.append({str(path.relative_to(folder)): file_hash(path) for path in files})
+    assert seen == [(1, "cpu")] * 2
+    assert len(contents[0]) > 15 and contents[0] == contents[1]
+
+
+def test_the_stamp_sees_what_is_in_the_weights_and_not_when_they_came(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "WEIGHTS", tmp_path)
     (tmp_path / "gap.safetensors").write_bytes(b"1234")
     (tmp_path / "text_encoder").mkdir()  # as train_gap leaves one
     before = demo.stamp()
+    os.utime(tmp_path / "gap.safetensors", (1, 1))  # another installation of it
     assert demo.stamp() == before
     (tmp_path / "gap.safetensors").write_bytes(b"4321")
     assert demo.stamp() != before

@@ -133,3 +133,14 @@ def test_settings_of_several_kinds(monkeypatch):
     assert run_name(got[1]) == "own-K1-keep9-alpha0.25-seed0"
     with pytest.raises(UsageError, match="own needs --alpha"):
         build_pruners(["own"], MethodOptions(layer=1, keep=9), layers=4, objects=100)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_an_unreachable_preset_advises_what_was_given(layers):
+    with pytest.raises(UsageError) as caught:
+        from_preset(90, layers)
+    message = str(caught.value)
+    assert message.startswith("--preset 90: ") and "lower --ratio" not in message
+    assert "give a lower --preset (35, 65), or in its place --ratio, or --layer and --keep" in message
+    with pytest.raises(UsageError, match="use a lower --ratio or --layer"):
+        from_ratio(99, 4, layer=2)

@@ -100,7 +100,7 @@ def test_captured_prefill(fixture, in_half, monkeypatch, pruner, reuse_scene):
 @pytest.mark.parametrize("beams", [1, 5])
 @pytest.mark.parametrize("reuse_scene", [False, True])
 def test_numbers_that_are_not_finite_are_seen_in_captured_steps(fixture, in_half, beams, reuse_scene):
-    """In a graph nothing may wait for the GPU, so that it is a flag that tells; the next batch is answered as before."""
+    """In a graph nothing may wait for the GPU, so a flag tells; the next batch is answered as before."""
     model, prompts = in_half
     plans, settings = fixture.plans(Vanilla()), replace(fixture.config.generation, beams=beams, max_new_tokens=6)
     engine = FastEngine(model.llm)
