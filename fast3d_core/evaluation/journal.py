@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.data.files import parse_json, write_json
+from fast3d_core.data.files import need_file, parse_json, write_json
 from fast3d_core.data.settings import differences
 from fast3d_core.data.temporary import remove_left
 from fast3d_core.errors import DataError, UsageError
@@ -132,6 +132,7 @@ class Journal:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a part: what is damaged counts as not done, like what a kill cut short."""
+    need_file(path, "run")  # to open a pipe is to wait for it
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:

@@ -1,6 +1,7 @@
 """Reading all bytes: checksums of Hugging Face's and of archives, numbers that are none."""
 
 import hashlib
+import os
 import zipfile
 
 import torch
@@ -55,6 +56,10 @@ def test_metadata_that_is_none(examined, files):
         beside(files / "llm" / "tokenizer.model", etag)
         found = troubles(examined(**DEEP))
         assert len(found) == (len(etag) == 64)
+    kept = files / "llm" / ".cache" / "huggingface" / "download" / "tokenizer.model.metadata"
+    kept.unlink()
+    os.mkfifo(kept)
+    assert troubles(examined(**DEEP)) == []
 
 
 def test_a_flipped_bit_in_an_archive(examined, files):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -102,6 +103,10 @@ def test_damaged_lines_count_as_not_done(tmp_path, line):
     assert j.batches() == {1: [{"index": 1}]} and j.seconds() == (1.0, 0.0) and j.next_session() == 1
     (j.folder / "part-001-00.jsonl").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
+        j.batches()
+    (j.folder / "part-001-00.jsonl").rmdir()
+    os.mkfifo(j.folder / "part-001-00.jsonl")  # to open it would be to wait for ever
+    with pytest.raises(DataError, match="is no file"):
         j.batches()
 
 

@@ -1,6 +1,7 @@
 """The store of extracted maps: what is written is read back, and what does not fit is refused in one line."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,15 @@ def test_a_shard_with_other_metadata_is_damaged(filled, metadata):
     save_file(tensors, path, {"answers": '["a", "b"]', "seconds": "1", **metadata})
     assert not filled.store.is_done(*PART, 2, 2)
     with pytest.raises(DataError, match="val_scanqa-00002.safetensors is damaged"):
+        filled.read()
+
+
+def test_a_pipe_is_no_shard(filled):
+    path = filled.store.shard_path(*PART, 1)
+    path.unlink()
+    os.mkfifo(path)
+    assert not filled.store.is_done(*PART, 1, SHARD)
+    with pytest.raises(DataError, match="val_scanqa-00001.safetensors is no file"):
         filled.read()
 
 
