@@ -25,7 +25,7 @@ class _Search:
         ids: (samples, beams, 1 + max_new_tokens) the tokens so far, BOS first, and BOS where none is yet.
         length: () int64, how many tokens there are, BOS included.
         done: (samples,) bool; steps: (samples,) tokens generated until then.
-        finite: (samples,) bool, whether all logits were numbers; a sample with others is done, and has no answer.
+        sums: (samples,) float32, of all logits until then: not finite where one of them was not, as no sum hides that.
     """
 
     def __init__(self, samples: int, settings: GenerationConfig, bos: int, eos: int, device: torch.device):
@@ -35,7 +35,7 @@ class _Search:
         self.ids = torch.full((samples, settings.beams, 1 + settings.max_new_tokens), bos, device=device)
         self.done = torch.zeros(samples, dtype=torch.bool, device=device)
         self.steps = torch.zeros(samples, dtype=torch.long, device=device)
-        self.finite = torch.ones(samples, dtype=torch.bool, device=device)
+        self.sums = torch.zeros(samples, device=device)
         self._places = torch.arange(1 + settings.max_new_tokens, device=device)
 
     def reset(self) -> None:
@@ -44,19 +44,21 @@ class _Search:
         self.ids.fill_(self.bos)
         self.done.fill_(False)
         self.steps.zero_()
-        self.finite.fill_(True)
+        self.sums.zero_()
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to decode. Waits for the device."""
         return bool(self.done.all() | (self.length == self.ids.shape[2]))
 
-    def _look_at(self, logits: Tensor) -> None:
-        """Takes note of samples whose logits (samples, beams, vocab) hold NaN or infinity. Of a sample that is done
-        nothing is computed that counts."""
-        sums = logits.sum(dim=-1)  # one pass, and nothing as large as the logits is written: no sum hides such a number
-        self.finite &= sums.isfinite().all(dim=1) | self.done
-        self.done |= ~self.finite
+    @property
+    def finite(self) -> Tensor:
+        """(samples,) bool, whether all logits were numbers; where not, the sample has no answer."""
+        return self.sums.isfinite()
+
+    def _add_up(self, logits: Tensor) -> None:
+        """Logits (samples, beams, vocab), but for those of samples that are done: what these are does not count."""
+        self.sums += logits.sum(dim=(1, 2)).masked_fill_(self.done, 0)  # one pass that writes next to nothing
 
     def _process(self, scores: Tensor) -> Tensor:
         """Repetition penalty and minimum length on (samples, beams, vocab) scores, in place."""
@@ -79,7 +81,7 @@ class GreedySearch(_Search):
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Takes (samples, 1, vocab) float32 logits; returns the new tokens (samples, 1) and no reordering."""
-        self._look_at(logits)
+        self._add_up(logits)
         tokens = self._process(logits.clone()).argmax(dim=-1)
         self._append(tokens)
         self.steps += ~self.done
@@ -126,7 +128,7 @@ class BeamSearch(_Search):
         Returns:
             The new tokens and the beams they continue, both (samples, beams).
         """
-        self._look_at(logits)
+        self._add_up(logits)
         beams = self.settings.beams
         vocab = logits.shape[-1]
         scores = self._process(logits.log_softmax(dim=-1)).add_(self.scores[:, : logits.shape[1], None])
