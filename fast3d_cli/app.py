@@ -30,7 +30,7 @@ from fast3d_core.errors import Fast3DError, StoppedError
 class _Commands(TyperGroup):
     """Ctrl-C ends every command with a line, also where it has nothing of its own to say about it."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

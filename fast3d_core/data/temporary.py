@@ -1,5 +1,5 @@
-"""Temporary files and folders beside those that they become: named after their writer, so that what a kill leaves is found and
-removed by the next command, and what a living one writes is left alone."""
+"""Temporary files and folders beside those that they become: named after their writer, so that what a kill leaves is
+found and removed by the next command, and what a living one writes is left alone."""
 
 import contextlib
 import os
