@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _ALIKE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "100", "PYTHONHASHSEED": "0"}
+STOPPED = -1000
 _ROOT = Path(__file__).parents[2]
 
 
@@ -58,15 +59,23 @@ class Nursery:
 
         Args:
             inside: a function "module:name" that the process calls with `given` before.
-            at, number: see `Operations`.
+            at, number: see `Operations`. With SIGSTOP the command stays as it is, its code is that of `STOPPED`, and
+                others may be run until `go_on`.
         """
-        assert self._process.stdin and self._process.stdout
+        told = self._told / str(len(list(self._told.iterdir())) if number == signal.SIGSTOP else 0)
+        told.mkdir(exist_ok=True)
         job = {"command": list(command), "inside": inside, "given": dict(given or {}), "at": at, "number": number}
-        print(
-            json.dumps({**job, "work": str(self.work), "told": str(self._told)}), file=self._process.stdin, flush=True
-        )
+        return self._ended(told, {**job, "work": str(self.work), "told": str(told)})
+
+    def go_on(self, number: int = signal.SIGCONT) -> Ended:
+        """Sends the signal to the command that was stopped last, and waits for its end."""
+        return self._ended(max(self._told.iterdir(), key=lambda path: int(path.name)), {"go_on": number})
+
+    def _ended(self, told: Path, job: dict[str, Any]) -> Ended:
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps(job), file=self._process.stdin, flush=True)
         code = int(self._process.stdout.readline())
-        stdout, stderr, seen = ((self._told / name).read_text() for name in ("stdout", "stderr", "operations"))
+        stdout, stderr, seen = ((told / name).read_text() for name in ("stdout", "stderr", "operations"))
         return Ended(code, stdout, stderr, json.loads(seen or "[]"))
 
     def close(self) -> None:
@@ -77,13 +86,20 @@ class Nursery:
 
 def main() -> None:
     _preload()
+    stopped = 0
     for line in sys.stdin:
         job = json.loads(line)
-        child = os.fork()
+        if "go_on" in job:
+            child, stopped = stopped, 0
+            os.kill(child, job["go_on"])
+        else:
+            child = os.fork()
         if child == 0:
             _live(job)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        _, status = os.waitpid(child, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            stopped = child
+        print(STOPPED if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status), flush=True)
 
 
 def _preload() -> None:

@@ -1,8 +1,7 @@
 """What a process does to files in a folder, counted; and its death before one of these operations.
 
-An operation is what changes something that others can see: a file opened to be written, renamed, removed, a folder
-made.
-What is written into an open file is none: before it is closed and renamed nobody takes it for whole.
+An operation is what changes something that others can see: a file is opened to be written, renamed or removed, a folder
+is made. What is written into an open file is none: nobody takes it for whole before it is renamed.
 """
 
 import os

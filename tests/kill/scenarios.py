@@ -41,51 +41,51 @@ class Scenario:
 
 _SHORT = ("--no-meteor", "--batch", "2", "--set", "generation.max_new_tokens=2", "--dataset", "scanqa")
 _EVAL = ("eval", *_SHORT)
-_VANILLA = (*_EVAL, "--dataset", "scan2cap", "--method", "vanilla")
+VANILLA = (*_EVAL, "--dataset", "scan2cap", "--method", "vanilla")
 _LIVE = (*_EVAL, "--method", "gap", "--gap", "live", "--layer", "1", "--keep", "15")
-_OTHER = ("eval", *_SHORT[:-2], "--dataset", "sqa3d", "--set", "generation.beams=1", "--method", "vanilla")
+OTHER = ("eval", *_SHORT[:-2], "--dataset", "sqa3d", "--set", "generation.beams=1", "--method", "vanilla")
 _REPORT = ("report", "--json", "--resamples", "100")
-_EXTRACT = ("extract", "--split", "val", "--dataset", "scanqa", "--dataset", "sqa3d", "--targets", "st")
-_EXPORT = (*_EXTRACT, "--export", "m")
-_PREDICT = ("predict", "--maps", "m", "--dataset", "scanqa", "--dataset", "sqa3d")
+EXTRACT = ("extract", "--split", "val", "--dataset", "scanqa", "--dataset", "sqa3d", "--targets", "st")
+EXPORT = (*EXTRACT, "--export", "m")
+PREDICT = ("predict", "--maps", "m", "--dataset", "scanqa", "--dataset", "sqa3d")
 _MAPS = ("search-alpha", "--alpha", "0.9", "--json", "--maps", "m", "--dataset", "scanqa", "--dataset", "sqa3d")
 _TARGETS = ("extract", "--split", "all", "--dataset", "scanqa", "--targets", "st")
-_TRAIN = ("train-gap", "--targets", "st", "--dataset", "scanqa", "--epochs", "2", "--batch-size", "2", "--out", "go",
+TRAIN = ("train-gap", "--targets", "st", "--dataset", "scanqa", "--epochs", "2", "--batch-size", "2", "--out", "go",
           "--save-every", "1")  # fmt: skip
-_DOWNLOAD = ("download", "roberta", "annotations", "--to", "to", "--accept-licences")
-_DEMO = ("demo", "--samples", "1")
+DOWNLOAD = ("download", "roberta", "annotations", "--to", "to", "--accept-licences")
+DEMO = ("demo", "--samples", "1")
 _SMALL = "tests.kill.world:small_demo"
 
 SCENARIOS = (
-    Scenario("eval", _VANILLA, reader=_REPORT, most=16),
+    Scenario("eval", VANILLA, reader=_REPORT, most=16),
     Scenario("eval, three methods", (*_EVAL, "--method", "random", "--method", "fastv", "--method", "gap",
                                      "--layer", "1", "--keep", "15"), reader=_REPORT),
-    Scenario("eval --restart, over a run with other settings", (*_VANILLA, "--restart"), before=(_OTHER,),
+    Scenario("eval --restart, over a run with other settings", (*VANILLA, "--restart"), before=(OTHER,),
              reader=_REPORT, most=16),
-    Scenario("eval, of a finished run", _VANILLA, before=(_VANILLA,), reader=_REPORT, most=6),
+    Scenario("eval, of a finished run", VANILLA, before=(VANILLA,), reader=_REPORT, most=6),
     Scenario("eval --gap live", _LIVE, reader=_REPORT, most=6),
-    Scenario("score --name", ("score", "runs/vanilla/predictions", "--no-meteor", "--name", "x"), before=(_VANILLA,),
+    Scenario("score --name", ("score", "runs/vanilla/predictions", "--no-meteor", "--name", "x"), before=(VANILLA,),
              reader=_REPORT, most=6),
     Scenario("score --name, over an earlier one", ("score", "runs/vanilla/predictions", "--no-meteor", "--name", "x"),
-             before=(_OTHER, ("score", "runs/vanilla/predictions", "--no-meteor", "--name", "x"),
-                     (*_VANILLA, "--restart")), reader=_REPORT, most=6),
-    Scenario("extract", _EXTRACT),
-    Scenario("extract --restart, over another seed's", (*_EXTRACT, "--restart"), before=((*_EXTRACT, "--seed", "3"),)),
-    Scenario("extract, more of a dataset", _EXTRACT, before=((*_EXTRACT, "--limit", "1"),), most=6),
-    Scenario("extract --export", _EXPORT, reader=_MAPS),
-    Scenario("extract --export --restart, over another's maps", (*_EXPORT, "--restart"), start=world.foreign_maps,
+             before=(OTHER, ("score", "runs/vanilla/predictions", "--no-meteor", "--name", "x"),
+                     (*VANILLA, "--restart")), reader=_REPORT, most=6),
+    Scenario("extract", EXTRACT),
+    Scenario("extract --restart, over another seed's", (*EXTRACT, "--restart"), before=((*EXTRACT, "--seed", "3"),)),
+    Scenario("extract, more of a dataset", EXTRACT, before=((*EXTRACT, "--limit", "1"),), most=6),
+    Scenario("extract --export", EXPORT, reader=_MAPS),
+    Scenario("extract --export --restart, over another's maps", (*EXPORT, "--restart"), start=world.foreign_maps,
              reader=_MAPS),
-    Scenario("predict", _PREDICT, reader=_MAPS, most=14),
-    Scenario("predict --split all", (*_PREDICT, "--split", "all"), reader=_MAPS),
-    Scenario("predict --restart, over another's maps", (*_PREDICT, "--restart"), start=world.foreign_maps,
+    Scenario("predict", PREDICT, reader=_MAPS, most=14),
+    Scenario("predict --split all", (*PREDICT, "--split", "all"), reader=_MAPS),
+    Scenario("predict --restart, over another's maps", (*PREDICT, "--restart"), start=world.foreign_maps,
              reader=_MAPS),
-    Scenario("predict, by another checkpoint", _PREDICT, before=(_PREDICT, world.other_checkpoint), reader=_MAPS),
-    Scenario("train-gap", _TRAIN, before=(_TARGETS,), again=(*_TRAIN, "--resume"), most=6),
-    Scenario("train-gap --resume", (*_TRAIN, "--resume"), before=(_TARGETS,), most=14),
-    Scenario("train-gap --restart, over another seed's", (*_TRAIN, "--restart"),
-             before=(_TARGETS, (*_TRAIN, "--seed", "3"))),
-    Scenario("train-gap --resume --export", (*_TRAIN, "--resume", "--export", "gap.pth"),
-             before=(_TARGETS, (*_TRAIN,)), most=6),
+    Scenario("predict, by another checkpoint", PREDICT, before=(PREDICT, world.other_checkpoint), reader=_MAPS),
+    Scenario("train-gap", TRAIN, before=(_TARGETS,), again=(*TRAIN, "--resume"), most=6),
+    Scenario("train-gap --resume", (*TRAIN, "--resume"), before=(_TARGETS,), most=14),
+    Scenario("train-gap --restart, over another seed's", (*TRAIN, "--restart"),
+             before=(_TARGETS, (*TRAIN, "--seed", "3"))),
+    Scenario("train-gap --resume --export", (*TRAIN, "--resume", "--export", "gap.pth"),
+             before=(_TARGETS, (*TRAIN,)), most=6),
     Scenario("search-alpha", ("search-alpha", "--target", "50"), most=6),
     Scenario("search-alpha, over an earlier one", ("search-alpha", "--target", "50"),
              before=(("search-alpha", "--target", "30"),), most=4),
@@ -94,17 +94,17 @@ SCENARIOS = (
     Scenario("prepare", ("prepare", "raw"), start=world.raw_releases),
     Scenario("prepare --replace, over other files", ("prepare", "raw", "--replace"), start=world.other_annotations,
              most=6),
-    Scenario("download", _DOWNLOAD, start=world.nothing, needs="server", inside="tests.kill.world:use_server",
+    Scenario("download", DOWNLOAD, start=world.nothing, needs="server", inside="tests.kill.world:use_server",
              most=20),
-    Scenario("download, beside settings of the user's", _DOWNLOAD, start=world.settings_of_the_user, needs="server",
+    Scenario("download, beside settings of the user's", DOWNLOAD, start=world.settings_of_the_user, needs="server",
              inside="tests.kill.world:use_server", most=12),
-    Scenario("report --html", ("report", "--resamples", "100", "--html", "page.html"), before=(_VANILLA,), most=4),
+    Scenario("report --html", ("report", "--resamples", "100", "--html", "page.html"), before=(VANILLA,), most=4),
     Scenario("report --plot", ("report", "--resamples", "100", "--plot", "figure.svg"), start=world.finished_runs,
              most=4),
-    Scenario("demo", _DEMO, needs="demo", most=5),
-    Scenario("demo --restart, over an earlier one", ("demo", "--samples", "2", "--restart"), before=(_DEMO,),
+    Scenario("demo", DEMO, needs="demo", most=5),
+    Scenario("demo --restart, over an earlier one", ("demo", "--samples", "2", "--restart"), before=(DEMO,),
              needs="demo", most=6),
-    Scenario("demo --from-scratch", (*_DEMO, "--from-scratch"), needs="demo", most=1, kinds=True),
+    Scenario("demo --from-scratch", (*DEMO, "--from-scratch"), needs="demo", most=1, kinds=True),
     Scenario("download demo, to the cache", ("download", "demo"), needs="weights", inside=_SMALL, most=10),
     Scenario("download demo --to", ("download", "demo", "--to", "here"), needs="weights", inside=_SMALL, most=6),
 )  # fmt: skip

@@ -99,6 +99,15 @@ def _ended_badly(killed: Ended, number: int) -> list[str]:
     return [f"ctrl-C ended with {killed.code}: {killed.stderr[-300:]}"]
 
 
+def surroundings(scenario: Scenario, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the scenario needs, see `Case`."""
+    if scenario.needs == "server":
+        return {"url": request.getfixturevalue("server").url}
+    if scenario.needs == "demo":
+        return {"written": request.getfixturevalue("written")}
+    return {"weights": str(request.getfixturevalue("weights"))} if scenario.needs else {}
+
+
 def _where(scenario: Scenario, seen: list[str]) -> list[int]:
     if not EVERY:
         return chosen(seen, scenario.most)
@@ -107,14 +116,7 @@ def _where(scenario: Scenario, seen: list[str]) -> list[int]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
 def test_killed_commands_continue(scenario, nursery, case, tmp_path, request):
-    given: dict[str, Any] = {}
-    if scenario.needs == "server":
-        given["url"] = request.getfixturevalue("server").url
-    elif scenario.needs:
-        given["weights"] = str(request.getfixturevalue("weights"))
-        if scenario.needs == "demo":
-            given = {"written": request.getfixturevalue("written")}
-    one = Case(scenario, nursery, given, tmp_path / "begin")
+    one = Case(scenario, nursery, surroundings(scenario, request), tmp_path / "begin")
     seen = one.operations
     wrong = {}
     for at in _where(scenario, seen):
