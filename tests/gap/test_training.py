@@ -31,6 +31,8 @@ class Silent:
     def __init__(self):
         self.losses = []
 
+    def waiting(self, text): ...
+
     def loading(self): ...
 
     def start(self, samples, steps, done, parameters):
