@@ -11,7 +11,7 @@ import pytest
 
 from fast3d_core.data.files import atomic_path, write_json
 from fast3d_core.data.locks import LOCK_FILE, sole_use
-from fast3d_core.data.temporary import remove_left, temporary_file
+from fast3d_core.data.temporary import remove_left, temporary_file, temporary_folder
 from fast3d_core.errors import DataError, UsageError
 
 HOLD = """
@@ -109,3 +109,18 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     told = r"file/run cannot be written \(Not a directory\); name another folder"
     with pytest.raises(DataError, match=told), sole_use(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_temporary_folder_removes_what_killed_writers_of_the_same_left(tmp_path):
+    gone = tmp_path / f".demo.{2**22 + 1}-0a1b2c3d"  # beyond the largest process number of Linux
+    living = tmp_path / f".demo.{os.getpid()}-0a1b2c3d"
+    others = [tmp_path / name for name in (".demo.0a1b2c3d", f".other.{2**22 + 1}-0a1b2c3d", ".demo.mine")]
+    for path in (gone, living, *others):
+        path.mkdir()
+        (path / "file").touch()
+    (tmp_path / f".demo.{2**22 + 1}-0a1b2c3e").symlink_to(others[0])
+    with temporary_folder(tmp_path / "demo") as temporary:
+        (temporary / "file").touch()
+        assert not gone.exists() and temporary.parent == tmp_path
+    assert not temporary.exists()
+    assert all((path / "file").exists() for path in (living, *others))

@@ -74,11 +74,10 @@ class HubFolder:
         folder = stage / "files"
         for file in files or ():
             path = folder / file.name
+            part = stage / "parts" / (file.digest or file.name).replace("/", "_").replace(":", "-")
             if constants.HF_HUB_OFFLINE:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file.origin, path)
+                _copy(Path(file.origin), part, path)
             else:
-                part = stage / "parts" / (file.digest or file.name).replace("/", "_").replace(":", "-")
                 patiently(partial(self._fetch, file, path, part), said)
             problem = check_file(path, file)
             if problem:
@@ -99,17 +98,16 @@ class HubFolder:
         if path.exists():
             return
         commit, _, name = file.origin.partition(":")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.parent.mkdir(parents=True, exist_ok=True)
         cached = try_to_load_from_cache(self.repo, name, revision=commit, repo_type=self.kind)
         if isinstance(cached, str):
-            shutil.copyfile(cached, part)
-        else:
-            url = hf_hub_url(self.repo, name, repo_type=self.kind, revision=commit)
-            with part.open("ab") as target:
-                start, headers = target.tell(), build_hf_headers()
-                if start != file.size:
-                    self._asked(lambda: http_get(url, target, resume_size=start, headers=headers))
+            return _copy(Path(cached), part, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        url = hf_hub_url(self.repo, name, repo_type=self.kind, revision=commit)
+        with part.open("ab") as target:
+            start, headers = target.tell(), build_hf_headers()
+            if start != file.size:
+                self._asked(lambda: http_get(url, target, resume_size=start, headers=headers))
         part.replace(path)
 
     def _cached(self, revision: str | None) -> list[RemoteFile]:
@@ -187,6 +185,14 @@ class HubFolder:
                 f" its terms at {self.link}"
             )
         return UnavailableError(f"{self.place}: not found (HTTP {code}); is HF_ENDPOINT right?")
+
+
+def _copy(source: Path, part: Path, path: Path) -> None:
+    """Copies a file to `part` and, whole, to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, part)
+    part.replace(path)
 
 
 def _first_line(error: Exception) -> str:

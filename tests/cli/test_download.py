@@ -44,6 +44,8 @@ def test_the_demo_in_a_new_folder(fast3d, tmp_path, monkeypatch):
     monkeypatch.setattr("fast3d_core.demo.release.write_demo", lambda folder: folder.mkdir())
     assert fast3d("download", "demo", "--to", "a/new").stdout.strip() == str(tmp_path / "a" / "new")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
+    (tmp_path / "a" / "new" / "fast3d.yaml").touch()  # the whole demo: of a command that was killed at its end, say
+    assert fast3d("download", "demo", "--to", "a/new").stdout.strip() == str(tmp_path / "a" / "new")
     for more in (["vicuna"], ["--dry-run"], ["--revision", "main"]):
         done = fast3d("download", "demo", *more, check=False)
         assert done.returncode == 2 and "the demo is" in done.stderr

@@ -37,6 +37,18 @@ def maps(tmp_path):
     return shutil.copytree(MAPS, tmp_path / "maps")
 
 
+def test_ctrl_c_is_one_line(fast3d, maps, monkeypatch):
+    """Of every command: this one has no words of its own for it."""
+
+    def interrupt(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fast3d_core.evaluation.found_alpha.write_alpha", interrupt)
+    done = fast3d("search-alpha", "--maps", maps, check=False)
+    assert done.returncode == 130 and done.stdout == ""
+    assert done.stderr.endswith("interrupted; what is done is kept, the same command does the rest\n")
+
+
 @pytest.mark.parametrize("alpha", EXPECTED)
 def test_check_as_recorded(fast3d, tmp_path, alpha):
     found = json.loads(fast3d("search-alpha", "--maps", MAPS, "--alpha", alpha, "--json").stdout)

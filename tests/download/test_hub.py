@@ -85,6 +85,13 @@ def test_goes_on_after_a_cut(vicuna, tmp_path):
     assert vicuna.ranges(BIN) == [None, "bytes=100000-"]
 
 
+def test_what_a_kill_left_when_all_was_in_place_is_removed(vicuna, tmp_path):
+    get(tmp_path, "vicuna")
+    (tmp_path / "llm/vicuna-7b-v1.5/.download-vicuna/0/parts").mkdir(parents=True)
+    assert get(tmp_path, "vicuna")[0].state == "there"
+    assert not (tmp_path / "llm/vicuna-7b-v1.5/.download-vicuna").exists()
+
+
 def test_goes_on_in_the_next_run(vicuna, tmp_path, monkeypatch):
     vicuna.cut[RESOLVE] = [100_000, *[0] * 10]
     (outcome,) = get(tmp_path, "vicuna")

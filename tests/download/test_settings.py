@@ -54,8 +54,11 @@ def test_a_replaced_value_is_kept_in_a_copy(tmp_path, value):
     assert kept.name == "fast3d.yaml.old1" and kept.read_text() == before
     config = load_config(path)
     assert (config.model.llm, config.model.dtype) == (tmp_path / "llm/vicuna-7b-v1.5", "float32")
-    path.write_text(before)
+    path.write_text(before + "# more\n")
     assert set_keys(tmp_path, LLM).name == "fast3d.yaml.old2"
+    path.write_text(before)  # a download was killed when the copy was made, and the file not yet changed
+    assert set_keys(tmp_path, LLM).name == "fast3d.yaml.old1"
+    assert names(tmp_path) == ["fast3d.yaml", "fast3d.yaml.old1", "fast3d.yaml.old2"]
 
 
 def test_what_is_right_already_stays_to_the_byte(tmp_path):

@@ -129,6 +129,17 @@ def test_another_programs_settings_are_left_alone(tmp_path):
     assert (tmp_path / "run" / "settings.json").read_text() == '{"editor.fontSize": 12}'
 
 
+def test_temporary_files_of_predictions_go_with_the_next_command(tmp_path):
+    """Also where it writes other predictions, so that no file of the same name takes their place."""
+    j = journal(tmp_path)
+    for restart in (False, True):
+        (j.folder / "predictions").mkdir(parents=True, exist_ok=True)
+        left = j.folder / "predictions" / f".scanqa.json.{2**22 + 1}-0a1b2c3d"  # beyond Linux's process numbers
+        left.touch()
+        j.open(restart=restart)
+        assert not left.exists()
+
+
 def test_restart_removes_only_a_runs_own_files(tmp_path):
     j = journal(tmp_path)
     j.open()

@@ -127,6 +127,8 @@ def _live(job: dict[str, Any]) -> None:
         path = told / name if name else os.devnull
         os.dup2(os.open(path, os.O_RDONLY if name is None else os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     (told / "operations").write_text("")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(job["work"])
     sys.argv = ["fast3d", *job["command"]]
     if job["inside"]:
