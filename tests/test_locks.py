@@ -1,5 +1,6 @@
 """Locks of folders, and temporary files of writers that live or are gone."""
 
+import errno
 import json
 import os
 import signal
@@ -74,16 +75,17 @@ def test_a_file_replaced_by_a_library_is_its_living_writers_still(tmp_path):
 
 
 def test_writing_a_file_removes_what_killed_writers_of_it_left(tmp_path):
-    old = tmp_path / ".store.json.0a1b2c3d"  # as fast3d 0.1 named them
-    gone = tmp_path / f".store.json.{2**22 + 1}-0a1b2c3d"  # beyond the largest process number of Linux
-    others = [tmp_path / name for name in (".store.json.mine", ".other.json.0a1b2c3d", "store.json.0a1b2c3d")]
-    for path in (old, gone, *others):
+    gone = tmp_path / f".store.json.fast3d-{2**22 + 1}-0a1b2c3d"  # beyond the largest process number of Linux
+    others = [
+        tmp_path / name for name in (".store.json.0a1b2c3d", ".other.json.fast3d-4194305-0a1b2c3d", "store.json.1")
+    ]
+    for path in (gone, *others):
         path.write_text("half")
-    (tmp_path / ".store.json.ffffffff").symlink_to(others[0])
+    link = tmp_path / ".store.json.fast3d-4194305-ffffffff"
+    link.symlink_to(others[0])
     with atomic_path(tmp_path / "store.json") as temporary:
         temporary.write_text("{}")
-    assert not old.exists() and not gone.exists()
-    assert all(path.read_text() == "half" for path in others) and (tmp_path / ".store.json.ffffffff").is_symlink()
+    assert not gone.exists() and link.is_symlink() and all(path.read_text() == "half" for path in others)
     assert (tmp_path / "store.json").read_text() == "{}"
 
 
@@ -112,15 +114,41 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_a_temporary_folder_removes_what_killed_writers_of_the_same_left(tmp_path):
-    gone = tmp_path / f".demo.{2**22 + 1}-0a1b2c3d"  # beyond the largest process number of Linux
+    gone = tmp_path / f".demo.fast3d-{2**22 + 1}-0a1b2c3d"  # beyond the largest process number of Linux
     living = tmp_path / f".demo.{os.getpid()}-0a1b2c3d"
-    others = [tmp_path / name for name in (".demo.0a1b2c3d", f".other.{2**22 + 1}-0a1b2c3d", ".demo.mine")]
+    others = [tmp_path / name for name in (".demo.0a1b2c3d", f".other.fast3d-{2**22 + 1}-0a1b2c3d", ".demo.mine")]
     for path in (gone, living, *others):
         path.mkdir()
         (path / "file").touch()
-    (tmp_path / f".demo.{2**22 + 1}-0a1b2c3e").symlink_to(others[0])
+    (tmp_path / f".demo.fast3d-{2**22 + 1}-0a1b2c3e").symlink_to(others[0])
     with temporary_folder(tmp_path / "demo") as temporary:
         (temporary / "file").touch()
         assert not gone.exists() and temporary.parent == tmp_path
     assert not temporary.exists()
     assert all((path / "file").exists() for path in (living, *others))
+
+
+def test_files_that_only_look_like_ours_stay(tmp_path):
+    """Backups with a date behind them, say, in a folder that a command works in."""
+    names = [".bashrc.20240131", ".env.20231224", ".fast3d.yaml.20240101", ".a.fast3d-1-2", "x.fast3d-9-0a1b2c3d"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with sole_use(tmp_path):
+        write_json(tmp_path / "fast3d.yaml", {})
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
+@pytest.mark.parametrize("reason", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch, reason):
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*_):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for _ in range(2):
+        with sole_use(tmp_path / "run"):
+            (tmp_path / "run" / "result").write_text("")
+    (tmp_path / "run" / LOCK_FILE).write_text('{"process": 1}')  # of a process that was killed
+    with sole_use(tmp_path / "run"):
+        pass

@@ -44,14 +44,16 @@ def score(
 
     from fast3d_core.config import need_path
     from fast3d_core.data.locks import sole_use
-    from fast3d_core.evaluation.result import save_result
+    from fast3d_core.evaluation.result import RESULT_FILE, load_result, save_result
     from fast3d_core.evaluation.run_folder import SETTINGS_FILE
     from fast3d_core.evaluation.scoring import score_folder
 
-    if name and (settings.runs / name / SETTINGS_FILE).exists():
-        raise UsageError(f"{name} is a run of `fast3d eval`; choose another --name")
     own = [settings.runs / name] if name else []
     with sole_use(*own, other="choose another --name"):
+        if name and (settings.runs / name / SETTINGS_FILE).exists():
+            raise UsageError(f"{name} is a run of `fast3d eval`; choose another --name")
+        if name and (settings.runs / name / RESULT_FILE).exists():
+            load_result(settings.runs / name)  # raises where it is not ours to replace
         result, scores = score_folder(folder, need_path(settings, "data.annotations"), dataset, meteor=meteor)
         if name:
             result = replace(result, name=name)

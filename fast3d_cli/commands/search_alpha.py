@@ -72,13 +72,22 @@ def search_alpha(
     kind = check_map_kind(map_kind)
     settings = load(config, set_)
     from fast3d_core.config import need_path
+    from fast3d_core.data.watched import WatchedFiles
     from fast3d_core.evaluation.found_alpha import write_alpha
-    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.gap.maps import MAP_KEYS, map_file
+    from fast3d_core.gap.origin import is_shipped, tell_unknown
     from fast3d_core.pruning.alpha_search import outcome, within
 
     folder, key = maps or need_path(settings, "maps.predicted"), map_key or MAP_KEYS[0]
     names = list(dict.fromkeys(dataset or settings.data.datasets))
-    loaded = {name: _load(settings, folder, name, key, kind) for name in names}
+    files = WatchedFiles()
+    files.watch(map_file(folder, name) for name in names)
+    loaded, unknown = {}, []
+    for name in names:
+        loaded[name], known = _load(settings, folder, name, key, kind)
+        unknown += [] if known else [name]
+    if not is_shipped(settings, folder):
+        tell_unknown(folder, unknown, settings.data.annotations, note)
     chosen: Alpha
     if alpha is not None:
         chosen = alpha
@@ -89,7 +98,7 @@ def search_alpha(
     found = outcome(loaded, chosen)
     valid = within(found.ratio, target, tolerance)
     if alpha is None:
-        path = write_alpha(settings, folder, key, chosen, found, target, tolerance, kind)
+        path = write_alpha(settings, files, folder, key, chosen, found, target, tolerance, kind)
         note(f"written to {path}; `fast3d eval --method sap` takes it from there")
     if json:
         from dataclasses import asdict
@@ -104,18 +113,20 @@ def search_alpha(
     out.print(f"{subject} {found.ratio:.2f}% on average, {verdict} {tolerance:g}% of the target of {target:g}%")
 
 
-def _load(config: "Config", folder: Path, dataset: str, key: str, kind: "MapKind | None") -> "Tensor":
-    """The maps of a dataset as logits, (samples, objects) by index. The annotations, which would tell how many there
-    are, need not be there: maps alone are enough to choose an alpha."""
+def _load(config: "Config", folder: Path, dataset: str, key: str, kind: "MapKind | None") -> "tuple[Tensor, bool]":
+    """The maps of a dataset as logits, (samples, objects) by index, and whether it is known of which questions.
+
+    The annotations, which would tell how many there are, need not be there: maps are enough to choose an alpha.
+    """
     import torch
 
     from fast3d_core.data.annotations import annotation_file
     from fast3d_core.gap.origin import load_known_maps
 
     questions = annotation_file(config.data.annotations, dataset)
-    known, _ = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)
-    maps = known.logits(kind)
-    return torch.stack([maps[index] for index in range(len(maps))])
+    loaded, known = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)
+    maps = loaded.logits(kind)
+    return torch.stack([maps[index] for index in range(len(maps))]), known
 
 
 def _search(maps: "dict[str, Tensor]", target: float, tolerance: float, of: str = "") -> float:

@@ -114,7 +114,7 @@ def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
             type_info=_single(entry, next((name for name in _TYPES if name in entry), _TYPES[-1]), 0),
             caption=_single(entry, "caption", None),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else first_line(error)
         raise DataError(f"{path}: record {index} is not a question ({reason})") from None
 
@@ -230,10 +230,15 @@ class Scenes:
         self.check_features(samples, split)
 
     def check_slots(self, samples: Sequence[Sample], split: str = "val") -> None:
-        """Raises `DataError` if the split's boxes put other objects into a scene's slots, or are damaged."""
+        """Raises `DataError` if the split's boxes put other objects into a scene's slots, or are needed and damaged."""
         path = locations_file(self.folder, split)
         if split not in self._boxes:
-            self._boxes[split] = load_boxes(self.folder, split) if path.exists() else {}
+            try:
+                self._boxes[split] = load_boxes(self.folder, split) if path.exists() else {}
+            except DataError:
+                if any(sample.dataset in ON_DETECTED_BOXES for sample in samples):
+                    raise
+                return  # nothing else of it is read for these questions
         for scene_id in dict.fromkeys(sample.scene_id for sample in samples):
             check_slots(self._boxes[split].get(scene_id), scene_id, path, self.objects)
 

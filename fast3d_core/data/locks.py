@@ -8,10 +8,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fast3d_core.data.files import parse_json, shown
-from fast3d_core.data.temporary import remove_left
+from fast3d_core.data.temporary import remove_left, try_lock
 from fast3d_core.errors import DataError, UsageError
 
 LOCK_FILE = ".fast3d.lock"
@@ -51,27 +49,40 @@ def _locked(folder: Path, other: str) -> Iterator[None]:
     path, new = folder / LOCK_FILE, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
-        lock.acquire()
-    except Timeout:
+        handle = _acquire(path)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror or error}); {other}") from None
+    if handle is None:
         raise UsageError(
             f"{folder} is in use by another fast3d command{_holder(path)}; wait for it, or {other}"
         ) from None
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error.strerror or error}); {other}") from None
     about = {"process": os.getpid(), "machine": socket.gethostname(), "command": _command()}
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-        path.write_text(json.dumps(about))
     try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.write(handle, json.dumps(about).encode())
         remove_left(folder)
         yield
     finally:
         with contextlib.suppress(OSError):
-            path.write_text("")
+            os.ftruncate(handle, 0)
             if new and [one.name for one in folder.iterdir()] == [LOCK_FILE]:  # nothing came of it
                 path.unlink()
                 folder.rmdir()
-        lock.release()
+        os.close(handle)
+
+
+def _acquire(path: Path) -> int | None:
+    """The lock's open file; None where another process has it locked. A file system without locks refuses nobody."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        if not try_lock(handle):
+            os.close(handle)
+            return None
+        if os.fstat(handle).st_nlink:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, 0)  # what a killed holder said of itself
+            return handle
+        os.close(handle)  # its holder has just removed it
 
 
 def _command() -> str:

@@ -16,20 +16,28 @@ try:
 except ImportError:  # Windows, where the process number alone has to tell
     fcntl = None  # type: ignore[assignment]
 
-_NAME = re.compile(r"\.(?P<target>.+)\.(?:(?P<process>[0-9]{1,10})-)?[0-9a-f]{8}", re.ASCII | re.DOTALL)
-"""Hidden, named after the file that it becomes; without the process: as fast3d 0.1 wrote them."""
+_NAME = re.compile(r"\.(?P<target>.+)\.fast3d-(?P<process>[0-9]{1,10})-[0-9a-f]{8}", re.ASCII | re.DOTALL)
+"""Hidden, named after the file that it becomes and the process that writes it: nobody else names a file like that."""
+
+
+def _name_for(path: Path) -> Path:
+    return path.with_name(f".{path.name}.fast3d-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 @contextlib.contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
     """An empty file beside `path`, this process's alone while the block runs; removed unless it was moved away."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = _name_for(path)
     handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        _try_lock(handle)
+        if fcntl is None:
+            os.close(handle)  # Windows moves no file that is open
+        else:
+            try_lock(handle)
         yield temporary
     finally:
-        os.close(handle)
+        if fcntl is not None:
+            os.close(handle)
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
 
@@ -41,7 +49,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     What killed writers of the same folder left is removed first.
     """
     _remove_left_folders(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = _name_for(path)
     temporary.mkdir()
     try:
         with _locked_folder(temporary):
@@ -54,7 +62,7 @@ def _remove_left_folders(path: Path) -> None:
     with contextlib.suppress(OSError):
         for entry in path.parent.iterdir():
             name = _NAME.fullmatch(entry.name)
-            if name is None or name["target"] != path.name or name["process"] is None:
+            if name is None or name["target"] != path.name:
                 continue
             if entry.is_symlink() or not entry.is_dir():
                 continue
@@ -71,7 +79,7 @@ def _locked_folder(folder: Path) -> Iterator[bool]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        yield _try_lock(handle)
+        yield try_lock(handle)
     finally:
         os.close(handle)
 
@@ -96,7 +104,7 @@ def remove_left(folder: Path, target: str | None = None) -> None:
                     os.unlink(entry.path)  # noqa: PTH108 (entry is no Path)
 
 
-def _is_left(path: Path, process: str | None) -> bool:
+def _is_left(path: Path, process: str) -> bool:
     """Whether the writer of a temporary file is gone. The lock tells across machines and containers; the process, where
     a library has replaced the file that is locked."""
     try:
@@ -104,27 +112,39 @@ def _is_left(path: Path, process: str | None) -> bool:
     except OSError:
         return False
     try:
-        return _try_lock(handle) and not _lives(process, os.fstat(handle).st_mtime)
+        return try_lock(handle) and not _lives(process, os.fstat(handle).st_mtime)
     finally:
         os.close(handle)
 
 
-def _try_lock(handle: int) -> bool:
-    """Whether this process has the lock now; also where there are no locks."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
-            pass
+def try_lock(handle: int) -> bool:
+    """Whether this process has the lock of an open file now, until it closes it or ends; also where there are none."""
+    if fcntl is None:
+        return _try_lock_on_windows(handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
     return True
 
 
-def _lives(process: str | None, written: float) -> bool:
-    """Whether the process is there and is not a later one of the same number: one that began after it was written."""
-    if process is None:
+def _try_lock_on_windows(handle: int) -> bool:
+    import msvcrt
+
+    os.lseek(handle, 1 << 30, os.SEEK_SET)  # far behind the text, which others may read
+    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError:
         return False
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
+    return True
+
+
+def _lives(process: str, written: float) -> bool:
+    """Whether the process is there and is not a later one of the same number: one that began after it was written."""
     try:
         return psutil.Process(int(process)).create_time() <= written + 1
     except (psutil.Error, OverflowError, ValueError):

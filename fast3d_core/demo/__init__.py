@@ -1,6 +1,7 @@
 """The embedded demo: generated rooms, questions about them, and a small Chat-Scene and GAP network that were trained on
 such rooms. `README.md` beside this file tells how."""
 
+import functools
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -52,6 +53,7 @@ def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> N
         ) from None
 
 
+@functools.cache
 def stamp() -> str:
     """Of the release, and of the sources and weights that the demo is made from: where these are equal, so is the
     demo, wherever they are installed."""
@@ -67,8 +69,7 @@ def _is_current(folder: Path) -> bool:
     written_by = folder / _WRITTEN_BY
     if not (folder / config.NAME).exists():
         return False
-    # A folder of `demo_folder` is called by the stamp, which need not be computed twice.
-    return not written_by.exists() or written_by.read_text() in (folder.name[len(config.DEMO) + 1 :], stamp())
+    return not written_by.exists() or written_by.read_text() == stamp()
 
 
 def is_placed(folder: Path) -> bool:

@@ -42,12 +42,16 @@ def workspace(folder: Path, made_by: dict[str, Any], config: str, *, restart: bo
     if folder.exists() and not made.exists() and not removed.exists() and not _is_free(folder):
         raise UsageError(f"{folder} is there and holds no demo; name another folder with --out")
     with sole_use(folder, other="name another folder with --out"):
+        found = load_json(made, "the demo's folder") if made.exists() else made_by
+        if not isinstance(found, dict) or set(found) != set(made_by):
+            raise UsageError(f"{made} is not of `fast3d demo`; name another folder with --out")
         if made.exists() and restart:
             made.replace(removed)
+            found = made_by
         if removed.exists():
             _remove_files(folder)
-        if made.exists() and (found := load_json(made, "the demo's folder")) != made_by:
-            changed = [key for key in made_by if not isinstance(found, dict) or found.get(key) != made_by[key]]
+        if found != made_by:
+            changed = [key for key in made_by if found.get(key) != made_by[key]]
             raise UsageError(
                 f"{folder} holds a demo that was made otherwise ({', '.join(changed)}); throw it away with --restart, "
                 "or keep both with --out DIR"
@@ -76,9 +80,10 @@ def _remove_files(folder: Path) -> None:
                 finish_removal(run)
                 remove_run(run)
         _remove_predicted(folder / _PREDICTED)
-        remove_store(folder / _EXTRACTED)
-        for name in (LAST_FILE, BEST_FILE, LOG_FILE):
-            (folder / _NETWORK / name).unlink(missing_ok=True)
+        if load_json(folder / _REMOVED, "the demo's folder").get("from_scratch"):  # else it made none of these
+            remove_store(folder / _EXTRACTED)
+            for name in (LAST_FILE, BEST_FILE, LOG_FILE):
+                (folder / _NETWORK / name).unlink(missing_ok=True)
         for name in (f"{_RUNS}/{ALPHA_FILE}", _CONFIG):
             (folder / name).unlink(missing_ok=True)
         for path in inner:

@@ -9,7 +9,7 @@ from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.gap.inputs import has_targets, load_targets
-from fast3d_core.gap.ledger import is_ours, read_ledger
+from fast3d_core.gap.ledger import is_written, read_ledger
 from fast3d_core.gap.maps import MAP_KEYS, map_file
 from fast3d_core.gap.origin import is_shipped, origin_of
 from fast3d_core.gap.prediction import map_sources
@@ -68,7 +68,7 @@ def ledger(case: Case) -> Iterator[Finding]:
             "make sure that they are of those in data.annotations, in their order; `fast3d predict` makes such",
         )
     known = read_ledger(folder)
-    ours = [name for name in config.data.datasets if is_ours(known.get(f"val/{name}"), map_file(folder, name))]
+    ours = [name for name in config.data.datasets if is_written(known.get(f"val/{name}"), map_file(folder, name))]
     if not ours:
         return
     if not config.gap.checkpoint.exists():

@@ -14,7 +14,7 @@ _SHORT_ANSWERS = ("scanqa", "sqa3d")
 
 
 def score_nothing(samples: Sequence[Sample], references: References) -> Score:
-    """The score of empty answers to questions of one dataset, at least one, in a second or two.
+    """The score of empty answers to questions of one dataset, at least one: seconds at full size.
 
     What it is for is the `DataError` where they cannot be scored: it names annotation file, record and field, before a
     run of hours. METEOR is left out.

@@ -8,6 +8,7 @@ from fast3d_core.config import DATASETS, Config, need_checkpoint
 from fast3d_core.data.files import load_json, write_json
 from fast3d_core.data.settings import fingerprint
 from fast3d_core.data.tensors import network_fingerprint
+from fast3d_core.data.watched import WatchedFiles
 from fast3d_core.errors import DataError
 from fast3d_core.gap.ledger import checkpoint_of
 from fast3d_core.gap.maps import MAP_KINDS, MapKind, map_file
@@ -19,6 +20,7 @@ ALPHA_FILE = "alpha.json"
 
 def write_alpha(
     config: Config,
+    files: WatchedFiles,
     folder: Path,
     key: str,
     alpha: Alpha,
@@ -30,12 +32,14 @@ def write_alpha(
     """Writes the alpha that prunes `found` of the maps in `folder`, for `found_alpha`, and returns the file.
 
     Args:
+        files: the maps, watched since before they were read.
         map_kind: what the user said that the maps hold.
     """
     path = config.runs / ALPHA_FILE
     networks = {checkpoint_of(folder, "val", name) for name in found.datasets}
     network = networks.pop() if len(networks) == 1 else None
     maps = {name: fingerprint(map_file(folder, name)) for name in found.datasets}
+    files.check()  # those are the maps that were read
     about = {"target": target, "tolerance": tolerance, "ratio": found.ratio, "map_key": key, "maps": maps}
     about |= {} if map_kind is None else {"map_kind": map_kind}
     about["checkpoint"] = network  # that predicted them, by which maps predicted during a run are told to be the same

@@ -14,11 +14,11 @@ from fast3d_core.data.files import need_file, parse_json, write_json
 from fast3d_core.data.settings import differences
 from fast3d_core.data.temporary import remove_left
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.evaluation.result import RESULT_FILE
 from fast3d_core.evaluation.run_folder import (
     PART,
     PREDICTIONS,
     SETTINGS_FILE,
+    check_free,
     finish_removal,
     parts,
     read_settings,
@@ -68,19 +68,18 @@ class Journal:
             raise _unwritable(self.folder, error) from None
 
     def _is_there(self) -> bool:
-        """Whether the folder holds this run; `UsageError` where it holds answers or scores of another one."""
-        old, answered = read_settings(self.folder), bool(self.batches())
-        other = "choose another --name, or --restart to start over"
-        if old is not None:
-            changed = differences(old, self.settings)
-            if changed and answered:
-                raise UsageError(f"{self.folder} holds a run with other settings ({', '.join(changed[:4])}); {other}")
-            return not changed
-        if answered:
-            raise UsageError(f"{self.folder} holds answers of unknown settings: its {SETTINGS_FILE} is gone; {other}")
-        if (self.folder / RESULT_FILE).exists():
-            raise UsageError(f"{self.folder} holds scores that `fast3d score` wrote; {other}")
-        return False
+        """Whether the folder holds this run; `UsageError` where it holds answers of another one, or others' files."""
+        old = read_settings(self.folder)
+        if old is None:
+            check_free(self.folder)
+            return False
+        changed = differences(old, self.settings)
+        if changed and self.batches():
+            raise UsageError(
+                f"{self.folder} holds a run with other settings ({', '.join(changed[:4])}); choose another --name, or "
+                "--restart to start over"
+            )
+        return not changed
 
     def batches(self) -> dict[int, list[dict[str, Any]]]:
         """The samples of each batch that is done: batch number -> one dict a sample."""

@@ -31,7 +31,7 @@ from fast3d_core.evaluation.questions import Job, LiveMaps, Plans, Questions
 from fast3d_core.evaluation.result import Result
 from fast3d_core.evaluation.sharing import largest_first, shared
 from fast3d_core.gap.maps import map_file
-from fast3d_core.gap.text import encoder_fingerprint
+from fast3d_core.gap.text import encoder_files, encoder_fingerprint
 from fast3d_core.progress import Progress
 from fast3d_core.vicuna.llm import Generation
 
@@ -57,7 +57,8 @@ def evaluate(
     """
     state = join_processes(config.model.device, progress.waiting)
     plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
-    check_references(questions.samples, questions.folder)  # so does what only scoring would find
+    if state.is_main_process:
+        check_references(questions.samples, questions.folder)  # so does what only scoring would find
     model = _Model(config, questions, state, progress)
     results = []
     folders = [config.runs / job.name for job in jobs] if state.is_main_process else []
@@ -85,6 +86,7 @@ def _journal(job: Job, model: "_Model", state: PartialState, progress: Progress,
         progress.sized(job.name, size)
     datasets = list(questions.samples)
     questions.files.watch(_files(config, job, datasets))
+    questions.files.watch(encoder_files(config.gap.text_encoder) if job.live else ())
     return Journal(config.runs / job.name, settings(config, job, datasets, questions.limit, device, size))
 
 

@@ -41,13 +41,23 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def remove_run(folder: Path) -> None:
-    """Removes a run's files, settings.json first, and leaves all others, the folder too.
+    """Removes a run's files, settings.json first, and leaves all others, the folder too; nothing where there is none.
 
     Raises `UsageError` or `DataError`, before anything is removed, where settings.json is not a run's.
     """
     if read_settings(folder) is not None:
         (folder / SETTINGS_FILE).replace(folder / _REMOVED)
-    _remove_files(folder)
+        _remove_files(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Raises `UsageError` where a folder without settings holds a file that a run would write: it is somebody's."""
+    for path in _own_files(folder):
+        if path.exists():
+            raise UsageError(
+                f"{path} is there and belongs to no run of `fast3d eval` (there is no {SETTINGS_FILE}); choose another "
+                "--name, or move it away"
+            )
 
 
 def finish_removal(folder: Path) -> None:

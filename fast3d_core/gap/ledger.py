@@ -82,6 +82,15 @@ def write_known(
     write_json(ledger, known)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+    settle(ledger, known, name, path)
+
+
+def settle(ledger: Path, known: dict[str, Any], name: str, path: Path) -> None:
+    """Forgets what a map file has replaced, now that it is there: put back by hand, that is not ours."""
+    entry = known.get(name)
+    if isinstance(entry, dict) and "replaces" in entry and is_written(entry, path):
+        known[name] = {key: value for key, value in entry.items() if key != "replaces"}
+        write_json(ledger, known)
 
 
 def predicted_entries(folder: Path) -> Iterator[tuple[str, str, str]]:

@@ -29,11 +29,13 @@ class AttentionMaps:
         path: their file.
         kind: what their numbers are; None where the file might hold either.
         scores: sample index -> (objects,) float32. Higher is more, of either kind: enough for methods that rank.
+        recorded: whether fast3d wrote the file and noted its kind, so that nothing else can be true.
     """
 
     path: Path
     kind: MapKind | None
     scores: dict[int, Tensor]
+    recorded: bool = False
 
     def logits(self, kind: MapKind | None = None) -> dict[int, Tensor]:
         """The maps as logits, for methods that take a softmax; shares by `log_shares`.
@@ -44,6 +46,10 @@ class AttentionMaps:
         Raises:
             DataError: they are, or may be, shares, and nothing was said; or what was said is wrong.
         """
+        if self.recorded and kind not in (None, self.kind):
+            raise DataError(
+                f"{self.path} holds {self.kind}, as fast3d noted when it wrote it: leave out --map-kind {kind}"
+            )
         if kind is None and self.kind == "shares":
             raise DataError(
                 f"{self.path} holds shares of attention, and sap takes the softmax of logits: give --map-kind shares "

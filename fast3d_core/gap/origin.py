@@ -88,7 +88,7 @@ def load_known_maps(
     """
     maps = read_maps(folder, dataset, samples, key=key, objects=objects, split=split, what=what)
     origin = check_origin(folder, dataset, annotations, split)
-    return (maps, False) if origin is None else (replace(maps, kind=origin.kind), True)
+    return (maps, False) if origin is None else (replace(maps, kind=origin.kind, recorded=True), True)
 
 
 def tell_unknown(folder: Path, datasets: Iterable[str], annotations: Path, said: Callable[[str], None]) -> None:

@@ -21,10 +21,10 @@ from fast3d_core.devices import out_of_memory_says
 from fast3d_core.errors import DataError
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapBatch, gap_inputs
-from fast3d_core.gap.ledger import PREDICTED_FILE, check_folder, is_written, read_ledger, write_known
+from fast3d_core.gap.ledger import PREDICTED_FILE, check_folder, is_written, read_ledger, settle, write_known
 from fast3d_core.gap.maps import load_maps, map_file, predicted_content
 from fast3d_core.gap.network import GapNetwork
-from fast3d_core.gap.text import QuestionTokenizer, encoder_fingerprint
+from fast3d_core.gap.text import QuestionTokenizer, encoder_files, encoder_fingerprint
 from fast3d_core.graphs import StepGraphs
 from fast3d_core.progress import Progress
 
@@ -130,6 +130,7 @@ def predict_maps(
         files = WatchedFiles()
         files.watch(annotation_file(annotations, dataset, split) for dataset in datasets)
         files.watch(_shared_files(config, annotations, split))
+        files.watch(encoder_files(config.gap.text_encoder))
         samples = {dataset: load_samples(annotations, dataset, split) for dataset in datasets}
         sources = map_sources(config, annotations, split, datasets)
         known = read_ledger(folder, damaged_ok=restart)
@@ -144,6 +145,7 @@ def predict_maps(
         for dataset in datasets:
             path, count = map_file(folder, dataset, split), len(samples[dataset])
             if dataset not in todo:
+                settle(folder / PREDICTED_FILE, known, f"{split}/{dataset}", path)
                 maps = load_maps(folder, dataset, count, objects=config.data.max_objects, split=split)
                 predictions.append(Prediction(split, dataset, path, torch.stack([maps[i] for i in range(count)]), None))
                 continue

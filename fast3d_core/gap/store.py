@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fast3d_core.config import DATASETS
 from fast3d_core.data.files import atomic_path, first_line, load_json, need_file, parse_json, shown, write_json
 from fast3d_core.data.settings import differences, file_hash
 from fast3d_core.errors import DataError, UsageError
@@ -34,7 +35,7 @@ SHARD = 256
 """Samples of a shard: seconds of work on a GPU, and small beside what a killed run may lose."""
 
 _VERSION = 1
-_SHARD_NAME = re.compile(r"(train|val)_(\w+)-\d{5}\.safetensors")
+_SHARD_NAME = re.compile(rf"(train|val)_({'|'.join(DATASETS)})-\d{{5}}\.safetensors", re.ASCII)
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}  # as safetensors spells them
 _LARGEST = {"layers": 1000, "max_objects": 100_000}  # beyond any model: a damaged file must not ask for all memory
 
@@ -232,6 +233,7 @@ class TargetStore:
         except DataError:
             if not restart:
                 raise
+            _check_own(folder)
             old = None
         changed = differences(old.settings if old else {}, settings)
         if old is not None and not changed:
@@ -356,6 +358,16 @@ def remove_store(folder: Path) -> None:
             if _SHARD_NAME.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         (folder / STORE_FILE).unlink()
+
+
+def _check_own(folder: Path) -> None:
+    """Raises `UsageError` for a store.json that is sound and no store's: what is in the folder is another program's."""
+    try:
+        content = load_json(folder / STORE_FILE, "maps.targets")
+    except DataError:  # damaged: it may well be ours
+        return
+    if not isinstance(content, dict) or not {"version", "settings", "parts"} & content.keys():
+        raise UsageError(f"{folder / STORE_FILE} is not of fast3d; choose another folder with --set maps.targets=DIR")
 
 
 def _finish_deleting(folder: Path) -> None:

@@ -25,7 +25,7 @@ from fast3d_core.data.locks import sole_use
 from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.data.tensors import fingerprints
 from fast3d_core.data.watched import WatchedFiles
-from fast3d_core.devices import join_processes, out_of_memory_says, own_device
+from fast3d_core.devices import join_processes, out_of_memory_says, own_device, wait_for_everyone
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import store as stores
@@ -219,7 +219,7 @@ def _extract(
     if state.is_main_process:
         infos = {part.name: PartInfo(part.digest, part.total, len(part.samples)) for part in parts}
         TargetStore.create(folder, settings(config, seed), infos, restart=restart)
-    state.wait_for_everyone()
+    wait_for_everyone(state)
     store = TargetStore.open(folder)
     todo = [(part, number) for part in parts for number in range(-(-len(part.samples) // store.shard))]
     pending = [
@@ -227,7 +227,7 @@ def _extract(
         for part, number in todo
         if not store.is_done(part.split, part.dataset, number, len(_shard_of(part, number, store)))
     ]
-    state.wait_for_everyone()  # every process has looked before the first one writes
+    wait_for_everyone(state)  # every process has looked before the first one writes
     mine = pending[state.process_index :: state.num_processes]
     if mine:
         model = load_model(config, scenes, device, progress)
@@ -242,7 +242,7 @@ def _extract(
                 progress.start(part.split, part.dataset, done + share, done)
             shard = _extract_shard(model, scenes, part, _shard_of(part, number, store), batch_size, progress)
             store.write(part.split, part.dataset, number, shard)
-    state.wait_for_everyone()
+    wait_for_everyone(state)
     if not state.is_main_process:
         return []
     return [_summary(store, part, {number for one, number in pending if one is part}) for part in parts]

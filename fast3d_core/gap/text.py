@@ -36,10 +36,19 @@ def encoder_fingerprint(source: Path | str) -> Any:
     """
     if isinstance(source, str):
         return source
+    return {path.name: fingerprint(path) for path in encoder_files(source)}
+
+
+def encoder_files(source: Path | str) -> list[Path]:
+    """The files of a text encoder that maps depend on; none of one that has a name on the hub.
+
+    Raises `DataError` when there is no such folder.
+    """
+    if isinstance(source, str):
+        return []
     _need_folder(source)
     merges = source / "merges.txt"  # the one file of the tokeniser that an LLM's has not
-    files = [*llm_files(source), *([merges] if merges.exists() else [])]
-    return {path.name: fingerprint(path) for path in files}
+    return [*llm_files(source), *([merges] if merges.exists() else [])]
 
 
 def _need_folder(source: Path) -> None:

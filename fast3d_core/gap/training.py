@@ -6,6 +6,7 @@ AdamW's moments and the step, which stands for the states of random generators a
 computes the very steps that an uninterrupted one computes (on a GPU, up to the order in which it adds).
 """
 
+import contextlib
 import json
 import math
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
@@ -28,14 +29,14 @@ from fast3d_core.data.locks import sole_use
 from fast3d_core.data.settings import differences, digest
 from fast3d_core.data.tensors import TensorFile, fingerprints, write_tensors
 from fast3d_core.data.watched import WatchedFiles
-from fast3d_core.devices import join_processes, on_cpu, out_of_memory_says, own_device
+from fast3d_core.devices import join_processes, on_cpu, out_of_memory_says, own_device, wait_for_everyone
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published
 from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss
 from fast3d_core.gap.quality import MapQuality, map_quality
-from fast3d_core.gap.text import QuestionTokenizer, encoder_fingerprint, load_text_encoder
+from fast3d_core.gap.text import QuestionTokenizer, encoder_files, encoder_fingerprint, load_text_encoder
 from fast3d_core.graphs import Inputs, StepGraphs
 
 BEST_FILE, LAST_FILE, LOG_FILE = "checkpoint_best.safetensors", "checkpoint_last.safetensors", "log.jsonl"
@@ -189,7 +190,7 @@ def train(
             if tensorboard:
                 accelerator.init_trackers("tensorboard")
             run.train()
-            accelerator.wait_for_everyone()
+            wait_for_everyone(PartialState())
     finally:
         accelerator.end_training()
     if not accelerator.is_main_process:
@@ -228,7 +229,7 @@ class TrainingRun:
         files += [annotation_file(annotations, name, split) for split, name in wanted]
         files += [locations_file(annotations, split) for split in ("train", "val")]
         watched = WatchedFiles()
-        watched.watch(files)
+        watched.watch([*files, *encoder_files(config.gap.text_encoder)])
         samples = {(split, name): load_samples(annotations, name, split) for split, name in wanted}
         maps = {
             part: load_targets(config, targets, *part, len(samples[part]), key=options.map_key, layers=options.layers)
@@ -279,7 +280,7 @@ class TrainingRun:
         optimizer = torch.optim.AdamW(groups, fused=on_gpu, capturable=on_gpu)
         last = self.folder / LAST_FILE
         left = [self.folder / name for name in (BEST_FILE, LAST_FILE) if (self.folder / name).exists()]
-        self.accelerator.wait_for_everyone()  # all have looked before the first one writes
+        wait_for_everyone(PartialState())  # all have looked before the first one writes
         if left and not resume and not restart:
             raise UsageError(
                 f"{self.folder} holds a training run or its weights ({left[0].name}); "
@@ -291,12 +292,13 @@ class TrainingRun:
                 "start over with --restart, or train into another folder with --out"
             )
         if self.accelerator.is_main_process and (not left or restart):  # a log without weights is worth nothing
+            _check_own(self.folder)
             for name in (LAST_FILE, BEST_FILE, LOG_FILE):  # first what the others would be taken for a run by
                 (self.folder / name).unlink(missing_ok=True)
         if left and not restart:
             self._continue(last, optimizer)
         self.network.train()
-        self.accelerator.wait_for_everyone()
+        wait_for_everyone(PartialState())
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         captured = on_gpu and self.processes == 1
         self._graphs = StepGraphs(self._compute, self.device) if captured else None
@@ -521,6 +523,23 @@ class TrainingRun:
                 continue  # a line that a kill cut short
         with atomic_write(path) as file:
             file.writelines(kept)
+
+
+def _check_own(folder: Path) -> None:
+    """Raises `UsageError` where a file that a training writes is somebody else's; a damaged one may be ours."""
+    for name, key in ((LAST_FILE, "settings"), (BEST_FILE, "step")):
+        with contextlib.suppress(DataError):
+            if key not in TensorFile(folder / name, "--out").metadata:
+                raise UsageError(
+                    f"{folder / name} was not written by `fast3d train-gap`; choose another folder with --out"
+                )
+    path = folder / LOG_FILE
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline(100_000)
+        start = '{"step": '
+        if not first.startswith(start[: len(first)]):  # a kill may have cut it short
+            raise UsageError(f"{path} is no log of `fast3d train-gap`; choose another folder with --out")
 
 
 def _new_network(config: Config, options: TrainingOptions, scenes: Scenes) -> GapNetwork:

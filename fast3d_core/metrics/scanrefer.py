@@ -20,7 +20,7 @@ def score(records: Sequence[Record], references: References) -> Score:
     hits = overlaps(records, references)[:, None] >= THRESHOLDS  # (n, 2)
     metrics = _accuracies("", hits)
     notes = []
-    lookup = references.unique_multiple
+    lookup = references.unique_multiple if records else {}  # of no records, whatever the file: it may be damaged
     if lookup is None:
         notes.append(
             "ScanRefer: the unique/multiple split is null: the annotations folder holds neither "

@@ -89,6 +89,8 @@ class Prepared:
         Raises `UsageError`, before anything is written, if a file is there with another content, unless `replace`, or
         if another command is at work in the folder.
         """
+        if all(_holds(path, content) for path, content in self.contents.items()):
+            return  # also where the folder is not ours to write
         with sole_use(self.folder, other="give --to another folder"):
             changed = [path for path, content in self.contents.items() if not _holds(path, content)]
             for path in changed:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from fast3d_core.config import DATASETS
 from fast3d_core.data.annotations import annotation_file
+from fast3d_core.data.locks import LOCK_FILE
 from fast3d_core.errors import DataError
 from fast3d_core.gap import store as stores
 from fast3d_core.gap import targets
@@ -253,7 +254,7 @@ def test_full_disk_loses_nothing(fast3d, files):
     assert len(lines) == 1 and "cannot be written" in lines[0] and "run the same command again" in lines[0]
     assert "Traceback" not in done.stderr
     assert len(shards(files / DEFAULT)) == 1
-    assert not [path for path in (files / DEFAULT).iterdir() if path.name.startswith(".")]
+    assert [path.name for path in (files / DEFAULT).iterdir() if path.name.startswith(".")] == [LOCK_FILE]
     fast3d(*arguments)
     same(files / DEFAULT, files / "whole")
 

@@ -162,7 +162,10 @@ def test_questions_that_no_llm_reads(fast3d, files, command):
     which = ["--llm", files] if command == ["bench"] else ["-c", files / "fast3d.yaml"]
     done = fast3d(*command, *which, check=False)
     line = done.stderr.splitlines()[-1]
-    assert done.returncode == 1 and "scanqa_val.json: record 1 is not a question (a text has 1200000 characters" in line
+    assert (
+        done.returncode == 1
+        and "scanqa_val.json: record 1 is not a question (prompt: a text has 1200000 characters" in line
+    )
 
 
 def test_answers_that_no_llm_reads(fast3d, files):

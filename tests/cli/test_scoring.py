@@ -143,3 +143,14 @@ def test_prepare_follows_max_objects(fast3d, files, tmp_path):
     assert prepared("--config", files / "fast3d.yaml", "--set", "data.max_objects=105") == ["<OBJ104>."]
     (tmp_path / "fast3d.yaml").write_text("data: {max_objects: 110}\n")
     assert prepared() == ["<OBJ104>."]
+
+
+def test_a_damaged_lookup_costs_scanrefer_alone_its_scores(fast3d, files):
+    arguments = ("-c", files / "fast3d.yaml", "--no-meteor", "--json")
+    fast3d("eval", "--method", "vanilla", *arguments, "--set", "generation.max_new_tokens=2")
+    (files / "annotations" / "scanrefer_unique_multiple_lookup.json").write_text("{")
+    done = fast3d("score", files / "runs" / "vanilla", *arguments, check=False)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert result["headline"]["scanrefer"] is None and result["headline"]["scanqa"] is not None
+    assert "lookup.json" in done.stderr

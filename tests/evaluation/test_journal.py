@@ -134,7 +134,7 @@ def test_temporary_files_of_predictions_go_with_the_next_command(tmp_path):
     j = journal(tmp_path)
     for restart in (False, True):
         (j.folder / "predictions").mkdir(parents=True, exist_ok=True)
-        left = j.folder / "predictions" / f".scanqa.json.{2**22 + 1}-0a1b2c3d"  # beyond Linux's process numbers
+        left = j.folder / "predictions" / f".scanqa.json.fast3d-{2**22 + 1}-0a1b2c3d"  # beyond Linux's process numbers
         left.touch()
         j.open(restart=restart)
         assert not left.exists()
@@ -192,14 +192,18 @@ def test_answers_whose_settings_are_gone_are_not_taken(tmp_path):
     j.open()
     j.append(0, 0, 0, 1.0, [])
     (j.folder / "settings.json").unlink()
-    with pytest.raises(UsageError, match=r"answers of unknown settings.*--restart"):
-        journal(tmp_path).open()
-    journal(tmp_path).open(restart=True)
-    assert journal(tmp_path).batches() == {}
+    for restart in (False, True):
+        with pytest.raises(UsageError, match=r"part-000-00.jsonl is there and belongs to no run.*--name"):
+            journal(tmp_path).open(restart=restart)
+    assert sorted(j.batches()) == [0]
 
 
-def test_scores_are_not_made_part_of_a_run(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "result.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"`fast3d score` wrote.*--name"):
-        journal(tmp_path).open()
+@pytest.mark.parametrize("name", ["result.json", "scores.json", "predictions/scanqa.json", "part-001-00.jsonl"])
+def test_files_that_are_no_runs_are_neither_taken_nor_removed(tmp_path, name):
+    """Such as the scores that `fast3d score --name` wrote, or another program's predictions."""
+    (tmp_path / "run" / "predictions").mkdir(parents=True)
+    (tmp_path / "run" / name).write_text("mine")
+    for restart in (False, True):
+        with pytest.raises(UsageError, match=f"{name} is there and belongs to no run of `fast3d eval`.*--name"):
+            journal(tmp_path).open(restart=restart)
+    assert (tmp_path / "run" / name).read_text() == "mine" and not (tmp_path / "run" / "settings.json").exists()

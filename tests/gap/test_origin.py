@@ -9,8 +9,8 @@ import torch
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import annotation_file
 from fast3d_core.data.settings import fingerprint
-from fast3d_core.errors import DataError
-from fast3d_core.gap.ledger import EXPORTED_FILE, PREDICTED_FILE
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.gap.ledger import EXPORTED_FILE, PREDICTED_FILE, check_folder, write_known
 from fast3d_core.gap.maps import map_file
 from fast3d_core.gap.origin import Origin, check_origin, load_known_maps, origin_of
 from fast3d_core.gap.prediction import predict_maps
@@ -111,3 +111,27 @@ def test_exports_of_before_are_replaced(config, exported):
     check_export(parts, exported)
     export(TargetStore.open(config.maps.targets), parts, exported)
     assert origin_of(exported, "scanqa").part == "val/scanqa"
+
+
+def test_a_map_file_that_was_put_back_is_not_ours(config, predicted):
+    """`predict --restart` replaced it with leave; the next `predict` has none."""
+    path = map_file(predicted, "scanqa")
+    ours = path.read_bytes()
+    (predicted / PREDICTED_FILE).unlink()
+    path.write_bytes(published := ours + b" ")
+    known = {}
+    write_known(predicted / PREDICTED_FILE, known, "val/scanqa", {}, path, ours)
+    assert json.loads((predicted / PREDICTED_FILE).read_text()).keys() == {"val/scanqa"}
+    check_folder(predicted, [("val", "scanqa")])
+    path.write_bytes(published)
+    with pytest.raises(UsageError, match="maps that fast3d did not write"):
+        check_folder(predicted, [("val", "scanqa")])
+
+
+def test_a_kind_that_fast3d_noted_is_not_talked_away(config, predicted, exported):
+    questions = annotation_file(config.data.annotations, "scanqa")
+    for folder, kind, wrong in ((predicted, "logits", "shares"), (exported, "shares", "logits")):
+        maps, _ = load_known_maps(folder, "scanqa", questions)
+        assert maps.kind == kind and len(maps.logits(kind)) == 3
+        with pytest.raises(DataError, match=f"holds {kind}, as fast3d noted.*leave out --map-kind {wrong}"):
+            maps.logits(wrong)

@@ -251,3 +251,16 @@ def test_a_killed_restart_leaves_no_old_maps_to_the_next_extraction(filled, monk
 
 def shards_in(folder):
     return sorted(folder.glob("*.safetensors"))
+
+
+def test_another_programs_files_stay(tmp_path):
+    """Even with --restart: a store.json that is sound and not ours, and weights that only look like shards."""
+    contents = {STORE_FILE: '{"theme": "dark"}', "train_model-00001.safetensors": "mine"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=r"store.json is not of fast3d; choose another folder"):
+        TargetStore.create(tmp_path, SETTINGS, {"val/scanqa": PartInfo("1", 1, 1)}, restart=True)
+    assert {name: (tmp_path / name).read_text() for name in contents} == contents
+    (tmp_path / STORE_FILE).unlink()
+    TargetStore.create(tmp_path, SETTINGS, {"val/scanqa": PartInfo("1", 1, 1)}, restart=True)
+    assert (tmp_path / "train_model-00001.safetensors").read_text() == "mine"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fast3d_core.config import load_config
-from fast3d_core.data.tensors import write_tensors
+from fast3d_core.data.tensors import TensorFile, write_tensors
 from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap import training
@@ -247,7 +247,7 @@ def test_a_folder_in_use(targets, tmp_path):
     finished = run(targets, tmp_path / "x", TrainingOptions(epochs=2, batch_size=6), resume=True)
     # A log alone is no run to protect: a start that failed before the first checkpoint leaves one.
     (tmp_path / "y").mkdir()
-    (tmp_path / "y" / LOG_FILE).write_text("half a li")
+    (tmp_path / "y" / LOG_FILE).write_text('{"ste')
     run(targets, tmp_path / "y", TrainingOptions(epochs=1, batch_size=6))
     assert all(json.loads(line) for line in (tmp_path / "y" / LOG_FILE).read_text().splitlines())
     # Finished weights are never thrown away by --resume.
@@ -340,3 +340,31 @@ def test_targets_that_cannot_be_used(targets, tmp_path):
 def test_options_that_cannot_be_meant(options, message):
     with pytest.raises(UsageError, match=message):
         TrainingOptions(**options)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_files_of_others_stay(targets, tmp_path, restart):
+    """A log of another program, and weights that no training of ours wrote."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "log.jsonl").write_text("mine\n")
+    with pytest.raises(
+        UsageError, match=r"log.jsonl is no log of `fast3d train-gap`; choose another folder with --out"
+    ):
+        run(targets, tmp_path / "x", TrainingOptions(epochs=1), restart=restart)
+    assert (tmp_path / "x" / "log.jsonl").read_text() == "mine\n"
+    if restart:
+        (tmp_path / "x" / "log.jsonl").unlink()
+        write_tensors(tmp_path / "x" / BEST_FILE, {"weight": torch.ones(1)}, {})
+        with pytest.raises(UsageError, match=r"checkpoint_best.safetensors is not of|was not written by"):
+            run(targets, tmp_path / "x", TrainingOptions(epochs=1), restart=True)
+        assert TensorFile(tmp_path / "x" / BEST_FILE, "").keys() == {"weight"}
+
+
+def test_weights_killed_before_the_best_are_written_again(targets, tmp_path):
+    """The last checkpoint is written first and tells of the best, whose file may still be the one before, or none."""
+    options = TrainingOptions(epochs=1, batch_size=6)
+    run(targets, tmp_path / "x", options)
+    best = (tmp_path / "x" / BEST_FILE).read_bytes()
+    (tmp_path / "x" / BEST_FILE).unlink()
+    run(targets, tmp_path / "x", options, resume=True)
+    assert (tmp_path / "x" / BEST_FILE).read_bytes() == best

@@ -24,7 +24,7 @@ _FOLDER_ARGUMENTS = {  # event -> where its paths are, and the folders that thes
     "os.utime": ((0, 3),),
     "os.truncate": ((0, None),),
 }
-_TEMPORARY = re.compile(r"^\.(.+)\.[0-9]+-[0-9a-f]{8}$")
+_TEMPORARY = re.compile(r"^\.(.+)\.fast3d-[0-9]+-[0-9a-f]{8}$")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _DATASET = re.compile("|".join(DATASETS))
 
