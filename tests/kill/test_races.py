@@ -23,7 +23,6 @@ RACES: tuple[tuple[str, Command, str], ...] = (  # a scenario, what is started b
     ("train-gap --resume", (*TRAIN, "--resume", "--seed", "3"), "go"),
     ("prepare", ("prepare", "raw", "--seed", "3", "--replace"), "annotations"),
     ("download", DOWNLOAD, "to"),
-    ("demo", ("demo", "--samples", "2"), "fast3d-demo"),
     ("demo", (*DEMO, "--restart"), "fast3d-demo"),
 )
 
