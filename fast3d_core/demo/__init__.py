@@ -1,7 +1,6 @@
 """The embedded demo: generated rooms, questions about them, and a small Chat-Scene and GAP network that were trained on
 such rooms. `README.md` beside this file tells how."""
 
-import functools
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -53,7 +52,6 @@ def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> N
         ) from None
 
 
-@functools.cache
 def stamp() -> str:
     """Of the release, and of the sources and weights that the demo is made from: where these are equal, so is the
     demo, wherever they are installed."""

@@ -6,7 +6,6 @@ import threading
 
 import pytest
 import torch
-from filelock import FileLock
 
 from fast3d_core import demo
 from fast3d_core.chat_scene.model import ChatScene
@@ -14,6 +13,7 @@ from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes, load_samples
 from fast3d_core.data.settings import file_hash
+from fast3d_core.data.temporary import temporary_folder
 from fast3d_core.demo import WEIGHTS, demo_folder, ensure_demo, release
 from fast3d_core.demo.release import DemoSize, train_text_tokenizer, write_demo
 from fast3d_core.demo.small_llm import Packed, SmallShape
@@ -133,15 +133,14 @@ def test_each_release_has_a_folder_of_its_own(writing, monkeypatch):
 def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(writing):
     folder, made = writing
     folder.parent.mkdir()
-    killed, writes = (folder.with_name(f".demo.writing-{name}") for name in ("killed", "writes"))
-    for path in (killed, writes):
+    killed = folder.with_name(f".demo.fast3d-{2**22 + 1}-0a1b2c3d")  # beyond the largest process number of Linux
+    mine = folder.with_name(".demo.20240101")
+    for path in (killed, mine):
         (path / "demo").mkdir(parents=True)
-        (path / "lock").touch()
-    own = folder.with_name(".demo.writing-mine")
-    own.touch()
-    with FileLock(writes / "lock"):
+    with temporary_folder(folder) as writes:
         ensure_demo(folder)
-    assert len(made) == 1 and not killed.exists() and writes.exists() and own.exists()
+        assert writes.exists()
+    assert len(made) == 1 and not killed.exists() and mine.exists()
 
 
 def test_a_demo_that_is_there_is_used_where_nothing_can_be_written(writing, monkeypatch):
