@@ -101,7 +101,7 @@ SCENARIOS = (
     Scenario("report --html", ("report", "--resamples", "100", "--html", "page.html"), before=(VANILLA,), most=4),
     Scenario("report --plot", ("report", "--resamples", "100", "--plot", "figure.svg"), start=world.finished_runs,
              most=4),
-    Scenario("demo", DEMO, needs="demo", most=4),
+    Scenario("demo", DEMO, needs="demo", most=3),
     Scenario("demo --restart, over an earlier one", ("demo", "--samples", "2", "--restart"), before=(DEMO,),
              needs="demo", most=4),
     Scenario("demo --from-scratch", (*DEMO, "--from-scratch"), needs="demo", most=1, kinds=True),
