@@ -25,13 +25,13 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from fast3d_core.bench.shapes import QUESTIONS_A_SCENE, WORDS
-from fast3d_core.chat_scene.checkpoint import load_checkpoint, merge
-from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, load_config
 from fast3d_core.data.annotations import Scenes, load_samples
-from fast3d_core.devices import pick_device
-from fast3d_core.gap.targets import load_part, record
-from fast3d_core.vicuna.llm import load_llm, weight_files
+from fast3d_core.extraction.extract import load_part, record
+from fast3d_core.llm.weights import load_llm, weight_files
+from fast3d_core.models.chat_scene.checkpoint import load_checkpoint, merge
+from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.runtime.devices import pick_device
 
 _MINIATURE = Path(__file__).parents[1] / "tests" / "data" / "miniature"  # whose tokenizers are used
 SHAPES = {

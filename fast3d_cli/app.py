@@ -23,8 +23,9 @@ from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
 from fast3d_cli.console import error, flush_stdout, may_tell, note, prepare_streams, print_text, unwritable
-from fast3d_core import __version__, launcher
+from fast3d_core import __version__
 from fast3d_core.errors import Fast3DError, StoppedError
+from fast3d_core.runtime import launcher
 
 
 class _Commands(TyperGroup):

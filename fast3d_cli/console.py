@@ -16,8 +16,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from fast3d_core import launcher
 from fast3d_core.errors import DataError
+from fast3d_core.runtime import launcher
 from fast3d_core.text import printable, printable_lines
 
 _WIDEST = 200
@@ -107,7 +107,7 @@ def may_tell() -> bool:
     """Whether this process is the one to tell about its error: several mostly fail alike."""
     if launcher.is_alone():
         return True
-    from fast3d_core.devices import speaks
+    from fast3d_core.runtime.devices import speaks
 
     return speaks()
 

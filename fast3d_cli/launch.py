@@ -7,8 +7,8 @@ import tempfile
 
 from fast3d_cli.console import error
 from fast3d_cli.search_path import python_arguments
-from fast3d_core import launcher
 from fast3d_core.errors import StoppedError, UsageError
+from fast3d_core.runtime import launcher
 
 # Not `-m fast3d_cli`: that looks for modules in the current folder first.
 _WORKER = "sys.argv[0] = 'fast3d'; from fast3d_cli.app import main; main()"

@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.text import Text
 
 from fast3d_cli.console import err, note
-from fast3d_core.launcher import is_first
+from fast3d_core.runtime.launcher import is_first
 
 
 class _Rate(ProgressColumn):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fast3d_cli.console import err, note
-from fast3d_core.launcher import is_first
+from fast3d_core.runtime.launcher import is_first
 
 if TYPE_CHECKING:
     from fast3d_core.gap.quality import MapQuality

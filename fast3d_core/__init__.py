@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fast3d_core.asking.asker import Asker
-    from fast3d_core.chat_scene.model import ChatScene
     from fast3d_core.config import Config, load_config
     from fast3d_core.data.annotations import Sample, Scene, Scenes, load_samples
+    from fast3d_core.models.chat_scene.model import ChatScene
     from fast3d_core.plan import Plan
 
 __version__ = "0.1.0"

@@ -30,10 +30,10 @@ from typing import Any, Literal
 
 import yaml
 
-from fast3d_core.data.checkpoints import checkpoint_file
-from fast3d_core.data.files import need, need_file
-from fast3d_core.data.hub_cache import check_model_folder
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.checkpoints import checkpoint_file
+from fast3d_core.files.files import need, need_file
+from fast3d_core.files.hub_cache import check_model_folder
 from fast3d_core.text import printable
 
 CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fast3d_core.chat_scene.checkpoint import read_checkpoint
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, ReleasedFeatures, packed_file
-from fast3d_core.data.files import need_file, parse_json
-from fast3d_core.data.tensors import Source, TensorFile, write_tensors
 from fast3d_core.download.source import need_room
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.files import need_file, parse_json
+from fast3d_core.files.tensors import Source, TensorFile, write_tensors
 from fast3d_core.gap.checkpoint import read_tensors
+from fast3d_core.models.chat_scene.checkpoint import read_checkpoint
 
 FEATURES, CHAT_SCENE, GAP = "features", "chat-scene", "gap"
 CHECKPOINTS = {CHAT_SCENE: "model.checkpoint", GAP: "gap.checkpoint"}  # by config key

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import torch
 
-from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import DATASETS, Config, load_config
 from fast3d_core.data.annotations import Sample, Scenes, load_samples
-from fast3d_core.gap.maps import load_maps
+from fast3d_core.llm.weights import Prompt
+from fast3d_core.maps.published import load_maps
+from fast3d_core.models.chat_scene.model import ChatScene
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import FastV, Gap, PlanRequest, Pruner, Sap, Vanilla
-from fast3d_core.vicuna.llm import Prompt
 
 ROOT_DATA = Path(__file__).parent / "data"
 MINIATURE = ROOT_DATA / "miniature" / "fast3d.yaml"

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import save_file
 
 from fast3d_core import convert as conversion
-from fast3d_core.chat_scene.checkpoint import load_checkpoint
 from fast3d_core.config import load_config
 from fast3d_core.convert import convert, plan
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes
 from fast3d_core.data.features import packed_file
-from fast3d_core.data.tensors import TensorFile, fingerprints, network_fingerprint
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.tensors import TensorFile, fingerprints, network_fingerprint
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
+from fast3d_core.models.chat_scene.checkpoint import load_checkpoint
 from fast3d_core.prepare import prepare
 from tests.conftest import MINIATURE
 from tests.fuzz.readers import Nobody

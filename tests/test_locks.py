@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from fast3d_core.data.files import atomic_path, write_json
-from fast3d_core.data.locks import LOCK_FILE, sole_use
-from fast3d_core.data.temporary import remove_left, temporary_file, temporary_folder
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.files import atomic_path, write_json
+from fast3d_core.files.locks import LOCK_FILE, sole_use
+from fast3d_core.files.temporary import remove_left, temporary_file, temporary_folder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fast3d_core.data.locks import sole_use
-from fast3d_core.data.temporary import temporary_file
+from fast3d_core.files.locks import sole_use
+from fast3d_core.files.temporary import temporary_file
 folder = Path(sys.argv[1])
 with sole_use(folder), temporary_file(folder / "maps.pt") as temporary:
     print(temporary, flush=True)

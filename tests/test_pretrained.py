@@ -10,7 +10,7 @@ from transformers import LlamaConfig, RobertaConfig
 
 from fast3d_core.errors import DataError
 from fast3d_core.gap.text import QuestionTokenizer, load_text_config, load_text_encoder
-from fast3d_core.vicuna.llm import load_llm, read_config, read_shape
+from fast3d_core.llm.weights import load_llm, read_config, read_shape
 
 
 def edit(folder, **values):

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from fast3d_core.stopwatch import Stopwatch
+from fast3d_core.runtime.stopwatch import Stopwatch
 
 
 def test_a_stopwatch_s_parts_add_up():

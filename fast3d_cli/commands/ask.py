@@ -269,9 +269,9 @@ def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions",
     from fast3d_core.asking.wording import DATASETS
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.found_alpha import found_alpha
-    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.llm.weights import read_shape
+    from fast3d_core.maps.published import MAP_KEYS
     from fast3d_core.pruning.options import build_pruners, settings_taken
-    from fast3d_core.vicuna.llm import read_shape
 
     if not options.alphas and "alpha" in settings_taken(methods):
         datasets = [DATASETS[task]] if task in DATASETS else []

@@ -151,7 +151,7 @@ def bench(
     Every answer is forced to the same length, and every method to the same ratio. Times are medians, after warm-up.
     """
     from fast3d_core.bench.run import Bench, BenchOptions
-    from fast3d_core.data.files import write_json
+    from fast3d_core.files.files import write_json
 
     options = BenchOptions(
         methods=list(dict.fromkeys(methods or _METHODS)),
@@ -217,8 +217,8 @@ def _subject(
     from fast3d_core.bench.shapes import OBJECTS, SHAPES, random_subject
     from fast3d_core.bench.subject import real_subject
     from fast3d_core.config import GenerationConfig, need_path
-    from fast3d_core.devices import pick_device
-    from fast3d_core.vicuna.llm import read_shape
+    from fast3d_core.llm.weights import read_shape
+    from fast3d_core.runtime.devices import pick_device
 
     if llm in SHAPES:
         build_methods(options, SHAPES[llm].layers, OBJECTS)

@@ -156,8 +156,8 @@ def _exact_matches() -> dict[str, float | None]:
 
 
 def _print_bounds(bounds: dict[str, dict[str, dict[str, float]]], exact: dict[str, float | None]) -> None:
+    from fast3d_core.benchmarks import HEADLINES
     from fast3d_core.demo.world import MEASURES
-    from fast3d_core.metrics import HEADLINES
 
     columns = [(task, HEADLINES[task].label, HEADLINES[task].key) for task in bounds]
     columns.append(("scanqa", "ScanQA EM", MEASURES["scanqa"]))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fast3d_core.evaluation.estimate import Estimate
     from fast3d_core.evaluation.questions import Job, Questions
     from fast3d_core.evaluation.result import Result
-    from fast3d_core.gap.maps import MapKind
+    from fast3d_core.maps.published import MapKind
     from fast3d_core.pruning.sap import Alpha
 
 _DATA, _RUN = "Data", "Run"  # panels of --help
@@ -144,9 +144,9 @@ def eval_command(
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.found_alpha import found_alpha
     from fast3d_core.evaluation.questions import Questions
-    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.llm.weights import read_shape
+    from fast3d_core.maps.published import MAP_KEYS
     from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
-    from fast3d_core.vicuna.llm import read_shape
 
     alphas: list[Alpha] = [*(alpha or ())]
     if not alphas and "alpha" in settings_taken(method):
@@ -168,9 +168,9 @@ def eval_command(
     if dry_run:
         _dry_run(settings, jobs, questions, json)
         return
-    from fast3d_core.devices import leave_processes
     from fast3d_core.evaluation.asked import wording_notes
     from fast3d_core.evaluation.run import evaluate
+    from fast3d_core.runtime.devices import leave_processes
 
     told = wording_notes(questions.samples)
     for remark in told:
@@ -206,7 +206,7 @@ def _jobs(
 ) -> "list[Job]":
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.questions import Job
-    from fast3d_core.gap.maps import MAP_KEYS
+    from fast3d_core.maps.published import MAP_KEYS
     from fast3d_core.pruning.options import run_name
 
     check_name(name)
@@ -226,7 +226,7 @@ def _jobs(
 
 
 def _results_table(results: "list[Result]") -> Table:
-    from fast3d_core.metrics import HEADLINES
+    from fast3d_core.benchmarks import HEADLINES
 
     # Narrow headers, so that run names stay whole at 80 columns.
     breaks = {" ": "\n", "Multi3DRefer": "Multi-\n3DRefer", "ScanRefer": "Scan-\nRefer", "Scan2Cap": "Scan2-\nCap"}
@@ -251,8 +251,8 @@ def _dry_run(config: "Config", jobs: "list[Job]", questions: "Questions", json: 
 
     import torch
 
-    from fast3d_core.devices import pick_device
     from fast3d_core.evaluation.estimate import estimate, measure
+    from fast3d_core.runtime.devices import pick_device
 
     device = pick_device(config.model.device)
     rates = measure(device, getattr(torch, config.model.dtype))

@@ -72,8 +72,8 @@ def extract_command(
         raise UsageError(f"--split is train, val or all, not {split[:80]!r}")
     settings = load(config, [*(set_ or []), *path_override("maps.targets", targets)])
     from fast3d_core.config import need_path, output_path
-    from fast3d_core.gap import targets as extraction
-    from fast3d_core.gap.store import TargetStore
+    from fast3d_core.extraction import extract as extraction
+    from fast3d_core.maps.store import TargetStore
 
     folder, annotations = output_path(settings, "maps.targets"), need_path(settings, "data.annotations")
     try:

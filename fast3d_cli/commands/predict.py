@@ -21,12 +21,12 @@ from fast3d_cli.options import (
     path_override,
 )
 from fast3d_cli.progress import RunProgress
-from fast3d_core import launcher
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.runtime import launcher
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
-    from fast3d_core.gap.prediction import Prediction
+    from fast3d_core.gap.predictor import Prediction
     from fast3d_core.gap.quality import MapQuality
 
 
@@ -74,9 +74,9 @@ def predict_command(
             note(f"{place} are set, and the process of RANK=0 predicts; to run this one, unset them", everyone=True)
         return
     from fast3d_core.config import output_path
-    from fast3d_core.devices import pick_device
-    from fast3d_core.gap.ledger import check_folder
-    from fast3d_core.gap.prediction import predict_maps
+    from fast3d_core.gap.predictor import predict_maps
+    from fast3d_core.maps.ledger import check_folder
+    from fast3d_core.runtime.devices import pick_device
 
     folder = maps or output_path(settings, "maps.predicted")
     splits = ("train", "val") if split == "all" else (split,)

@@ -43,10 +43,10 @@ def score(
     from dataclasses import replace
 
     from fast3d_core.config import need_path
-    from fast3d_core.data.locks import sole_use
     from fast3d_core.evaluation.result import RESULT_FILE, load_result, save_result
     from fast3d_core.evaluation.run_folder import SETTINGS_FILE
     from fast3d_core.evaluation.scoring import score_folder
+    from fast3d_core.files.locks import sole_use
 
     own = [settings.runs / name] if name else []
     with sole_use(*own, other="choose another --name"):

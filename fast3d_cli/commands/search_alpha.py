@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fast3d_core.config import Config
-    from fast3d_core.gap.maps import MapKind
+    from fast3d_core.maps.published import MapKind
     from fast3d_core.pruning.alpha_search import Outcome
     from fast3d_core.pruning.sap import Alpha
 
@@ -72,10 +72,10 @@ def search_alpha(
     kind = check_map_kind(map_kind)
     settings = load(config, set_)
     from fast3d_core.config import need_path
-    from fast3d_core.data.watched import WatchedFiles
     from fast3d_core.evaluation.found_alpha import write_alpha
-    from fast3d_core.gap.maps import MAP_KEYS, map_file
-    from fast3d_core.gap.origin import is_shipped, tell_unknown
+    from fast3d_core.files.watched import WatchedFiles
+    from fast3d_core.maps.origin import is_shipped, tell_unknown
+    from fast3d_core.maps.published import MAP_KEYS, map_file
     from fast3d_core.pruning.alpha_search import outcome, within
 
     folder, key = maps or need_path(settings, "maps.predicted"), map_key or MAP_KEYS[0]
@@ -121,7 +121,7 @@ def _load(config: "Config", folder: Path, dataset: str, key: str, kind: "MapKind
     import torch
 
     from fast3d_core.data.annotations import annotation_file
-    from fast3d_core.gap.origin import load_known_maps
+    from fast3d_core.maps.origin import load_known_maps
 
     questions = annotation_file(config.data.annotations, dataset)
     loaded, known = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)

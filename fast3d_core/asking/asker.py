@@ -9,22 +9,22 @@ from torch import Tensor
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
 from fast3d_core.asking.wording import DATASETS, named_slots, prompt_of
-from fast3d_core.chat_scene.loading import load_model
-from fast3d_core.chat_scene.model import ChatScene, prompt_tokens
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
-from fast3d_core.devices import out_of_memory_says, pick_device
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, check_fit
-from fast3d_core.gap.prediction import MapPredictor
+from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
+from fast3d_core.llm.weights import Generation, Prompt
+from fast3d_core.models.chat_scene.loading import load_model
+from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
 from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
-from fast3d_core.progress import Progress, Silent
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
-from fast3d_core.stopwatch import Stopwatch
-from fast3d_core.vicuna.llm import Generation, Prompt
+from fast3d_core.runtime.devices import out_of_memory_says, pick_device
+from fast3d_core.runtime.progress import Progress, Silent
+from fast3d_core.runtime.stopwatch import Stopwatch
 
 
 class Asker:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fast3d_core.chat_scene.tokenizer import object_token
 from fast3d_core.data.annotations import Scene, Scenes, load_boxes, locations, locations_file
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.models.chat_scene.tokenizer import object_token
 
 _SPLITS = ("val", "train")  # where a scene's boxes are looked for
 _LONGEST = 80  # characters of a label

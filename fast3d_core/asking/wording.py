@@ -6,10 +6,10 @@ import string
 from collections.abc import Sequence
 
 from fast3d_core.asking.rooms import SceneObject
-from fast3d_core.chat_scene.tokenizer import object_token
+from fast3d_core.benchmarks.answers import object_ids
 from fast3d_core.data.annotations import MOST_CHARACTERS
 from fast3d_core.errors import UsageError
-from fast3d_core.metrics.answers import object_ids
+from fast3d_core.models.chat_scene.tokenizer import object_token
 from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, SHORT, describe
 
 TASKS = ("qa", "ground", "ground-all", "caption", "plain")

@@ -17,8 +17,8 @@ from transformers import GenerationConfig as StockConfig
 from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from fast3d_core.config import GenerationConfig
+from fast3d_core.llm.weights import Prompt
 from fast3d_core.plan import Plan
-from fast3d_core.vicuna.llm import Prompt
 
 
 @torch.inference_mode()

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from fast3d_core.bench.baselines import stock_generate, without_pruned
 from fast3d_core.bench.subject import Batch, Subject
-from fast3d_core.chat_scene.tokenizer import tidy_answer
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.ahead import Ready, answer_all
+from fast3d_core.llm.weights import Generation, Prompt
+from fast3d_core.models.chat_scene.tokenizer import tidy_answer
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
-from fast3d_core.stopwatch import Stopwatch
-from fast3d_core.vicuna.llm import Generation, Prompt
+from fast3d_core.runtime.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from fast3d_core.bench.result import REUSE, BenchResult, MeasuredRates, Row, rat
 from fast3d_core.bench.rows import build_row
 from fast3d_core.bench.subject import Batch, Subject
 from fast3d_core.config import GenerationConfig
-from fast3d_core.devices import out_of_memory_says
 from fast3d_core.errors import DataError, NotFiniteError
 from fast3d_core.evaluation.result import describe_environment
 from fast3d_core.pruning import Pruner, Vanilla
 from fast3d_core.pruning.alpha_search import nearest
 from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
+from fast3d_core.runtime.devices import out_of_memory_says
 
 
 @dataclass(frozen=True)

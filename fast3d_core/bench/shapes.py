@@ -20,14 +20,14 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, RobertaConfig, RobertaModel
 
 from fast3d_core.bench.subject import Batch, Gap, Subject
-from fast3d_core.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, ChatScene, prompt_tokens
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.data.annotations import Sample, Scene
-from fast3d_core.devices import out_of_memory_says
-from fast3d_core.draws import seed_of
 from fast3d_core.errors import UsageError
 from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import QuestionTokenizer
+from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, ChatScene, prompt_tokens
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
+from fast3d_core.runtime.devices import out_of_memory_says
+from fast3d_core.runtime.draws import seed_of
 
 OBJECTS = 100
 QUESTIONS_A_SCENE = 67  # as ScanRefer asks

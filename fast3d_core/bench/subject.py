@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fast3d_core.chat_scene.loading import load_model
-from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Sample, Scene, load_locations
 from fast3d_core.evaluation.questions import Questions
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, check_fit
 from fast3d_core.gap.network import GapNetwork
-from fast3d_core.gap.prediction import MapPredictor
+from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
-from fast3d_core.progress import Progress
+from fast3d_core.models.chat_scene.loading import load_model
+from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.runtime.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, open_features
-from fast3d_core.data.files import first_line, load_json, load_torch, shown
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import first_line, load_json, load_torch, shown
 
 _OF_AN_OBJECT = ("scanrefer", "scan2cap")  # their questions are about one object each
 _NO_OBJECT = -1

@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fast3d_core.data.files import load_torch, shown
-from fast3d_core.data.tensors import TensorFile
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import load_torch, shown
+from fast3d_core.files.tensors import TensorFile
 
 FEATURES_3D = "scannet_mask3d_uni3d_feats.pt"
 FEATURES_2D = "scannet_mask3d_videofeats.pt"

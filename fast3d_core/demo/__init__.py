@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fast3d_core import __version__, config
-from fast3d_core.data.temporary import temporary_folder
 from fast3d_core.errors import DataError
+from fast3d_core.files.temporary import temporary_folder
 
 WEIGHTS = Path(__file__).parent / "weights"
 MEASURED = Path(__file__).parent / "measured.json"

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fast3d_core.benchmarks.boxes import iou
 from fast3d_core.demo.rooms import Room
-from fast3d_core.metrics.boxes import iou
 
 _JITTER = (0.05, 0.17)  # of a box's size: standard deviation of its shift and of its log size, good and poor boxes
 _POOR = 0.07

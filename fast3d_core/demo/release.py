@@ -27,14 +27,14 @@ from transformers import RobertaConfig, RobertaModel
 
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.data.annotations import load_samples
-from fast3d_core.data.files import atomic_path, load_json
-from fast3d_core.data.tensors import write_tensors
 from fast3d_core.demo import WEIGHTS
-from fast3d_core.demo.small_llm import SmallShape
+from fast3d_core.demo.shape import SmallShape
 from fast3d_core.demo.world import write_world
+from fast3d_core.files.files import atomic_path, load_json
+from fast3d_core.files.tensors import write_tensors
 from fast3d_core.gap.checkpoint import read_tensors
-from fast3d_core.gap.prediction import predict_maps
-from fast3d_core.progress import Silent
+from fast3d_core.gap.predictor import predict_maps
+from fast3d_core.runtime.progress import Silent
 
 GAP = "gap.safetensors"
 _CONFIG = """\

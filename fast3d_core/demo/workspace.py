@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.data.files import atomic_write, load_json, write_json
-from fast3d_core.data.locks import LOCK_FILE, sole_use
-from fast3d_core.data.temporary import is_temporary
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.found_alpha import ALPHA_FILE
 from fast3d_core.evaluation.run_folder import finish_removal, remove_run
-from fast3d_core.gap.ledger import PREDICTED_FILE, is_ours, read_ledger
-from fast3d_core.gap.store import remove_store
+from fast3d_core.files.files import atomic_write, load_json, write_json
+from fast3d_core.files.locks import LOCK_FILE, sole_use
+from fast3d_core.files.temporary import is_temporary
 from fast3d_core.gap.training import BEST_FILE, LAST_FILE, LOG_FILE
+from fast3d_core.maps.ledger import PREDICTED_FILE, is_ours, read_ledger
+from fast3d_core.maps.store import remove_store
 
 MADE_BY = "demo.json"
 """Written first: whatever else is there, the folder is a demo's."""

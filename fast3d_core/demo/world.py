@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fast3d_core.benchmarks import HEADLINES, References, score
 from fast3d_core.config import DATASETS
 from fast3d_core.data.annotations import (
     FEATURES_2D,
@@ -22,14 +23,13 @@ from fast3d_core.data.annotations import (
     load_samples,
     locations_file,
 )
-from fast3d_core.data.files import atomic_path, load_json, load_torch, write_json
 from fast3d_core.demo.detection import Detection, best_slots, detect
 from fast3d_core.demo.features import features, object_codes
 from fast3d_core.demo.rooms import KINDS, Room, draw_size, make_room
 from fast3d_core.demo.tasks import Question, answer_ids, ask
-from fast3d_core.draws import seed_of
 from fast3d_core.errors import UsageError
-from fast3d_core.metrics import HEADLINES, References, score
+from fast3d_core.files.files import atomic_path, load_json, load_torch, write_json
+from fast3d_core.runtime.draws import seed_of
 
 SPLITS = {"train": "train", "val": "val", "test": "val"}
 """A split and the name that its files have: `eval` reads val, so the test split takes a folder of its own."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fast3d_core.benchmarks.scan2cap import unwrapped_notes
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, ON_DETECTED_BOXES, load_boxes, locations_file
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.asked import score_nothing, wording_notes
-from fast3d_core.metrics.scan2cap import unwrapped_notes
 
 _AGAIN = "take all files of data.annotations from one release: `fast3d download annotations`"
 

@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from fast3d_core.config import need_checkpoint
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, ok, warning
-from fast3d_core.gap.prediction import Predictor
+from fast3d_core.gap.predictor import Predictor
 from fast3d_core.gap.quality import top_f1
 
 _PREDICTED = 4  # maps of each dataset that are predicted anew

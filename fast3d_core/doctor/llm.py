@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fast3d_core.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, check_vocabulary
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.data.settings import file_hash
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
+from fast3d_core.files.fingerprints import file_hash
+from fast3d_core.llm.weights import check_beams, read_config, weight_files
+from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, check_vocabulary
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.plan import TOKENS_PER_OBJECT
-from fast3d_core.vicuna.llm import check_beams, read_config, weight_files
 
 # The tokenizer.model that LLaMA 1 and 2 and Vicuna were released with: bytes and sha256.
 _RELEASED = (499_723, "9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347")

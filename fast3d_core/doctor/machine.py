@@ -7,11 +7,11 @@ import psutil
 import torch
 from torch import nn
 
-from fast3d_core.devices import available_memory
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.pruning import PlanRequest, Vanilla
+from fast3d_core.runtime.devices import available_memory
 
 _GPUS = Path("/proc/driver/nvidia/gpus")  # what NVIDIA's driver on Linux has, whether or not torch sees it
 

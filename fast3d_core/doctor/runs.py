@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.config import DATASETS
-from fast3d_core.data.files import load_json
-from fast3d_core.data.settings import differences
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.download.source import in_units, need_room
@@ -17,7 +15,9 @@ from fast3d_core.errors import Fast3DError
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
 from fast3d_core.evaluation.run_folder import SETTINGS_FILE
-from fast3d_core.gap.maps import MAP_KINDS
+from fast3d_core.files.files import load_json
+from fast3d_core.files.fingerprints import differences
+from fast3d_core.maps.published import MAP_KINDS
 from fast3d_core.pruning import METHODS, Pruner
 
 _SAMPLE_BYTES = 4096  # of journal, prediction and statistics; kept tokens are the most of it

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
-from fast3d_core.data.checkpoints import checkpoint_file
-from fast3d_core.data.files import unfinished
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.download.source import RemoteFile, check_file, in_units
 from fast3d_core.errors import DataError
-from fast3d_core.vicuna.llm import weight_files
+from fast3d_core.files.checkpoints import checkpoint_file
+from fast3d_core.files.files import unfinished
+from fast3d_core.llm.weights import weight_files
 
 _AGAIN = "download it again"
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fast3d_core import config
-from fast3d_core.data.files import load_json, write_json
 from fast3d_core.download.catalogue import Item, Licence
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import load_json, write_json
 
 
 def _record() -> Path:

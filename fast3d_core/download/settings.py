@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from fast3d_core.config import load_config
-from fast3d_core.data.files import atomic_path, atomic_write
 from fast3d_core.errors import DataError, Fast3DError
+from fast3d_core.files.files import atomic_path, atomic_write
 
 NAME = "fast3d.yaml"
 _HEADER = "# Written by `fast3d download`; every other key has its default. Paths are relative to this file's folder.\n"

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fast3d_core.data.locks import sole_use
 from fast3d_core.download.catalogue import ITEMS, Item
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.download.settings import check_settings, set_keys
@@ -22,6 +21,7 @@ from fast3d_core.download.source import (
     staged_bytes,
 )
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.locks import sole_use
 
 
 @dataclass(frozen=True)

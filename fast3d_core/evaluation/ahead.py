@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fast3d_core.data.annotations import Sample
+from fast3d_core.llm.weights import Prompt
 from fast3d_core.plan import Plan
-from fast3d_core.vicuna.llm import Prompt
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")

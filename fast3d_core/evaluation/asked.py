@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fast3d_core.benchmarks import Origin, References, Score, score
 from fast3d_core.data.annotations import Sample, annotation_file, load_samples
 from fast3d_core.errors import DataError
-from fast3d_core.metrics import Origin, References, Score, score
 from fast3d_core.prepare.templates import SHORT
 
 _SHORT_ANSWERS = ("scanqa", "sqa3d")

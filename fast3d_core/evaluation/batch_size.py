@@ -3,10 +3,10 @@
 import torch
 
 from fast3d_core.config import Config
-from fast3d_core.devices import available_memory
 from fast3d_core.evaluation.journal import begun_with
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.questions import Job, Questions
+from fast3d_core.runtime.devices import available_memory
 
 MOST = {"cuda": 128, "cpu": 16}  # larger batches gain nothing, and a kill loses more
 

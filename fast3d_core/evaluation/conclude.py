@@ -7,7 +7,6 @@ import torch
 
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Sample, published_order
-from fast3d_core.data.files import write_json
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.asked import wording_notes
 from fast3d_core.evaluation.journal import Journal
@@ -24,9 +23,10 @@ from fast3d_core.evaluation.result import (
     save_result,
 )
 from fast3d_core.evaluation.scoring import score_predictions
+from fast3d_core.files.files import write_json
+from fast3d_core.llm.engine.attention import backend
+from fast3d_core.llm.weights import read_shape
 from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio, scene_flops
-from fast3d_core.vicuna.attention import backend
-from fast3d_core.vicuna.llm import read_shape
 
 
 def conclude(

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.config import DATASETS, Config, need_checkpoint
-from fast3d_core.data.files import load_json, write_json
-from fast3d_core.data.settings import fingerprint
-from fast3d_core.data.tensors import network_fingerprint
-from fast3d_core.data.watched import WatchedFiles
 from fast3d_core.errors import DataError
-from fast3d_core.gap.ledger import checkpoint_of
-from fast3d_core.gap.maps import MAP_KINDS, MapKind, map_file
+from fast3d_core.files.files import load_json, write_json
+from fast3d_core.files.fingerprints import fingerprint
+from fast3d_core.files.tensors import network_fingerprint
+from fast3d_core.files.watched import WatchedFiles
+from fast3d_core.maps.ledger import checkpoint_of
+from fast3d_core.maps.published import MAP_KINDS, MapKind, map_file
 from fast3d_core.pruning.alpha_search import Outcome
 from fast3d_core.pruning.sap import Alpha
 

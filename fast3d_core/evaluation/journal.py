@@ -10,9 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.data.files import need_file, parse_json, write_json
-from fast3d_core.data.settings import differences
-from fast3d_core.data.temporary import remove_left
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.run_folder import (
     PART,
@@ -24,6 +21,9 @@ from fast3d_core.evaluation.run_folder import (
     read_settings,
     remove_run,
 )
+from fast3d_core.files.files import need_file, parse_json, write_json
+from fast3d_core.files.fingerprints import differences
+from fast3d_core.files.temporary import remove_left
 
 
 def begun_with(folder: Path) -> dict[str, Any] | None:

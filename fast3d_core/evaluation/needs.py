@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import torch
 
-from fast3d_core.chat_scene.model import prompt_tokens
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import Config, GenerationConfig
 from fast3d_core.data.annotations import Sample
+from fast3d_core.llm.engine.cache import GROWTH
+from fast3d_core.llm.engine.prefix_cache import SCENES_KEPT
+from fast3d_core.llm.weights import read_shape
+from fast3d_core.models.chat_scene.model import prompt_tokens
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.plan import Cost, LlmShape, Plan, cost
-from fast3d_core.vicuna.cache import GROWTH
-from fast3d_core.vicuna.llm import read_shape
-from fast3d_core.vicuna.scenes import SCENES_KEPT
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.data.features import features_files
-from fast3d_core.data.watched import WatchedFiles
-from fast3d_core.gap.maps import AttentionMaps, MapKind, map_file
-from fast3d_core.gap.origin import is_shipped, load_known_maps, tell_unknown
-from fast3d_core.gap.prediction import Predictor
+from fast3d_core.files.watched import WatchedFiles
+from fast3d_core.gap.predictor import Predictor
+from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
+from fast3d_core.maps.published import AttentionMaps, MapKind, map_file
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
 

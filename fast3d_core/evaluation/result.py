@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fast3d_core.data.files import first_line, load_json, shown, write_json
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import first_line, load_json, shown, write_json
 
 SCHEMA = 1
 RESULT_FILE = "result.json"
@@ -144,7 +144,7 @@ class DatasetStats:
 
     Attributes:
         keys: what each row is, the same for every run over the same samples.
-        stats: (rows, k) float64; `fast3d_core.metrics.headline` turns their sum into the score.
+        stats: (rows, k) float64; `fast3d_core.benchmarks.headline` turns their sum into the score.
     """
 
     keys: list[str]

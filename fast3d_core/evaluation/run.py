@@ -12,15 +12,9 @@ import torch
 from accelerate import PartialState
 
 from fast3d_core import __version__
-from fast3d_core.chat_scene.loading import load_model
-from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import Config, need_checkpoint, need_path, to_dict
 from fast3d_core.data.annotations import Sample, annotation_file, locations_file
 from fast3d_core.data.features import features_files
-from fast3d_core.data.locks import sole_use
-from fast3d_core.data.settings import llm_files
-from fast3d_core.data.tensors import fingerprints
-from fast3d_core.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
 from fast3d_core.evaluation.ahead import Ready, answer_all
 from fast3d_core.evaluation.asked import check_references
 from fast3d_core.evaluation.batch_size import batch_size
@@ -30,10 +24,16 @@ from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.questions import Job, LiveMaps, Plans, Questions
 from fast3d_core.evaluation.result import Result
 from fast3d_core.evaluation.sharing import largest_first, shared
-from fast3d_core.gap.maps import map_file
+from fast3d_core.files.fingerprints import llm_files
+from fast3d_core.files.locks import sole_use
+from fast3d_core.files.tensors import fingerprints
 from fast3d_core.gap.text import encoder_files, encoder_fingerprint
-from fast3d_core.progress import Progress
-from fast3d_core.vicuna.llm import Generation
+from fast3d_core.llm.weights import Generation
+from fast3d_core.maps.published import map_file
+from fast3d_core.models.chat_scene.loading import load_model
+from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.runtime.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
+from fast3d_core.runtime.progress import Progress
 
 
 def evaluate(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.config import DATASETS
-from fast3d_core.data.files import load_json
-from fast3d_core.data.temporary import remove_left
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE
+from fast3d_core.files.files import load_json
+from fast3d_core.files.temporary import remove_left
 
 SETTINGS_FILE = "settings.json"
 PREDICTIONS = "predictions"

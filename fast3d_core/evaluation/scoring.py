@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fast3d_core.benchmarks import HEADLINES, References, score
 from fast3d_core.config import DATASETS
-from fast3d_core.data.files import load_json, need
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.asked import compare
 from fast3d_core.evaluation.result import DatasetStats, Result
-from fast3d_core.metrics import HEADLINES, References, score
+from fast3d_core.files.files import load_json, need
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from accelerate import PartialState
 
 from fast3d_core.data.annotations import Sample
-from fast3d_core.devices import ask
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.questions import Plans
+from fast3d_core.runtime.devices import ask
 
 _queues = itertools.count()
 

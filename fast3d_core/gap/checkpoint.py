@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fast3d_core.config import Config, need_checkpoint
-from fast3d_core.data.checkpoints import state_dict, unwrapped
-from fast3d_core.data.files import atomic_path, first_line, load_torch, need_file, shown
-from fast3d_core.data.tensors import TensorFile, is_name, told_when_full, write_tensors
 from fast3d_core.errors import DataError
+from fast3d_core.files.checkpoints import state_dict, unwrapped
+from fast3d_core.files.files import atomic_path, first_line, load_torch, need_file, shown
+from fast3d_core.files.tensors import TensorFile, is_name, told_when_full, write_tensors
 from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import empty_text_encoder, load_text_config
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scene, Scenes, annotation_file, load_locations
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.gap.maps import map_file
 from fast3d_core.gap.network import GapNetwork
-from fast3d_core.gap.origin import load_known_maps
-from fast3d_core.gap.store import STORE_FILE, TargetStore, parse_layers
 from fast3d_core.gap.text import QuestionTokenizer
+from fast3d_core.maps.origin import load_known_maps
+from fast3d_core.maps.published import map_file
+from fast3d_core.maps.store import STORE_FILE, TargetStore, parse_layers
 
 _TOKENS_MULTIPLE = 8  # batches are padded to a multiple: few different shapes, and tensor cores like them
 

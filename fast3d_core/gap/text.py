@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 from transformers.utils import logging as transformers_logging
 
-from fast3d_core.data.files import check_torch, first_line, load_json, need, shown
-from fast3d_core.data.hub_cache import check_model_folder
-from fast3d_core.data.pretrained import network_settings, weight_files
-from fast3d_core.data.settings import fingerprint, llm_files
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import check_torch, first_line, load_json, need, shown
+from fast3d_core.files.fingerprints import fingerprint, llm_files
+from fast3d_core.files.hub_cache import check_model_folder
+from fast3d_core.files.pretrained import network_settings, weight_files
 
 _T = TypeVar("_T")
 _FEWEST_TOKENS = 8  # positions that padding must leave to questions

@@ -24,20 +24,20 @@ from fast3d_core import __version__
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Scenes, annotation_file, load_samples, locations_file
 from fast3d_core.data.features import features_files
-from fast3d_core.data.files import atomic_write
-from fast3d_core.data.locks import sole_use
-from fast3d_core.data.settings import differences, digest
-from fast3d_core.data.tensors import TensorFile, fingerprints, write_tensors
-from fast3d_core.data.watched import WatchedFiles
-from fast3d_core.devices import join_processes, on_cpu, out_of_memory_says, own_device, wait_for_everyone
-from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.files import atomic_write
+from fast3d_core.files.fingerprints import differences, digest
+from fast3d_core.files.locks import sole_use
+from fast3d_core.files.tensors import TensorFile, fingerprints, write_tensors
+from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.checkpoint import read_tensors, save_gap, write_published
 from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss
 from fast3d_core.gap.quality import MapQuality, map_quality
 from fast3d_core.gap.text import QuestionTokenizer, encoder_files, encoder_fingerprint, load_text_encoder
-from fast3d_core.graphs import Inputs, StepGraphs
+from fast3d_core.runtime.devices import join_processes, on_cpu, out_of_memory_says, own_device, wait_for_everyone
+from fast3d_core.runtime.draws import seed_of
+from fast3d_core.runtime.graphs import Inputs, StepGraphs
 
 BEST_FILE, LAST_FILE, LOG_FILE = "checkpoint_best.safetensors", "checkpoint_last.safetensors", "log.jsonl"
 

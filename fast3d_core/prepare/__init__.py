@@ -10,13 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fast3d_core.benchmarks.unique_multiple import label_edition
 from fast3d_core.config import DataConfig
 from fast3d_core.data.annotations import annotation_file, locations_file
 from fast3d_core.data.features import features_files
-from fast3d_core.data.files import load_json, write_json
-from fast3d_core.data.locks import sole_use
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.metrics.unique_multiple import label_edition
+from fast3d_core.files.files import load_json, write_json
+from fast3d_core.files.locks import sole_use
 from fast3d_core.prepare import multi3dref, scan2cap, scanqa, scanrefer, sqa3d
 from fast3d_core.prepare.boxes import Boxes, objects_file
 from fast3d_core.prepare.draft import Draft, Task

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from fast3d_core.benchmarks.boxes import iou
 from fast3d_core.data.annotations import MOST_BOXES, box_table, locations_file
-from fast3d_core.data.files import load_torch
 from fast3d_core.errors import DataError
-from fast3d_core.metrics.boxes import iou
+from fast3d_core.files.files import load_torch
 from fast3d_core.prepare.draft import DroppedError
 from fast3d_core.prepare.raw import Releases
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fast3d_core.draws import seed_of
+from fast3d_core.runtime.draws import seed_of
 
 if TYPE_CHECKING:
     from fast3d_core.prepare.boxes import Boxes

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fast3d_core.metrics.multi3dref import TYPES, ZERO_TARGET
+from fast3d_core.benchmarks.multi3dref import TYPES, ZERO_TARGET
 from fast3d_core.prepare.boxes import TOO_FAR, TRAIN_IOU
 from fast3d_core.prepare.draft import EMPTY, Draft, DroppedError, Task
 from fast3d_core.prepare.raw import RawRecord

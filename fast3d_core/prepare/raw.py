@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.data.files import load_json, shown
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import load_json, shown
 
 _DEPTH = 4  # archives unpack to up to three folders, such as SQA3D/sqa_task/balanced
 _SCENE = re.compile(r"scene\d{4}_\d{2}", re.ASCII)

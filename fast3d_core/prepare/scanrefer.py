@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.metrics.unique_multiple import build_unique_multiple
+from fast3d_core.benchmarks.unique_multiple import build_unique_multiple
 from fast3d_core.prepare.boxes import TOO_FAR, TRAIN_IOU
 from fast3d_core.prepare.draft import EMPTY, Draft, DroppedError, Task
 from fast3d_core.prepare.raw import RawRecord, Releases, read_records
@@ -43,7 +43,7 @@ def _convert(task: Task, record: RawRecord) -> list[dict[str, Any]]:
 
 
 def unique_multiple(labels: Path, releases: Releases) -> dict[str, dict[str, int]]:
-    """The lookup of `fast3d_core.metrics.references`, over the ScanRefer files that are there, train and val."""
+    """The lookup of `fast3d_core.benchmarks.references`, over the ScanRefer files that are there, train and val."""
     lookup: dict[str, dict[str, int]] = {}
     for split in ("train", "val"):
         path = releases.find(FILES[0][0].format(split=split))

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import torch
 
-from fast3d_core.draws import seed_of
 from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner, top_tokens
+from fast3d_core.runtime.draws import seed_of
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fast3d_core.benchmarks import HEADLINES, References, score
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
-from fast3d_core.metrics import HEADLINES, References, score
 from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.report.runs import Run
 

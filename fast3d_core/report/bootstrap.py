@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fast3d_core.metrics import DATASETS, headline
+from fast3d_core.benchmarks import DATASETS, headline
 
 CONFIDENCE = 95
 _CHUNK = 1 << 20  # drawn samples held at a time: 8 MB as int64, 8 MB as counts

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fast3d_core.benchmarks import DATASETS, HEADLINES
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import DatasetStats
-from fast3d_core.metrics import DATASETS, HEADLINES
 from fast3d_core.pruning import METHODS
 from fast3d_core.report import published as paper
 from fast3d_core.report.bootstrap import CONFIDENCE, Sampled, interval, resample

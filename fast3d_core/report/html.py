@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.config import Config
-from fast3d_core.data.files import atomic_write
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.files import atomic_write
 from fast3d_core.pruning import METHODS
 from fast3d_core.report import render
 from fast3d_core.report.answers import JUDGED_BY, read_answers

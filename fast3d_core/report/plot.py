@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fast3d_core.data.files import atomic_path
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.files import atomic_path
 from fast3d_core.pruning import METHODS
 from fast3d_core.report.build import Report, Row
 

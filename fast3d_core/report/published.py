@@ -6,7 +6,7 @@ settings, (1 - K/32)(1 - rank/300) for (K, rank) = (16, 90), (6, 60), (2, 15); S
 
 SOURCE = "arXiv 2507.09334"
 
-# name, method, pruning ratio, scores in the order of `fast3d_core.metrics.DATASETS`, score ratio
+# name, method, pruning ratio, scores in the order of `fast3d_core.benchmarks.DATASETS`, score ratio
 ROWS: tuple[tuple[str, str, float | None, tuple[float, ...], float], ...] = (
     ("Chat-Scene", "vanilla", 0.0, (50.40, 53.21, 35.92, 13.55, 56.83), 100.0),
     ("FastV 35%", "fastv", 35.0, (49.65, 52.64, 35.77, 13.80, 56.74), 99.74),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fast3d_core.benchmarks import DATASETS, headline, statistics
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE, DatasetStats, Result, load_result, load_stats
-from fast3d_core.metrics import DATASETS, headline, statistics
 from fast3d_core.text import printable
 
 _LARGEST = 1e12  # beyond what is counted in one sample

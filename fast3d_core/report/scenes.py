@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fast3d_core.benchmarks import References
+from fast3d_core.benchmarks.answers import object_ids
 from fast3d_core.config import DATASETS, Config, need_path
 from fast3d_core.data.annotations import (
     ON_DETECTED_BOXES,
@@ -16,12 +18,10 @@ from fast3d_core.data.annotations import (
     load_locations,
     load_samples,
 )
-from fast3d_core.data.settings import fingerprint
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.result import Result
-from fast3d_core.gap.maps import map_file
-from fast3d_core.metrics import References
-from fast3d_core.metrics.answers import object_ids
+from fast3d_core.files.fingerprints import fingerprint
+from fast3d_core.maps.published import map_file
 from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.pruning.sap import sorted_mass
 from fast3d_core.report.answers import Answered, Answers, judge

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fast3d_core.bench.baselines import attention_of, stock_generate, without_pruned
+from fast3d_core.llm.weights import Prompt
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import Sap, Vanilla
-from fast3d_core.vicuna.llm import Prompt
 
 
 @pytest.fixture

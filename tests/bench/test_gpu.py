@@ -8,7 +8,7 @@ import torch
 
 from fast3d_core.bench.run import Bench
 from fast3d_core.bench.shapes import random_subject
-from fast3d_core.stopwatch import Stopwatch
+from fast3d_core.runtime.stopwatch import Stopwatch
 from tests.bench.test_run import OPTIONS, SETTINGS
 
 pytestmark = [

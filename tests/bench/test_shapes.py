@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fast3d_core.bench.shapes import QUESTIONS_A_SCENE, SHAPES, WORDS, _tokenizer, random_subject
-from fast3d_core.chat_scene.model import QUESTION, prompt_tokens
 from fast3d_core.errors import UsageError
+from fast3d_core.models.chat_scene.model import QUESTION, prompt_tokens
 from fast3d_core.pruning.alpha_search import nearest, outcome
 
 CPU = torch.device("cpu")

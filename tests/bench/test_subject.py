@@ -6,8 +6,8 @@ import torch
 from fast3d_core.bench.subject import real_subject
 from fast3d_core.config import load_config
 from fast3d_core.errors import DataError
-from fast3d_core.gap.maps import load_maps
-from fast3d_core.progress import Silent
+from fast3d_core.maps.published import load_maps
+from fast3d_core.runtime.progress import Silent
 from tests.conftest import MINIATURE
 
 CPU = torch.device("cpu")

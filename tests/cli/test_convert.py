@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from fast3d_core.data.annotations import FEATURES_3D
-from fast3d_core.data.files import load_torch
+from fast3d_core.files.files import load_torch
 from tests.conftest import MINIATURE
 
 EVAL = ["eval", "-m", "vanilla", "-m", "gap", "--layer", 2, "--keep", 15, "--gap", "live", "--no-meteor"]

@@ -12,14 +12,14 @@ import time
 import pytest
 import torch
 
-from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.config import CACHE, DATASETS, load_config
 from fast3d_core.demo import demo_folder
 from fast3d_core.evaluation import ahead as ahead_module
 from fast3d_core.evaluation import batch_size
 from fast3d_core.evaluation.ahead import Ahead
 from fast3d_core.evaluation.needs import Needs
-from fast3d_core.vicuna.fast import FastEngine
+from fast3d_core.llm.engine.fast import FastEngine
+from fast3d_core.models.chat_scene.model import ChatScene
 from tests.cli.conftest import ROOT
 from tests.conftest import MINIATURE, RECORDED
 
@@ -151,7 +151,7 @@ def test_a_slow_process_answers_fewer_batches(fast3d, tmp_path):
     fast3d(*arguments, "--name", "one")
     (tmp_path / "slow.py").write_text(
         "import os, sys, time\n"
-        "from fast3d_core.chat_scene.model import ChatScene\n"
+        "from fast3d_core.models.chat_scene.model import ChatScene\n"
         "quick = ChatScene.generations\n"
         "def slow(*arguments, **more):\n"
         "    time.sleep(0.5 * int(os.environ['RANK']))\n"

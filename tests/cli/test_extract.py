@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 from fast3d_core.config import DATASETS
 from fast3d_core.data.annotations import annotation_file
-from fast3d_core.data.locks import LOCK_FILE
 from fast3d_core.errors import DataError
-from fast3d_core.gap import store as stores
-from fast3d_core.gap import targets
-from fast3d_core.gap.maps import MAP_KEYS, load_maps
-from fast3d_core.gap.store import TargetStore
+from fast3d_core.extraction import extract as targets
+from fast3d_core.files.locks import LOCK_FILE
+from fast3d_core.maps import store as stores
+from fast3d_core.maps.published import MAP_KEYS, load_maps
+from fast3d_core.maps.store import TargetStore
 from tests.cli.conftest import ROOT
 from tests.conftest import MINIATURE
 

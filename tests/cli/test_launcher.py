@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fast3d_core import launcher, meeting
 from fast3d_core.errors import UsageError
-from fast3d_core.launcher import Place
+from fast3d_core.runtime import launcher, meeting
+from fast3d_core.runtime.launcher import Place
 
 ROOT = Path(__file__).parents[2]
 WHOLE = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29581"}
@@ -152,7 +152,7 @@ def test_two_started_by_hand_meet(tmp_path):
     """As a job's script starts them, without torch's launcher; the second one comes late."""
     code = (
         "import os, sys, time; time.sleep(2 * int(os.environ['RANK']));"
-        "from fast3d_core.devices import join_processes, smallest; state = join_processes('cpu');"
+        "from fast3d_core.runtime.devices import join_processes, smallest; state = join_processes('cpu');"
         "print(smallest(7 - state.process_index, state), state.num_processes)"
     )
     port = str(free_port())

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
-from fast3d_core.data.files import load_json
-from fast3d_core.gap.maps import load_maps
+from fast3d_core.files.files import load_json
+from fast3d_core.maps.published import load_maps
 from tests.cli.test_search_alpha import error
 from tests.conftest import MINIATURE
 

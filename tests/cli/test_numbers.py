@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fast3d_core.chat_scene.model import ChatScene
 from fast3d_core.data.annotations import MOST_CHARACTERS
-from fast3d_core.data.files import load_json
+from fast3d_core.files.files import load_json
+from fast3d_core.models.chat_scene.model import ChatScene
 
 HUGE = "9" * 23
 SCENE = "scene0011_00"

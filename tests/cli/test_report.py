@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from fast3d_cli.commands.report import report
 from fast3d_cli.console import out
+from fast3d_core.benchmarks import DATASETS
 from fast3d_core.errors import DataError, Fast3DError, UsageError
-from fast3d_core.metrics import DATASETS
 from tests.report.fabricate import bernoulli, make_run
 
 app = typer.Typer()

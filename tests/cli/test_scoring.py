@@ -114,12 +114,12 @@ def test_one_dataset_that_cannot_be_scored_costs_no_other_its_result(fast3d, fil
 
 
 def test_an_end_of_meteor_costs_no_result(fast3d, files, monkeypatch):
-    monkeypatch.setattr("fast3d_core.metrics.meteor._running", None)
-    monkeypatch.setattr("fast3d_core.metrics.meteor.available", lambda: None)
+    monkeypatch.setattr("fast3d_core.benchmarks.meteor._running", None)
+    monkeypatch.setattr("fast3d_core.benchmarks.meteor.available", lambda: None)
     script = files / "java.sh"
     script.write_text("#!/bin/sh\necho 'Could not reserve enough space' >&2\necho more >&2\nexit 1\n")
     script.chmod(0o755)
-    monkeypatch.setattr("fast3d_core.metrics.meteor._program", lambda: [str(script)])
+    monkeypatch.setattr("fast3d_core.benchmarks.meteor._program", lambda: [str(script)])
     done = fast3d("eval", "--config", files / "fast3d.yaml", "--method", "vanilla", "--dataset", "scanqa", "--json")
     result = json.loads(done.stdout)
     assert result["metrics"]["[scanqa] METEOR"] is None and result["metrics"]["[scanqa] Bleu_1"] is not None

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fast3d_core.config import DATASETS
-from fast3d_core.data.settings import fingerprint
+from fast3d_core.files.fingerprints import fingerprint
 from tests.cli.conftest import ROOT
 
 RECORDED = ROOT / "tests/data/search_alpha"

@@ -2,7 +2,7 @@
 
 import torch
 
-from fast3d_core.demo.muon import Muon, orthogonalised
+from tools.demo.muon import Muon, orthogonalised
 
 
 def test_steps_are_those_of_torch():

@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from fast3d_core import demo
-from fast3d_core.chat_scene.model import ChatScene
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes, load_samples
-from fast3d_core.data.settings import file_hash
-from fast3d_core.data.temporary import temporary_folder
 from fast3d_core.demo import WEIGHTS, demo_folder, ensure_demo, release
 from fast3d_core.demo.release import DemoSize, train_text_tokenizer, write_demo
-from fast3d_core.demo.small_llm import Packed, SmallShape
-from fast3d_core.demo.train_llm import Recipe, Trainer, run, train_tokenizer
+from fast3d_core.demo.shape import SmallShape
 from fast3d_core.errors import DataError
-from fast3d_core.gap.prediction import predict_maps
+from fast3d_core.files.fingerprints import file_hash
+from fast3d_core.files.temporary import temporary_folder
+from fast3d_core.gap.predictor import predict_maps
+from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
+from tools.demo.small_llm import Packed
+from tools.demo.train_llm import Recipe, Trainer, run, train_tokenizer
 
 SHAPE = SmallShape(layers=12, width=32, heads=2, intermediate=48)
 RECIPE = Recipe(rooms=2, questions=2, steps=3, warmup=1, decay_from=2)

@@ -7,18 +7,18 @@ import sys
 import torch
 from safetensors.torch import load_file
 
-from fast3d_core.chat_scene.model import QUESTION, ChatScene
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.data.annotations import Scenes, load_samples
 from fast3d_core.demo.release import DemoSize, write_demo, write_text_encoder
-from fast3d_core.demo.small_llm import Packed
-from fast3d_core.demo.train_gap import GAP, SHAPE, GapRecipe, GapTrainer
-from fast3d_core.demo.train_llm import Trainer
+from fast3d_core.extraction.extract import answer, record
 from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.gap.targets import answer, record
+from fast3d_core.models.chat_scene.model import QUESTION, ChatScene
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from tests.demo.test_release import RECIPE, weights, written  # noqa: F401 (fixtures)
 from tests.demo.test_release import SHAPE as LLM
+from tools.demo.small_llm import Packed
+from tools.demo.train_gap import GAP, SHAPE, GapRecipe, GapTrainer
+from tools.demo.train_llm import Trainer
 
 # ruff: noqa: F811
 
@@ -66,7 +66,7 @@ def test_a_drawn_step_fits_together(weights, tmp_path):
 def test_a_run_learns_continues_and_is_a_checkpoint(weights, tmp_path):
     def train(out, *more):
         done = subprocess.run(
-            [*(sys.executable, "-m", "fast3d_core.demo.train_gap", out, "--weights", weights), "--rooms", "2",
+            [*(sys.executable, "-m", "tools.demo.train_gap", out, "--weights", weights), "--rooms", "2",
              "--questions", "2", "--workers", "0", "--check-every", "4", "--decay-from", "3", *more],
             capture_output=True, text=True,
         )  # fmt: skip

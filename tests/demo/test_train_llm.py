@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.demo import train_llm
-from fast3d_core.demo.small_llm import Packed, SmallChatScene, SmallShape
-from fast3d_core.demo.train_llm import IGNORED, Recipe, Trainer, draw_step, train_tokenizer
+from fast3d_core.demo.shape import SmallShape
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
+from tools.demo import train_llm
+from tools.demo.small_llm import Packed, SmallChatScene
+from tools.demo.train_llm import IGNORED, Recipe, Trainer, draw_step, train_tokenizer
 
 SHAPE = SmallShape(layers=3, width=64, heads=2, intermediate=96, read_layer=2)
 RECIPE = replace(Recipe(), rooms=2, questions=3, steps=8, warmup=2, decay_from=6)
@@ -92,7 +93,7 @@ def test_a_run_continues(folder, tmp_path):
 
 
 def test_the_script(folder, tmp_path):
-    command = [sys.executable, "-m", "fast3d_core.demo.train_llm", tmp_path, "--small", "--workers", "0"]
+    command = [sys.executable, "-m", "tools.demo.train_llm", tmp_path, "--small", "--workers", "0"]
     command += ["--tokenizer", folder, "--steps", "2", "--check-every", "1"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

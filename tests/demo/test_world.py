@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from fast3d_core.benchmarks import References, score
+from fast3d_core.benchmarks.answers import clean_prediction
 from fast3d_core.config import DATASETS
 from fast3d_core.data.annotations import Scenes, load_locations, load_samples
 from fast3d_core.demo.detection import detect
@@ -12,8 +14,6 @@ from fast3d_core.demo.rooms import make_room
 from fast3d_core.demo.tasks import answer_ids
 from fast3d_core.demo.world import MEASURES, ceiling, questions, room_rng, write_world
 from fast3d_core.errors import UsageError
-from fast3d_core.metrics import References, score
-from fast3d_core.metrics.answers import clean_prediction
 
 ROOMS, QUESTIONS = 10, 120
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fast3d_core.data.files import load_torch
 from fast3d_core.doctor import Finding, Options, examine
+from fast3d_core.files.files import load_torch
 
 Examine = Callable[..., list[Finding]]
 

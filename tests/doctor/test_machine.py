@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from fast3d_core.config import load_config
-from fast3d_core.data.files import load_json, write_json
 from fast3d_core.doctor import machine, versions
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
+from fast3d_core.files.files import load_json, write_json
 from fast3d_core.pruning import Gap, Vanilla
 from tests.doctor.conftest import edit_json, troubles
 
@@ -78,7 +78,7 @@ def test_little_memory_to_load_through(monkeypatch):
         samples=lambda dataset: [None],
         longest_text=lambda: 100,
     )
-    from fast3d_core.vicuna.llm import read_shape
+    from fast3d_core.llm.weights import read_shape
 
     case.shape = case.shape_with_objects = read_shape(case.config.model.llm)
     monkeypatch.setattr(machine, "available_memory", lambda device: 10**9)

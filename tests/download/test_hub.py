@@ -6,10 +6,10 @@ import os
 import pytest
 
 from fast3d_core.config import load_config
-from fast3d_core.data.locks import LOCK_FILE, sole_use
 from fast3d_core.download import ITEMS, download, plan, source
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.locks import LOCK_FILE, sole_use
 from tests.download.conftest import COMMIT
 
 WEIGHTS = os.urandom(300_000)

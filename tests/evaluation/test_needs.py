@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.needs import Needs
+from fast3d_core.llm.engine.cache import GROWTH
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.plan import LlmShape, Plan
-from fast3d_core.vicuna.cache import GROWTH
 from tests.conftest import MINIATURE
 
 LLAMA_7B = LlmShape(32, 4096, 32, 32, 128, 11008, 32100)

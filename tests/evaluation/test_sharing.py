@@ -16,7 +16,7 @@ from tests.conftest import MINIATURE
 SHARERS = """
 import json, sys, time
 from pathlib import Path
-from fast3d_core.devices import join_processes, smallest, wait_for_everyone
+from fast3d_core.runtime.devices import join_processes, smallest, wait_for_everyone
 from fast3d_core.evaluation.sharing import shared
 
 state = join_processes("cpu")

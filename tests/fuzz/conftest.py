@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from transformers import RobertaTokenizer
 
 from fast3d_core.convert import convert, plan
-from fast3d_core.data.files import write_json
-from fast3d_core.data.settings import fingerprint
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.run import evaluate
-from fast3d_core.gap.ledger import PREDICTED_FILE
-from fast3d_core.gap.maps import map_file
-from fast3d_core.gap.store import PartInfo, Shard, TargetStore, file_hash
-from fast3d_core.progress import Silent
+from fast3d_core.files.files import write_json
+from fast3d_core.files.fingerprints import fingerprint
+from fast3d_core.maps.ledger import PREDICTED_FILE
+from fast3d_core.maps.published import map_file
+from fast3d_core.maps.store import PartInfo, Shard, TargetStore, file_hash
 from fast3d_core.pruning import Vanilla
+from fast3d_core.runtime.progress import Silent
 from tests.conftest import MINIATURE, ROOT_DATA
 from tests.fuzz.readers import GREEDY, Nobody, config
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import load_config
-from fast3d_core.data.files import parse_json
 from fast3d_core.errors import Fast3DError
+from fast3d_core.files.files import parse_json
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from tests.conftest import MINIATURE
 from tests.fuzz.readers import READERS, Reader, outcome, replace
 

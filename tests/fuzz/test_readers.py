@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fast3d_core.data.files import load_json
-from fast3d_core.data.locks import LOCK_FILE
-from fast3d_core.data.tensors import TensorFile
+from fast3d_core.files.files import load_json
+from fast3d_core.files.locks import LOCK_FILE
+from fast3d_core.files.tensors import TensorFile
 from tests.fuzz.mutations import mutate
 from tests.fuzz.readers import READERS, WRITERS, Reader, outcome, replace
 

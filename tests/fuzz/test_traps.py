@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from fast3d_core.data.files import load_torch
-from fast3d_core.data.pickles import RefusedError, check_pickle
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import load_torch
+from fast3d_core.files.pickles import RefusedError, check_pickle
 from tests.conftest import MINIATURE, ROOT_DATA
 from tests.fuzz.mutations import change_pickle
 
@@ -195,17 +195,17 @@ import resource, sys, time
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 import torch
-from fast3d_core.chat_scene.checkpoint import load_checkpoint
-from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
+from fast3d_core.models.chat_scene.checkpoint import load_checkpoint
+from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes
 from fast3d_core.data.features import open_features
-from fast3d_core.data.files import load_json, load_torch
+from fast3d_core.files.files import load_json, load_torch
 from fast3d_core.errors import Fast3DError
-from fast3d_core.gap.maps import load_maps
+from fast3d_core.maps.published import load_maps
 from fast3d_core.gap.text import load_text_encoder
-from fast3d_core.metrics import References
-from fast3d_core.vicuna.llm import load_llm
+from fast3d_core.benchmarks import References
+from fast3d_core.llm.weights import load_llm
 
 def beside(path, sound):
     for other in sound.iterdir():

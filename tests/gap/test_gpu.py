@@ -7,7 +7,7 @@ import torch
 
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes, load_samples
-from fast3d_core.gap.prediction import MapPredictor, Predictor
+from fast3d_core.gap.predictor import MapPredictor, Predictor
 from fast3d_core.gap.training import LAST_FILE, TrainingOptions
 from tests.conftest import MINIATURE
 from tests.gap.test_training import Silent, run, same, targets, weights  # noqa: F401 (a fixture)

@@ -8,8 +8,8 @@ import torch
 from fast3d_core.config import load_config
 from fast3d_core.errors import DataError
 from fast3d_core.gap.inputs import load_targets
-from fast3d_core.gap.maps import map_file
-from fast3d_core.gap.store import STORE_FILE, PartInfo, TargetStore
+from fast3d_core.maps.published import map_file
+from fast3d_core.maps.store import STORE_FILE, PartInfo, TargetStore
 
 
 @pytest.mark.parametrize(

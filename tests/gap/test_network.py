@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from fast3d_core.config import load_config
-from fast3d_core.data.files import load_torch
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import load_torch
 from fast3d_core.gap.checkpoint import load_gap, read_tensors, save_gap, write_published
 from fast3d_core.gap.network import GapNetwork, GapShape, kl_loss, pairwise_numbers
 from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder

@@ -6,8 +6,8 @@ import torch
 from scipy.stats import spearmanr
 
 from fast3d_core.config import DATASETS
-from fast3d_core.gap.maps import load_maps
 from fast3d_core.gap.quality import map_quality, top_f1
+from fast3d_core.maps.published import load_maps
 from tests.conftest import MINIATURE, RECORDED
 
 

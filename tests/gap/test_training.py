@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from fast3d_core.config import load_config
-from fast3d_core.data.tensors import TensorFile, write_tensors
-from fast3d_core.draws import seed_of
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.tensors import TensorFile, write_tensors
 from fast3d_core.gap import training
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
 from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.training import BEST_FILE, LAST_FILE, LOG_FILE, TrainingOptions, train
+from fast3d_core.runtime.draws import seed_of
 from tests.cli.conftest import ROOT
 from tests.conftest import MINIATURE
 

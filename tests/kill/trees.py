@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from fast3d_core.data.locks import LOCK_FILE
+from fast3d_core.files.locks import LOCK_FILE
 
 _TIMES = {"seconds", "gap_seconds", "samples_per_second", "timing", "when", "written"}
 _BEFORE = "replaces"

@@ -125,10 +125,10 @@ def small_weights(folder: Path) -> Path:
     """What a training run of three steps leaves, with the shipped GAP network."""
     import torch
 
-    from fast3d_core.chat_scene.tokenizer import ChatSceneTokenizer
     from fast3d_core.demo import WEIGHTS
-    from fast3d_core.demo.train_llm import Trainer, run, train_tokenizer
+    from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
     from tests.demo.test_release import RECIPE, SHAPE
+    from tools.demo.train_llm import Trainer, run, train_tokenizer
 
     folder.mkdir()
     train_tokenizer(folder, rooms=20)

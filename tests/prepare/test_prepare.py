@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fast3d_core.benchmarks import References, score
 from fast3d_core.config import DATASETS
 from fast3d_core.data.annotations import annotation_file, load_locations, load_samples
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.metrics import References, score
 from fast3d_core.prepare import SPLITS, prepare
 from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, capitalize_sentences
 from tests.prepare.releases import (

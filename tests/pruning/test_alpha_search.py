@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fast3d_core.config import DATASETS
-from fast3d_core.gap.maps import load_maps
+from fast3d_core.maps.published import load_maps
 from fast3d_core.pruning.alpha_search import nearest, outcome, within
 from fast3d_core.pruning.sap import objects_to_reach, sorted_mass
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fast3d_core.errors import UsageError
-from fast3d_core.gap.maps import load_maps
+from fast3d_core.maps.published import load_maps
 from fast3d_core.pruning import METHODS, FastV, Gap, PlanRequest, Random, Sap, Vanilla, top_tokens
 from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name
 from fast3d_core.pruning.sap import objects_to_reach

@@ -9,8 +9,6 @@ import numpy as np
 
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Sample, annotation_file, load_samples
-from fast3d_core.data.files import write_json
-from fast3d_core.data.settings import fingerprint
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.result import (
     DatasetStats,
@@ -23,7 +21,9 @@ from fast3d_core.evaluation.result import (
     save_result,
 )
 from fast3d_core.evaluation.scoring import score_predictions
-from fast3d_core.gap.maps import load_maps, map_file
+from fast3d_core.files.files import write_json
+from fast3d_core.files.fingerprints import fingerprint
+from fast3d_core.maps.published import load_maps, map_file
 from fast3d_core.plan import pruning_ratio
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast3d_core.metrics import References, score
+from fast3d_core.benchmarks import References, score
 from fast3d_core.report import bootstrap
 from fast3d_core.report.bootstrap import draw_counts, interval, resample
 

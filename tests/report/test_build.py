@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fast3d_core.benchmarks import DATASETS
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.metrics import DATASETS
 from fast3d_core.report import Run, build_report, find_run, list_runs, load_runs
 from tests.report.fabricate import bernoulli, make_run, stats_of
 

@@ -7,14 +7,14 @@ import shutil
 import pytest
 import torch
 
+from fast3d_core.benchmarks import HEADLINES, References, score
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.data.annotations import annotation_file, load_locations, load_samples, locations_file
-from fast3d_core.data.files import write_json
 from fast3d_core.errors import DataError
+from fast3d_core.files.files import write_json
 from fast3d_core.gap.inputs import load_targets
-from fast3d_core.gap.maps import load_maps, map_file
 from fast3d_core.gap.quality import map_quality
-from fast3d_core.metrics import HEADLINES, References, score
+from fast3d_core.maps.published import load_maps, map_file
 from fast3d_core.pruning import Gap, Random, Sap, Vanilla
 from fast3d_core.report import build_report, list_runs, load_runs
 from fast3d_core.report.answers import JUDGED_BY, judge, read_answers

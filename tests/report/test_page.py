@@ -8,8 +8,8 @@ import torch
 
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import annotation_file, load_samples, locations_file
-from fast3d_core.data.files import write_json
-from fast3d_core.gap.maps import load_maps
+from fast3d_core.files.files import write_json
+from fast3d_core.maps.published import load_maps
 from fast3d_core.pruning import Gap, PlanRequest, Random, Sap, Vanilla
 from fast3d_core.pruning.budget import from_ratio
 from fast3d_core.report import build_report, list_runs, load_runs

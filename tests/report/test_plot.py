@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fast3d_core.benchmarks import DATASETS
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.metrics import DATASETS
 from fast3d_core.report import build_report, list_runs, load_runs
 from fast3d_core.report.plot import _groups, check_plot, write_plot
 from tests.report.fabricate import bernoulli, make_run

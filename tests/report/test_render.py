@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from fast3d_core.metrics import DATASETS
+from fast3d_core.benchmarks import DATASETS
 from fast3d_core.report import Difference, Score, build_report, list_runs, load_runs, to_csv, to_json, to_markdown
 from fast3d_core.report.render import _estimate_lines, from_json, human
 from tests.report.fabricate import bernoulli, make_run

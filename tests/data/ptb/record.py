@@ -1,4 +1,4 @@
-"""Records what the Java tokeniser makes of generated captions, as the truth for `fast3d_core.metrics.ptb`.
+"""Records what the Java tokeniser makes of generated captions, as the truth for `fast3d_core.benchmarks.ptb`.
 
     python tests/data/ptb/record.py                    # writes recorded.jsonl.gz beside this file
     python tests/data/ptb/record.py --seed 7 --check   # fresh captions: compares instead of writing
@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=20250131)
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--check", action="store_true", help="compare with fast3d_core.metrics.ptb, write nothing")
+    parser.add_argument("--check", action="store_true", help="compare with fast3d_core.benchmarks.ptb, write nothing")
     parser.add_argument("--adversarial", action="store_true", help="random characters instead of the recorded mix")
     args = parser.parse_args()
     rng = random.Random(args.seed)
@@ -222,7 +222,7 @@ def main() -> None:
                 packed.write(json.dumps(pair, ensure_ascii=False).encode() + b"\n")
         return
     sys.path.insert(0, str(HERE.parents[2]))
-    from fast3d_core.metrics.ptb import tokenize
+    from fast3d_core.benchmarks.ptb import tokenize
 
     start = time.perf_counter()
     mine = [tokenize(text) for text in captions]

@@ -1,0 +1,114 @@
+"""Attention as the fast engine needs it: over prompts, and of decoding beams over what they share."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fast3d_core.llm.engine import flash
+from fast3d_core.llm.engine.cache import Layout
+from fast3d_core.llm.engine.operations import uses_kernels
+from fast3d_core.llm.engine.packing import Packing
+from fast3d_core.plan import LlmShape
+
+
+def prefill_backend(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int) -> str:
+    """What attention over prompts runs on.
+
+    "flash-attn" where it is installed and fits, else "torch-varlen", torch's own flash attention over packed rows,
+    on GPUs in half precision, else "sdpa", torch's attention over padded rows.
+    """
+    if flash.usable(device, dtype):
+        return "flash-attn"
+    half = dtype in (torch.float16, torch.bfloat16)
+    fits = heads == kv_heads and head_dim <= 256 and head_dim % 8 == 0  # grouped queries came to torch-varlen later
+    if device.type == "cuda" and half and fits and torch.cuda.get_device_capability(device) >= (8, 0):
+        return "torch-varlen"
+    return "sdpa"
+
+
+def backend(device: torch.device, dtype: torch.dtype, shape: LlmShape) -> str:
+    """What attention runs on, prefill + decoding, such as "torch-varlen + triton"."""
+    prefill = prefill_backend(device, dtype, shape.heads, shape.kv_heads, shape.head_dim)
+    return f"{prefill} + {'triton' if uses_kernels(device) else 'sdpa'}"
+
+
+def prefill_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, layout: Layout) -> Tensor:
+    """Causal attention of each sample's last rows to all rows of its prompt.
+
+    Rows keep their order when tokens are dropped, so a row sees exactly the rows before it.
+
+    Args:
+        q: (query rows, heads, head_dim), packed.
+        keys, values: (cache rows, kv heads, head_dim).
+        queries: how many rows of each sample ask.
+
+    Returns:
+        (query rows, heads, head_dim).
+    """
+    prompts = layout.prompts
+    kind = "sdpa" if layout.padded else prefill_backend(q.device, q.dtype, q.shape[1], *keys.shape[1:])
+    if kind != "sdpa":
+        k, v = keys[: prompts.total], values[: prompts.total]
+        if kind == "flash-attn":
+            return flash.causal_attention(q, k, v, queries, prompts)
+        from torch.nn.attention.varlen import varlen_attn
+
+        out = varlen_attn(
+            q, k, v, queries.offsets, prompts.offsets, queries.longest, prompts.longest, window_size=(-1, 0)
+        )
+        assert isinstance(out, Tensor)
+        return out
+    q, k, v = (x.transpose(1, 2) for x in (queries.pad(q), layout.view(keys), layout.view(values)))
+    mask = None
+    if queries.lengths != prompts.lengths:
+        place = torch.arange(queries.longest, device=q.device)[:, None] + _difference(prompts, queries)[:, None, None]
+        mask = (torch.arange(prompts.longest, device=q.device) <= place)[:, None]
+    # Padding stands behind a sample's rows, where causal attention never looks.
+    gqa = q.shape[1] != k.shape[1]
+    out = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=gqa)
+    return queries.unpad(out.transpose(1, 2))
+
+
+def _difference(prompts: Packing, queries: Packing) -> Tensor:
+    """(samples,) how many rows stand before the first that asks."""
+    return prompts.offsets.diff() - queries.offsets.diff()
+
+
+def row_weights(q: Tensor, k: Tensor, valid: Tensor) -> Tensor:
+    """Attention weights of one query row per sample.
+
+    Args:
+        q: (samples, heads, head_dim); k: (samples, tokens, kv heads, head_dim); valid: (samples, tokens) bool.
+
+    Returns:
+        (samples, heads, tokens) float32.
+    """
+    k = k.repeat_interleave(q.shape[1] // k.shape[2], dim=2)
+    scores = torch.einsum("bhd,bthd->bht", q, k) / math.sqrt(q.shape[-1])
+    return scores.masked_fill(~valid[:, None], -math.inf).softmax(dim=-1, dtype=torch.float32)
+
+
+def beam_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, samples: Sequence[int]) -> Tensor:
+    """Attention of each beam's newest token to keys that all beams of its sample share.
+
+    Args:
+        q: (samples, beams, heads, head_dim).
+        k, v: (all samples, tokens, kv heads, head_dim), finite everywhere.
+        visible: (samples, beams or 1, tokens) bool, which of them each beam sees; at least one.
+        samples: whose beams ask.
+
+    Returns:
+        (samples, beams, heads, head_dim).
+    """
+    if len(samples) < len(k):  # one by one, as picking them out would copy their keys and values
+        out = torch.empty_like(q)
+        for i, sample in enumerate(samples):
+            own = slice(sample, sample + 1)
+            out[i] = beam_attention(q[i : i + 1], k[own], v[own], visible[i : i + 1], [0])[0]
+        return out
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    gqa = q.shape[1] != k.shape[1]
+    return functional.scaled_dot_product_attention(q, k, v, visible[:, None], enable_gqa=gqa).transpose(1, 2)

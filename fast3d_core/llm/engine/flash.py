@@ -1,0 +1,57 @@
+"""The one place that calls flash-attn (optional: `pip install "fast3d[flash-attn]"`).
+
+`flash_attn_varlen_func` takes packed rows as they are, so that nothing is padded. The library needs a CUDA device of
+compute capability 8.0 or later and half precision; where it is absent or cannot run, torch's own attention is used. The
+tests run this adapter against a stand-in with the documented signature; the real library has not been run with fast3d.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fast3d_core.llm.engine.packing import Packing
+
+
+@cache
+def _varlen_func() -> Callable[..., Any] | None:
+    if importlib.util.find_spec("flash_attn") is None:
+        return None
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:  # built for another torch
+        return None
+    return flash_attn_varlen_func
+
+
+def usable(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether flash-attn is installed and can run on this device in this dtype."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0) and _varlen_func() is not None
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) -> Tensor:
+    """Causal attention inside each sample of packed rows; the queries are the last of its rows.
+
+    Args:
+        q: (query rows, heads, head_dim); k, v: (key rows, kv heads, head_dim).
+
+    Returns:
+        (query rows, heads, head_dim).
+    """
+    function = _varlen_func()
+    assert function is not None  # callers ask `usable` first
+    return function(
+        q,
+        k,
+        v,
+        cu_seqlens_q=queries.offsets,
+        cu_seqlens_k=keys.offsets,
+        max_seqlen_q=queries.longest,
+        max_seqlen_k=keys.longest,
+        causal=True,  # aligned at the end: the last query sees every key
+    )

@@ -1,0 +1,392 @@
+"""The store of extracted attention maps: one folder of safetensors shards, written as extraction goes on.
+
+`store.json` says what the maps depend on and, for each part (`val/scanqa`), which annotations it was made from. A part
+is cut into shards of `SHARD` consecutive samples, `{split}_{dataset}-{shard:05}.safetensors`, each there whole or not
+at all, so that an interrupted extraction continues with the shards that are missing. A shard of n samples holds
+
+    index                            (n,) int64, positions in the annotation file
+    a_map, a_map_ori                 (n, objects) float32, the means over all layers
+    a_map_layers, a_map_ori_layers   (n, layers, objects) float16
+
+and in its metadata, as JSON: `answers`, the texts that were appended (they may be drawn), and `seconds`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fast3d_core.config import DATASETS
+from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.files import atomic_path, first_line, load_json, need_file, parse_json, shown, write_json
+from fast3d_core.files.fingerprints import differences, file_hash
+from fast3d_core.maps.published import MAP_KEYS
+
+STORE_FILE = "store.json"
+SHARD = 256
+"""Samples of a shard: seconds of work on a GPU, and small beside what a killed run may lose."""
+
+_VERSION = 1
+_SHARD_NAME = re.compile(rf"(train|val)_({'|'.join(DATASETS)})-\d{{5}}\.safetensors", re.ASCII)
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}  # as safetensors spells them
+_LARGEST = {"layers": 1000, "max_objects": 100_000}  # beyond any model: a damaged file must not ask for all memory
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """What `store.json` says about one dataset of one split.
+
+    Attributes:
+        annotations: sha256 of the annotation file; samples: how many it holds.
+        wanted: the samples asked for, fewer under a `--limit`; of an interrupted extraction some are missing.
+    """
+
+    annotations: str
+    samples: int
+    wanted: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The maps of consecutive samples, in the shapes above, and how they came about.
+
+    Attributes:
+        answers: the texts that were appended; seconds: computing time.
+    """
+
+    index: Tensor
+    maps: dict[str, Tensor]
+    answers: list[str]
+    seconds: float
+
+
+class TargetStore:
+    """Extracted maps in one folder.
+
+    Attributes:
+        settings: what the maps depend on, as plain data; `layers`, `max_objects` and `shard` among it.
+        parts: by "split/dataset".
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], parts: dict[str, PartInfo]):
+        self.folder = folder
+        self.settings = settings
+        self.parts = parts
+
+    @property
+    def layers(self) -> int:
+        """Layers of the LLM that the maps come from."""
+        return self.settings["layers"]
+
+    @property
+    def objects(self) -> int:
+        """Objects of a map."""
+        return self.settings["max_objects"]
+
+    @property
+    def shard(self) -> int:
+        """Samples of a shard."""
+        return self.settings["shard"]
+
+    # --- reading
+
+    @classmethod
+    def open(cls, folder: Path) -> "TargetStore":
+        """The store in `folder`. Raises `DataError` if there is none, or its `store.json` is damaged."""
+        path = folder / STORE_FILE
+        if not path.is_file():
+            raise DataError(f"{folder} holds no extracted maps (it has no {STORE_FILE}); run `fast3d extract` first")
+        content = load_json(path, "maps.targets")
+        try:
+            if content["version"] != _VERSION:
+                raise DataError(f"{path} is of version {shown(content['version'])}, this program reads {_VERSION}")
+            settings = content["settings"]
+            for name, largest in {**_LARGEST, "shard": 1_000_000}.items():
+                if type(settings[name]) is not int or not 1 <= settings[name] <= largest:
+                    raise ValueError
+            parts = {name: PartInfo(**part) for name, part in content["parts"].items()}
+            for part in parts.values():
+                counts = type(part.wanted) is type(part.samples) is int and 0 < part.wanted <= part.samples
+                if not counts or not isinstance(part.annotations, str):
+                    raise ValueError
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataError(f"{path} is damaged or no description of a store; run `fast3d extract --restart`") from None
+        return cls(folder, settings, parts)
+
+    def has(self, split: str, dataset: str) -> bool:
+        """Whether the maps of a dataset were asked for; `read` tells whether they are all there."""
+        return f"{split}/{dataset}" in self.parts
+
+    def read(
+        self,
+        split: str,
+        dataset: str,
+        *,
+        annotations: Path,
+        samples: int,
+        key: str = "a_map",
+        layers: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The maps of the first `samples` samples of a dataset, in the order of its annotations.
+
+        Args:
+            annotations: the annotation file in use, which must be the one that the maps were made from.
+            key: `a_map` or `a_map_ori`.
+            layers: which layers to average; None: the recorded mean over all.
+
+        Returns:
+            (samples, objects) float32.
+
+        Raises:
+            DataError: the part is missing, incomplete, damaged, or made from other annotations.
+            UsageError: there is no such layer or key.
+        """
+        self._check_part(split, dataset, annotations, samples)
+        if key not in MAP_KEYS:
+            raise UsageError(f"--map-key must be one of {', '.join(MAP_KEYS)}, not {key!r}")
+        if layers is not None and not (layers and all(0 <= layer < self.layers for layer in layers)):
+            raise UsageError(f"--layers: {self.folder} has layers 0 to {self.layers - 1}, not {list(layers)[:20]}")
+        name = key if layers is None else f"{key}_layers"
+        found = []
+        for shard in self.shards(split, dataset, samples, [name]):
+            maps = shard.maps[name]
+            found.append(maps if layers is None else maps[:, list(layers)].float().mean(dim=1))
+        return torch.cat(found)[:samples]
+
+    def _check_part(self, split: str, dataset: str, annotations: Path, samples: int) -> None:
+        part = self.parts.get(f"{split}/{dataset}")
+        again = f"--split {split} --dataset {dataset}"
+        if part is None:
+            raise DataError(f"{self.folder} has no maps of {split}/{dataset}; run `fast3d extract {again}`")
+        if part.annotations != file_hash(annotations):
+            raise DataError(
+                f"{self.folder}: {split}/{dataset} was extracted with other annotations than {annotations}; "
+                f"run `fast3d extract {again} --restart` again, or choose another folder"
+            )
+        if part.wanted < samples:
+            raise DataError(
+                f"{self.folder} lacks {samples - part.wanted} of {samples} samples of {split}/{dataset}: they were "
+                f"extracted with --limit {part.wanted}; run `fast3d extract {again}`"
+            )
+
+    def shards(self, split: str, dataset: str, samples: int, names: Iterable[str] | None = None) -> Iterator[Shard]:
+        """The shards that hold the first `samples` samples, with the maps in `names` (None: all of them).
+
+        Raises `DataError` when one is missing, short, or damaged.
+        """
+        shapes = self._shapes(names)
+        for number, start in enumerate(range(0, samples, self.shard)):
+            path = self.shard_path(split, dataset, number)
+            wanted = min(self.shard, samples - start)
+            if not path.exists():
+                raise self._interrupted(split, dataset, path)
+            shard = _load_shard(path, start, shapes)
+            if len(shard.index) < wanted:
+                raise self._interrupted(split, dataset, path)
+            yield shard
+
+    def _interrupted(self, split: str, dataset: str, path: Path) -> DataError:
+        return DataError(
+            f"{self.folder} lacks samples of {split}/{dataset} ({path.name} is missing or short): its extraction was "
+            "interrupted or had a --limit; run the same `fast3d extract` again, it continues"
+        )
+
+    def _shapes(self, names: Iterable[str] | None) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Name -> dtype and shape of one sample."""
+        shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        for key in MAP_KEYS:
+            shapes[key] = (torch.float32, (self.objects,))
+            shapes[f"{key}_layers"] = (torch.float16, (self.layers, self.objects))
+        return shapes if names is None else {name: shapes[name] for name in names}
+
+    # --- writing
+
+    @classmethod
+    def create(
+        cls, folder: Path, settings: dict[str, Any], parts: dict[str, PartInfo], *, restart: bool = False
+    ) -> "TargetStore":
+        """Opens the store in `folder` to add `parts` to it, or makes it.
+
+        One process calls this, which has the folder to itself (`sole_use`).
+
+        Args:
+            restart: throw away what is there of `parts`, and all other parts too if they have other settings.
+
+        Raises:
+            UsageError: the folder holds maps made with other settings, or a part made from other annotations.
+            DataError: the folder cannot be written, or its `store.json` is damaged.
+        """
+        _finish_deleting(folder)
+        known: dict[str, PartInfo] = {}
+        shards = [path for path in sorted(folder.glob("*.safetensors")) if _SHARD_NAME.fullmatch(path.name)]
+        doomed: list[Path] = []
+        try:
+            old = cls.open(folder) if (folder / STORE_FILE).exists() else None
+        except DataError:
+            if not restart:
+                raise
+            _check_own(folder)
+            old = None
+        changed = differences(old.settings if old else {}, settings)
+        if old is not None and not changed:
+            known = dict(old.parts)
+            if restart:
+                doomed = [path for path in shards for name in parts if _is_of(path, name)]
+                known = {name: part for name, part in known.items() if name not in parts}
+        elif restart or not shards:
+            doomed = shards
+        elif old is None:
+            raise _refused(f"{folder} holds maps of unknown origin: their {STORE_FILE} is gone")
+        else:
+            raise _refused(f"{folder} holds maps made with other settings ({', '.join(changed[:4])})")
+        for name, part in parts.items():
+            if name in known and known[name].annotations != part.annotations:
+                raise _refused(f"{folder} holds {name} extracted with other annotations")
+        store = cls(folder, settings, known)
+        if doomed:
+            store._delete(doomed)
+        for name, part in parts.items():
+            store.parts[name] = replace(part, wanted=max(part.wanted, known[name].wanted)) if name in known else part
+        store._describe()
+        return store
+
+    def _delete(self, shards: Sequence[Path]) -> None:
+        """Deletes shards. First store.json names them, and no longer what they were: a kill between leaves a store
+        from which they are deleted when it is opened the next time."""
+        self._describe([path.name for path in shards])
+        for path in shards:
+            path.unlink(missing_ok=True)
+
+    def _describe(self, deleting: Sequence[str] = ()) -> None:
+        parts = {name: asdict(part) for name, part in self.parts.items()}
+        content = {"version": _VERSION, "settings": self.settings, "parts": parts}
+        try:
+            write_json(self.folder / STORE_FILE, {**content, **({"deleting": list(deleting)} if deleting else {})})
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+    def shard_path(self, split: str, dataset: str, number: int) -> Path:
+        """Where a shard is."""
+        return self.folder / f"{split}_{dataset}-{number:05}.safetensors"
+
+    def is_done(self, split: str, dataset: str, number: int, samples: int) -> bool:
+        """Whether a shard is there with its first `samples` samples; a damaged one counts as missing."""
+        path = self.shard_path(split, dataset, number)
+        try:
+            return path.exists() and len(_load_shard(path, number * self.shard, {}).index) >= samples
+        except DataError:
+            return False
+
+    def write(self, split: str, dataset: str, number: int, shard: Shard) -> None:
+        """Stores a shard, on disk when this returns. Raises `DataError` when it cannot be written."""
+        path = self.shard_path(split, dataset, number)
+        metadata = {"answers": json.dumps(shard.answers, ensure_ascii=False), "seconds": f"{shard.seconds:.6f}"}
+        shapes = self._shapes(None)
+        tensors = {name: shard.maps[name].to(dtype).contiguous() for name, (dtype, _) in shapes.items()}
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(save({"index": shard.index, **tensors}, metadata))
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+
+def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> Shard:
+    """A shard whose samples begin at `start`, with the maps in `shapes`: types and sizes are checked before reading."""
+    need_file(path, "maps.targets")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            answers, seconds = parse_json(metadata["answers"]), float(metadata["seconds"])
+            if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
+                raise ValueError("its answers are no list of texts")
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"it took {seconds} seconds")
+            samples = len(answers)
+            for name, (dtype, shape) in {"index": (torch.int64, ()), **shapes}.items():
+                found = file.get_slice(name)
+                if found.get_dtype() != _DTYPES[dtype] or tuple(found.get_shape()) != (samples, *shape):
+                    raise ValueError(f"{name} has another type or shape than store.json says")
+            index = file.get_tensor("index")
+            maps = {name: file.get_tensor(name) for name in shapes}
+        if not torch.equal(index, torch.arange(start, start + samples)):
+            raise ValueError(f"its samples do not begin at {start}")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)}); delete it and run `fast3d extract` again") from None
+    return Shard(index, maps, answers, seconds)
+
+
+def parse_layers(text: str, layers: int) -> list[int] | None:
+    """The layers that `--layers` names, of an LLM with `layers` of them: `all`, `from:N`, or a list as `3,5,8-11`.
+
+    Returns:
+        None for all, else the layers counted from 0, ascending, each once.
+
+    Raises:
+        UsageError: it is none of these, or names a layer that does not exist.
+    """
+    if text == "all":
+        return None
+    chosen: set[int] = set()
+    for item in [f"{text[5:]}-{layers - 1}"] if text.startswith("from:") else text.split(","):
+        ends = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?", item)
+        if not ends:
+            raise UsageError(f"--layers is all, from:N, or a list such as 3,5,8-11, not {text[:80]!r}")
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if not first <= last < layers:
+            raise UsageError(f"--layers {text[:80]}: the LLM has layers 0 to {layers - 1}, and ranges ascend")
+        chosen.update(range(first, last + 1))
+    return sorted(chosen)
+
+
+def _is_of(path: Path, part: str) -> bool:
+    name = _SHARD_NAME.fullmatch(path.name)
+    return name is not None and f"{name[1]}/{name[2]}" == part
+
+
+def remove_store(folder: Path) -> None:
+    """Removes a store's files, store.json last: until then a command continues or refuses them by it. Leaves others."""
+    if (folder / STORE_FILE).exists():
+        for path in folder.glob("*.safetensors"):
+            if _SHARD_NAME.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        (folder / STORE_FILE).unlink()
+
+
+def _check_own(folder: Path) -> None:
+    """Raises `UsageError` for a store.json that is sound and no store's: what is in the folder is another program's."""
+    try:
+        content = load_json(folder / STORE_FILE, "maps.targets")
+    except DataError:  # damaged: it may well be ours
+        return
+    if not isinstance(content, dict) or not {"version", "settings", "parts"} & content.keys():
+        raise UsageError(f"{folder / STORE_FILE} is not of fast3d; choose another folder with --set maps.targets=DIR")
+
+
+def _finish_deleting(folder: Path) -> None:
+    """Deletes the shards that a killed `--restart` was about to."""
+    try:
+        names = load_json(folder / STORE_FILE, "maps.targets")["deleting"]
+    except (DataError, KeyError, TypeError):
+        return
+    for name in names if isinstance(names, list) else ():
+        if isinstance(name, str) and _SHARD_NAME.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _refused(what: str) -> UsageError:
+    return UsageError(f"{what}; choose another folder with --set maps.targets=DIR, or --restart to throw them away")
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder} cannot be written ({error.strerror or error}); what is there is kept: make room or give permission "
+        "and run the same command again, or choose another folder with --set maps.targets=DIR"
+    )

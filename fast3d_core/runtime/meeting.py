@@ -1,0 +1,90 @@
+"""The processes of a command find each other, or say for whom they wait."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+
+from fast3d_core.errors import UsageError
+from fast3d_core.files.files import first_line
+from fast3d_core.runtime import launcher
+
+TELL_AFTER = 5.0
+"""Seconds of waiting after which a process says for whom."""
+
+_SLICE = timedelta(seconds=2)  # of waiting inside torch, which Ctrl-C does not reach
+
+_kept: list[torch.distributed.TCPStore] = []  # the first process serves the others as long as it lives
+
+
+def meet(place: launcher.Place, said: Callable[[str], None]) -> None:
+    """Returns when all processes are here.
+
+    `said` is told once for whom this one waits, if it takes long. Raises `UsageError` where they do not come in
+    `launcher.join_seconds()`, or cannot.
+    """
+    waiting = _Waiting(place, said, launcher.join_seconds())
+    try:
+        store = _store(place, waiting)
+        name = f"fast3d/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}"
+        if store.add(f"{name}/here", 1) >= place.processes:
+            store.set(f"{name}/all", "1")
+        while not store.check([f"{name}/all"]):
+            waiting.tell(store.add(f"{name}/here", 0))
+            time.sleep(0.05)
+    except (RuntimeError, OSError) as error:  # torch's errors of networks are RuntimeErrors
+        waiting.give_up(first_line(error))
+    _kept.append(store)
+
+
+class _Waiting:
+    """How long it takes, and what is told about it."""
+
+    def __init__(self, place: launcher.Place, said: Callable[[str], None], seconds: float):
+        self._place, self._said, self._seconds = place, said, seconds
+        self._began = time.monotonic()
+        self._told = False
+
+    def tell(self, here: int = 1, why: str = "") -> None:
+        """`here` processes are here; `why` says what is in the way."""
+        took = time.monotonic() - self._began
+        if took >= self._seconds:
+            self.give_up(f"not all came in {self._seconds:.0f} s" + (f": {why}" if why else ""))
+        if took >= TELL_AFTER and not self._told:
+            self._told = True
+            missing = self._place.processes - here
+            others = f"{missing} other process{'es' if missing > 1 else ''}"
+            self._said(f"waiting for {others} at {self._where()}; {self._advice()}")
+
+    def give_up(self, why: str) -> None:
+        """Raises the error."""
+        raise UsageError(
+            f"the other processes cannot be met at {self._where()} ({why}); {self._advice()}, or wait longer with "
+            f"{launcher.JOIN_SECONDS}=SECONDS"
+        ) from None
+
+    def _where(self) -> str:
+        return f"{self._place.address}:{self._place.port}"
+
+    def _advice(self) -> str:
+        return f"{self._place} are set: if you started this by hand, unset them"
+
+
+def _store(place: launcher.Place, waiting: _Waiting) -> torch.distributed.TCPStore:
+    """The store that the processes meet at, as torch will open it: in the first process, or in their launcher."""
+    serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    while True:
+        try:
+            if not serves:  # torch fills the screen where nobody answers
+                socket.create_connection((place.address, place.port), _SLICE.total_seconds()).close()
+            return torch.distributed.TCPStore(
+                place.address, place.port, place.processes, serves, _SLICE, wait_for_workers=False, multi_tenant=True
+            )
+        except (RuntimeError, OSError) as error:
+            if "EADDRINUSE" in str(error):
+                raise
+            waiting.tell(why=first_line(error))
+            time.sleep(0.1)
