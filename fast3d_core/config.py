@@ -12,7 +12,7 @@ expanded. Whether a path exists is checked only when it is used (`need_path`), s
 later step makes.
 """
 
-# ruff: noqa: RUF009 (`_key` is `dataclasses.field` with names for its metadata)
+# ruff: noqa: RUF009 (`setting` is `dataclasses.field` with names for its metadata)
 
 import dataclasses
 import difflib
@@ -31,6 +31,7 @@ from typing import Any, Literal
 import yaml
 
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.fields import setting
 from fast3d_core.files.checkpoints import checkpoint_file
 from fast3d_core.files.files import need, need_file
 from fast3d_core.files.hub_cache import check_model_folder
@@ -53,56 +54,41 @@ DATASETS: tuple[Dataset, ...] = typing.get_args(Dataset)
 """The five benchmarks, in the order they are run and reported."""
 
 
-def _key(
-    default: Any,
-    doc: str,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    form: tuple[str, str] | None = None,
-    written: bool = False,
-) -> Any:
-    """A config key: `doc` says meaning and unit in one line, `at_least`, `above` and `at_most` bound a number (each
-    number has bounds on both sides), `form` is the regular expression of a text (a text needs one) and its description,
-    `written` marks a folder that commands write to."""
-    bounds = {"at_least": at_least, "above": above, "at_most": at_most, "form": form, "written": written}
-    return field(default=default, metadata={"doc": doc, **bounds})
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """the LLM and the Chat-Scene checkpoint on top of it"""
 
-    llm: Path = _key(Path("llm/vicuna-7b-v1.5"), "folder of the LLaMA weights and tokenizer (Hugging Face layout)")
-    checkpoint: Path = _key(Path("ckpt_01_3446.pth"), "Chat-Scene checkpoint as released: LoRA, projectors, embeddings")
-    lora_alpha: float = _key(
+    llm: Path = setting(Path("llm/vicuna-7b-v1.5"), "folder of the LLaMA weights and tokenizer (Hugging Face layout)")
+    checkpoint: Path = setting(
+        Path("ckpt_01_3446.pth"), "Chat-Scene checkpoint as released: LoRA, projectors, embeddings"
+    )
+    lora_alpha: float = setting(
         16, "LoRA scale is lora_alpha / rank; the checkpoint does not tell", above=0, at_most=10_000
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = _key("bfloat16", "number type of weights and activations")
-    device: str = _key(
+    dtype: Literal["float32", "bfloat16", "float16"] = setting("bfloat16", "number type of weights and activations")
+    device: str = setting(
         "auto",
         "auto (CUDA if present), cpu, cuda or cuda:N",
         form=(r"auto|cpu|cuda(:[0-9]{1,3})?", "auto, cpu, cuda or cuda:N"),
     )
-    allow_unexpected: bool = _key(False, "load a checkpoint that holds tensors of unknown name")
+    allow_unexpected: bool = setting(False, "load a checkpoint that holds tensors of unknown name")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """the benchmarks"""
 
-    annotations: Path = _key(Path("annotations"), "folder of the released annotation and feature files")
-    datasets: tuple[Dataset, ...] = _key(DATASETS, "benchmarks to run, in this order")
-    max_objects: int = _key(100, "object slots per scene, three visual tokens each", at_least=1, at_most=1000)
+    annotations: Path = setting(Path("annotations"), "folder of the released annotation and feature files")
+    datasets: tuple[Dataset, ...] = setting(DATASETS, "benchmarks to run, in this order")
+    max_objects: int = setting(100, "object slots per scene, three visual tokens each", at_least=1, at_most=1000)
 
 
 @dataclass(frozen=True)
 class MapsConfig:
     """attention maps over the objects, one file per dataset"""
 
-    predicted: Path = _key(Path("outputs/pred_attn_maps"), "folder of the maps that GAP predicted", written=True)
-    targets: Path = _key(
+    predicted: Path = setting(Path("outputs/pred_attn_maps"), "folder of the maps that GAP predicted", written=True)
+    targets: Path = setting(
         Path("outputs/infer_attn_maps"), "folder of the maps extracted from the LLM, GAP's targets", written=True
     )
 
@@ -111,41 +97,41 @@ class MapsConfig:
 class GapConfig:
     """the network that predicts attention maps"""
 
-    text_encoder: Path | str = _key("FacebookAI/roberta-base", "folder, or else a Hugging Face model name")
-    checkpoint: Path = _key(
+    text_encoder: Path | str = setting("FacebookAI/roberta-base", "folder, or else a Hugging Face model name")
+    checkpoint: Path = setting(
         Path("outputs/gap/checkpoint_best.safetensors"), "GAP weights (.safetensors, or .pth)", written=True
     )
-    heads: int = _key(
+    heads: int = setting(
         12, "attention heads of a new network, and where a checkpoint does not tell", at_least=1, at_most=256
     )
-    layers: int = _key(4, "decoder layers of a new network", at_least=1, at_most=100)
+    layers: int = setting(4, "decoder layers of a new network", at_least=1, at_most=100)
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
     """beam search"""
 
-    beams: int = _key(5, "beams per sample; 1 is greedy search", at_least=1, at_most=1000)
-    max_new_tokens: int = _key(64, "longest answer, in tokens", at_least=1, at_most=4096)
-    repetition_penalty: float = _key(
+    beams: int = setting(5, "beams per sample; 1 is greedy search", at_least=1, at_most=1000)
+    max_new_tokens: int = setting(64, "longest answer, in tokens", at_least=1, at_most=4096)
+    repetition_penalty: float = setting(
         3.0, "penalty on tokens that are already there; 1 is off", at_least=0.01, at_most=100
     )
     # Scores are float32: beyond, 4096 to that power takes them, with what a sum may be, near its ends.
-    length_penalty: float = _key(
+    length_penalty: float = setting(
         1.0, "exponent of the length that divides a finished beam's score", at_least=-5, at_most=5
     )
-    min_length: int = _key(1, "shortest answer, in tokens", at_least=0, at_most=4096)
+    min_length: int = setting(1, "shortest answer, in tokens", at_least=0, at_most=4096)
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     """the evaluation run"""
 
-    batch_size: int | Literal["auto"] = _key(
+    batch_size: int | Literal["auto"] = setting(
         32, "samples per batch, or auto: as many as the memory holds", at_least=1, at_most=4096
     )
-    engine: Literal["fast", "reference"] = _key("fast", "fast drops tokens, reference masks them as published")
-    reuse_scene: bool = _key(False, "fast engine: read a scene once for all questions about it; not as published")
+    engine: Literal["fast", "reference"] = setting("fast", "fast drops tokens, reference masks them as published")
+    reuse_scene: bool = setting(False, "fast engine: read a scene once for all questions about it; not as published")
 
 
 @dataclass(frozen=True)
@@ -165,7 +151,7 @@ class Config:
     gap: GapConfig
     generation: GenerationConfig
     eval: EvalConfig
-    runs: Path = _key(Path("runs"), "folder of the results, one folder per run", written=True)
+    runs: Path = setting(Path("runs"), "folder of the results, one folder per run", written=True)
 
 
 def load_config(
