@@ -122,7 +122,7 @@ def note_text_encoder(config: "Config") -> None:
 
 def load(path: Path | None, overrides: list[str] | None) -> "Config":
     """The config of a command; says so when it is the embedded demo."""
-    from fast3d_core.config import load_config
+    from fast3d_core.defaults import load_config
 
     config = load_config(path, overrides or (), note)
     if config.embedded:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.benchmarks.references import References
-from fast3d_core.config import Config, load_config, need_checkpoint, need_path
+from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.doctor.findings import NotCheckedError, Options
 from fast3d_core.errors import Fast3DError, UsageError
@@ -63,8 +63,7 @@ class Case:
 
     @property
     def config(self) -> Config:
-        options = self.options
-        return self._once("the config", lambda: load_config(options.config, options.overrides, options.said))
+        return self._once("the config", self.options.load)
 
     @property
     def needs_maps(self) -> bool:

@@ -18,7 +18,7 @@ from tests.demo.test_release import TINY, weights, written  # noqa: F401 (fixtur
 
 def test_all_stages_from_scratch(weights, written, fast3d, monkeypatch, tmp_path):
     """`fast3d demo --from-scratch --all` on a demo that was made here from nothing."""
-    monkeypatch.setattr("fast3d_core.config.CACHE", written.parent)
+    monkeypatch.setattr("fast3d_core.files.cache.CACHE", written.parent)
     done = fast3d("demo", "--from-scratch", "--all", "--samples", "2")
     stages = [line for line in done.stderr.splitlines() if line.startswith("$ fast3d ")]
     assert [line.split()[2] for line in stages] == [
@@ -53,7 +53,7 @@ def no_cache(weights, monkeypatch, tmp_path_factory):
     shutil.copytree(weights, own, dirs_exist_ok=True)
     shutil.copy(WEIGHTS / GAP, own)
     monkeypatch.setattr("fast3d_core.demo.release.write_demo", partial(write_demo, weights=own, size=TINY))
-    monkeypatch.setattr("fast3d_core.config.CACHE", tmp_path_factory.mktemp("cache") / "new")
+    monkeypatch.setattr("fast3d_core.files.cache.CACHE", tmp_path_factory.mktemp("cache") / "new")
     return demo_folder()
 
 

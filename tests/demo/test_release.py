@@ -117,7 +117,7 @@ def test_what_is_no_demo_is_left_alone(writing, tmp_path):
 
 def test_each_release_has_a_folder_of_its_own(writing, monkeypatch):
     folder, made = writing
-    monkeypatch.setattr("fast3d_core.config.CACHE", folder.parent)
+    monkeypatch.setattr("fast3d_core.files.cache.CACHE", folder.parent)
     places = []
     for stamp in ("0" * 16, "1" * 16, "0" * 16):
         monkeypatch.setattr(demo, "stamp", lambda stamp=stamp: stamp)
