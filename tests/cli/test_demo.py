@@ -9,9 +9,10 @@ import torch
 
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.demo import WEIGHTS, demo_folder
-from fast3d_core.demo.release import GAP, pack_gap, write_demo
+from fast3d_core.demo.release import GAP, write_demo
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
 from tests.demo.test_release import TINY, weights, written  # noqa: F401 (fixtures)
+from tools.demo.release import pack_gap
 
 # ruff: noqa: F811
 
