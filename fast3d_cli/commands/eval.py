@@ -170,7 +170,7 @@ def eval_command(
         return
     from fast3d_core.evaluation.asked import wording_notes
     from fast3d_core.evaluation.run import evaluate
-    from fast3d_core.runtime.devices import leave_processes
+    from fast3d_core.runtime.devices import destroy_process_group
 
     told = wording_notes(questions.samples)
     for remark in told:
@@ -179,7 +179,7 @@ def eval_command(
     try:
         with RunProgress(verbose) as progress:
             results = evaluate(settings, jobs, questions, progress, restart=restart, meteor=meteor)
-        leave_processes()
+        destroy_process_group()
     except KeyboardInterrupt:
         note("interrupted; the same command continues where it stopped")
         raise typer.Exit(130) from None
