@@ -8,7 +8,7 @@ import pytest
 
 from fast3d_core.config import load_config
 from fast3d_core.download import ITEMS, download, source
-from fast3d_core.download.source import FullDiskError
+from fast3d_core.files.disk import FullDiskError
 from tests.download.conftest import zipped
 from tests.download.test_hub import there
 
