@@ -12,6 +12,7 @@ from fast3d_core.asking.wording import DATASETS, named_slots, prompt_of
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.evaluation.context import Context
 from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, check_fit
 from fast3d_core.gap.predictor import MapPredictor
@@ -20,7 +21,7 @@ from fast3d_core.llm.weights import Generation, Prompt
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
 from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
-from fast3d_core.pruning import PlanRequest, Pruner
+from fast3d_core.pruning import BASELINE, PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
 from fast3d_core.runtime.devices import out_of_memory_says, pick_device
 from fast3d_core.runtime.progress import Progress, Silent
@@ -48,6 +49,9 @@ class Asker:
     def __init__(self, config: Config, progress: Progress | None = None):
         self.config = config
         self.rooms = Rooms(need_path(config, "data.annotations"), config.data.max_objects)
+        self._context = Context(
+            lambda: self.model.shape.layers, self.rooms.scene, self.rooms.detections.boxes, self.rooms.detections.labels
+        )
         self._device = pick_device(config.model.device)
         self._progress = progress or Silent()
 
@@ -86,7 +90,7 @@ class Asker:
         except DataError as missing:
             raise DataError(
                 f"{missing}; methods that follow a map need this network: `fast3d download gap roberta`, or "
-                "`fast3d train-gap`, or ask with --method vanilla"
+                f"`fast3d train-gap`, or ask with --method {BASELINE}"
             ) from None
         network = load_gap(self.config, self._device)
         check_fit(self.config, self.rooms.scenes, network)
@@ -115,7 +119,11 @@ class Asker:
         scores, gap_flops = self._map(text, room) if pruner.needs_map else (None, 0.0)
         watch.mark("gap")
         number = zlib.crc32(f"{room.scene_id}\n{text}".encode())
-        plan = pruner.plan(PlanRequest(DATASETS.get(task, ""), number, self.config.data.max_objects, scores))
+        sample = Sample(DATASETS.get(task, ""), number, room.scene_id, text, 0, 0, 0, (), 0, None)
+        given = self._context.of(sample)
+        plan = pruner.plan(
+            PlanRequest(sample.dataset, number, self.config.data.max_objects, scores, kind="logits", **given)
+        )
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")

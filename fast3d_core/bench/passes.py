@@ -121,8 +121,11 @@ def _prepare(
         assert subject.gap is not None
         maps = subject.gap.maps(batch)
         mark("gap")
+    context = subject.context(batch)
     plans = [
-        pruner.plan(PlanRequest(sample.dataset, sample.index, model.objects, scores))
+        pruner.plan(
+            PlanRequest(sample.dataset, sample.index, model.objects, scores, kind="logits", **context.of(sample))
+        )
         for sample, scores in zip(batch.samples, maps, strict=True)
     ]
     scenes = [batch.scenes[sample.scene_id] for sample in batch.samples]

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.detections import Detections
 from fast3d_core.data.features import features_files
+from fast3d_core.evaluation.context import Context
 from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.predictor import Predictor
+from fast3d_core.llm.weights import read_shape
 from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
 from fast3d_core.maps.published import AttentionMaps, MapKind, map_file
 from fast3d_core.plan import Plan
@@ -37,22 +40,25 @@ class Job:
     map_kind: MapKind | None = None
 
 
-Scores = Callable[[Sequence[Sample]], Sequence[Tensor] | Sequence[None]]
-"""The attention map (objects,) of each sample of a batch; None for methods that need none."""
+Scores = Callable[[Sequence[Sample]], Sequence[tuple[Tensor, MapKind | None]] | Sequence[tuple[None, None]]]
+"""The attention map (objects,) of each sample of a batch, with its kind; None for methods that need none."""
 
 
 @dataclass(frozen=True)
 class Plans:
-    """Makes the plans of a batch, each from the method and the sample's map alone."""
+    """Makes the plans of a batch, each from the method and the sample alone."""
 
     pruner: Pruner
     objects: int
     scores: Scores
+    context: Context
 
     def __call__(self, batch: Sequence[Sample]) -> list[Plan]:
         return [
-            self.pruner.plan(PlanRequest(sample.dataset, sample.index, self.objects, scores))
-            for sample, scores in zip(batch, self.scores(batch), strict=True)
+            self.pruner.plan(
+                PlanRequest(sample.dataset, sample.index, self.objects, scores, kind=kind, **self.context.of(sample))
+            )
+            for sample, (scores, kind) in zip(batch, self.scores(batch), strict=True)
         ]
 
 
@@ -72,9 +78,10 @@ class LiveMaps:
             self._predictor = Predictor(self._config, samples, "val", self._questions.scenes, device)
             self._questions.files.check()
 
-    def __call__(self, batch: Sequence[Sample]) -> list[Tensor]:
+    def __call__(self, batch: Sequence[Sample]) -> list[tuple[Tensor, MapKind | None]]:
         assert self._predictor is not None
-        return list(self._predictor([self._row[sample.dataset, sample.index] for sample in batch]))
+        maps = self._predictor([self._row[sample.dataset, sample.index] for sample in batch])
+        return [(scores, "logits") for scores in maps]
 
     def flops(self, sample: Sample) -> float:
         """Of predicting this sample's map."""
@@ -119,6 +126,10 @@ class Questions:
         self.scenes = Scenes(self.folder, self.objects)
         for samples in self.samples.values():
             self.scenes.check(samples)
+        detections = Detections(self.folder, self.objects, ("val",))
+        self._context = Context(
+            lambda: read_shape(config.model.llm).layers, self.scenes.__getitem__, detections.boxes, detections.labels
+        )
 
     def batches(self, size: int) -> list[list[Sample]]:
         """All batches, in order; a batch holds samples of one dataset.
@@ -133,13 +144,19 @@ class Questions:
         Raises `DataError`, see `load_known_maps` and, for methods that read logits, `AttentionMaps.logits`.
         """
         if job.live:
-            return Plans(job.pruner, self.objects, self.live_maps)
+            return Plans(job.pruner, self.objects, self.live_maps, self._context)
         if job.maps is None:
-            return Plans(job.pruner, self.objects, lambda batch: [None] * len(batch))
+            return Plans(job.pruner, self.objects, lambda batch: [(None, None)] * len(batch), self._context)
         known = self._known_maps(job.maps, job.map_key)
         logits = job.pruner.needs_logits
         maps = {dataset: own.logits(job.map_kind) if logits else own.scores for dataset, own in known.items()}
-        return Plans(job.pruner, self.objects, lambda batch: [maps[s.dataset][s.index] for s in batch])
+        kinds: dict[str, MapKind | None] = {name: "logits" if logits else own.kind for name, own in known.items()}
+        return Plans(
+            job.pruner,
+            self.objects,
+            lambda batch: [(maps[s.dataset][s.index], kinds[s.dataset]) for s in batch],
+            self._context,
+        )
 
     def _known_maps(self, folder: Path, key: str) -> dict[str, AttentionMaps]:
         """By dataset; of a folder that was read before, what was read then."""
@@ -159,5 +176,5 @@ class Questions:
         """The same, for telling sizes: a map that is yet to be predicted is taken to be even, of which most is kept."""
         if not job.live:
             return self.plans(job)
-        even = torch.zeros(self.objects)
-        return Plans(job.pruner, self.objects, lambda batch: [even] * len(batch))
+        even: tuple[Tensor, MapKind | None] = (torch.zeros(self.objects), "logits")
+        return Plans(job.pruner, self.objects, lambda batch: [even] * len(batch), self._context)
