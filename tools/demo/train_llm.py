@@ -288,7 +288,7 @@ class Trainer:
         )
 
     def load(self, folder: Path) -> None:
-        """Continues where `save` left off; without moments beside the weights, the learning rate warms up anew."""
+        """Continues where `save` left off; without moments beside the weights, the learning rate warms up again."""
         tensors: dict[str, Tensor] = {}
         for path in sorted(folder.glob("training-*.safetensors")):
             tensors |= load_file(path)
@@ -351,7 +351,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--from", dest="source", type=Path, help="folder that an earlier run left")
-    parser.add_argument("--tokenizer", type=Path, help="folder of tokenizer.model; made anew in OUT if not given")
+    parser.add_argument("--tokenizer", type=Path, help="folder of tokenizer.model; made in OUT if not given")
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--check-every", type=int, default=500)
