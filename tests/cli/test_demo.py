@@ -89,7 +89,7 @@ def test_an_interrupted_stage_ends_the_demo(fast3d, no_cache, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fast3d_core.gap.predictor.predict_maps", interrupt)
+    monkeypatch.setattr("fast3d_core.gap.predictions.predict_maps", interrupt)
     monkeypatch.setattr("fast3d_core.demo.release.predict_maps", lambda *args: None)
     done = fast3d("demo", "--samples", "1", check=False)
     assert done.returncode == 130 and "$ fast3d eval" not in done.stderr
