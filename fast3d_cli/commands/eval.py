@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fast3d_core.evaluation.estimate import Estimate
     from fast3d_core.evaluation.questions import Job, Questions
     from fast3d_core.evaluation.result import Result
-    from fast3d_core.maps.published import MapKind
+    from fast3d_core.maps.kind import MapKind
     from fast3d_core.pruning.sap import Alpha
 
 _DATA, _RUN = "Data", "Run"  # panels of --help

@@ -1,10 +1,11 @@
 """Answers one question after another, about whichever scene, by whichever method; what is loaded stays loaded."""
 
 import zlib
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
@@ -12,15 +13,15 @@ from fast3d_core.asking.wording import DATASETS, named_slots, prompt_of
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.gap.inputs import GapInputs, check_fit
+from fast3d_core.evaluation.costs import entry_cost, made_entry, pruned_share
+from fast3d_core.evaluation.journal import Entry
+from fast3d_core.evaluation.planner import Planner
 from fast3d_core.gap.predictor import MapPredictor
-from fast3d_core.gap.text import QuestionTokenizer
-from fast3d_core.llm.weights import Generation, Prompt
+from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
-from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
-from fast3d_core.pruning import PlanRequest, Pruner
+from fast3d_core.plan import TOKENS_PER_OBJECT, scene_flops
+from fast3d_core.pruning import Pruner
 from fast3d_core.pruning.options import run_name
 from fast3d_core.runtime.devices import out_of_memory_says, pick_device
 from fast3d_core.runtime.progress import Progress, Silent
@@ -80,7 +81,7 @@ class Asker:
         return load_model(self.config, self.rooms.scenes, self._device, self._progress)
 
     @cached_property
-    def _gap(self) -> tuple[MapPredictor, QuestionTokenizer]:
+    def _gap(self) -> MapPredictor:
         try:
             need_checkpoint(self.config, "gap.checkpoint")
         except DataError as missing:
@@ -88,9 +89,7 @@ class Asker:
                 f"{missing}; methods that follow a map need this network: `fast3d download gap roberta`, or "
                 "`fast3d train-gap`, or ask with --method vanilla"
             ) from None
-        network = load_gap(self.config, self._device)
-        check_fit(self.config, self.rooms.scenes, network)
-        return MapPredictor(network), QuestionTokenizer(self.config.gap.text_encoder)
+        return MapPredictor.from_config(self.config, self.rooms.scenes, self._device)
 
     def _check_length(self, prompt: str) -> None:
         visual = TOKENS_PER_OBJECT * self.config.data.max_objects
@@ -112,10 +111,10 @@ class Asker:
     ) -> Reply:
         model, reuse = self.model, self.config.eval.reuse_scene
         watch = Stopwatch(self._device)
-        scores, gap_flops = self._map(text, room) if pruner.needs_map else (None, 0.0)
+        sample = _sample(room.scene_id, text, DATASETS.get(task, ""))
+        maps, gap_flops = self._map(sample, room) if pruner.needs_map else (None, None)
         watch.mark("gap")
-        number = zlib.crc32(f"{room.scene_id}\n{text}".encode())
-        plan = pruner.plan(PlanRequest(DATASETS.get(task, ""), number, self.config.data.max_objects, scores))
+        (plan,) = Planner(pruner, self.config.data.max_objects)([sample], maps)
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")
@@ -126,66 +125,57 @@ class Asker:
         watch.mark("decode")
         answer = model.answer(generation).text
         watch.mark("text")
-        flops, unpruned = self._flops(prompt, generation, plan.layer, reuse, reuse and known)
+        entry = made_entry(sample, prompt, plan, generation, answer, reuse, gap_flops)
+        flops, unpruned = self._flops(entry, prompt.visual, known)
         by_slot = {one.slot: one for one in objects}
-        share = None if scores is None else torch.softmax(scores, dim=-1).tolist()
+        share = None if maps is None else torch.softmax(maps.logits()[0], dim=-1).tolist()
+        kept, layers = range(prompt.visual) if entry.kept is None else entry.kept, model.shape.layers
         return Reply(
             scene=room.scene_id,
             question=question,
             task=task,
             prompt=text,
             method=run_name(pruner),
-            text=answer,
-            named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in named_slots(answer)),
-            kept=tuple(by_slot[slot] for slot in _kept_slots(generation.kept, share) if slot in by_slot),
+            text=entry.pred,
+            named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in named_slots(entry.pred)),
+            kept=tuple(by_slot[slot] for slot in _kept_slots(kept, share) if slot in by_slot),
             layer=plan.layer,
-            layers=model.shape.layers,
-            visual=plan.visual,
-            kept_tokens=len(generation.kept),
-            pruned=100 * pruning_ratio(model.shape.layers, plan.layer, plan.visual, len(generation.kept)),
-            flops=flops + gap_flops,
+            layers=layers,
+            visual=prompt.visual,
+            kept_tokens=len(kept),
+            pruned=100 * pruned_share(entry, layers, prompt.visual),
+            flops=flops + (gap_flops or 0.0),
             flops_unpruned=unpruned,
             attention=None if share is None else tuple(share),
             seconds=watch.seconds(),
             reuse_scene=reuse,
         )
 
-    def _map(self, prompt: str, room: Scene) -> tuple[Tensor, float]:
-        """The map (objects,) that GAP predicts for a prompt, on the CPU, and what that costs in FLOPs."""
-        predictor, tokenizer = self._gap
+    def _map(self, sample: Sample, room: Scene) -> tuple[AttentionMap, float]:
+        """The map (1, objects) that GAP predicts for a question, and what that costs in FLOPs."""
         name = room.scene_id
-        sample = Sample("", 0, name, prompt, 0, 0, 0, (), 0, None)
-        inputs = GapInputs([sample], {name: room}, {name: self.rooms.locations(name)}, tokenizer, self._device)
-        scores = predictor(inputs.batch(torch.zeros(1, dtype=torch.long)))[0].cpu()
-        if not scores.isfinite().all():
-            raise DataError(f"{self.config.gap.checkpoint} predicts NaN or infinity for {name}; train it again")
-        return scores, predictor.network.flops(inputs.tokens(0))
+        inputs = self._gap.inputs([sample], {name: room}, {name: self.rooms.locations(name)})
+        return self._gap(inputs, [sample]), self._gap.flops(inputs, sample)
 
-    def _flops(
-        self, prompt: Prompt, generation: Generation, layer: int, reuse: bool, known: bool
-    ) -> tuple[float, float]:
+    def _flops(self, entry: Entry, visual: int, known: bool) -> tuple[float, float]:
         """Of the LLM, and what it would be unpruned; reading the scene counts where it was not known."""
         shape = self.model.shape
 
-        def of(layer: int, count: int, shared: int) -> int:
-            spent = cost(
-                shape,
-                layer=layer,
-                text=len(prompt) - prompt.visual,
-                visual=prompt.visual,
-                count=count,
-                beams=self.config.generation.beams,
-                steps=generation.steps,
-                element_bytes=self.model.llm.dtype.itemsize,
-                known=shared,
-            )
+        def of(one: Entry) -> int:
+            spent = entry_cost(one, shape, visual, self.config.generation.beams, self.model.llm.dtype.itemsize)
             return spent.prefill_flops + spent.decode_flops
 
-        scene = scene_flops(shape, prompt.shared) if reuse and not known else 0
-        return of(layer, len(generation.kept), prompt.shared if reuse else 0) + scene, of(0, prompt.visual, 0)
+        scene = scene_flops(shape, entry.cached) if entry.cached and not known else 0
+        return of(entry) + scene, of(replace(entry, stages=(), cached=0))
 
 
-def _kept_slots(kept: Tensor, share: list[float] | None) -> list[int]:
+def _sample(scene: str, prompt: str, dataset: str) -> Sample:
+    """A question of one's own as a sample; its number, by which random methods draw, is of its scene and words."""
+    number = zlib.crc32(f"{scene}\n{prompt}".encode())
+    return Sample(dataset, number, scene, prompt, 0, 0, 0, (), 0, None)
+
+
+def _kept_slots(kept: Iterable[int], share: list[float] | None) -> list[int]:
     """The slots of these visual tokens."""
-    slots = sorted({token // TOKENS_PER_OBJECT for token in kept.tolist()})
+    slots = sorted({token // TOKENS_PER_OBJECT for token in kept})
     return slots if share is None else sorted(slots, key=lambda slot: -share[slot])

@@ -5,19 +5,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fast3d_core.bench.baselines import stock_generate, without_pruned
-from fast3d_core.bench.subject import Batch, Subject
+from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.config import GenerationConfig
-from fast3d_core.evaluation.ahead import Ready, answer_all
+from fast3d_core.evaluation.overlap import Ready, answer_all
+from fast3d_core.evaluation.planner import Planner
 from fast3d_core.llm.weights import Generation, Prompt
 from fast3d_core.models.chat_scene.tokenizer import tidy_answer
 from fast3d_core.plan import Plan
-from fast3d_core.pruning import PlanRequest, Pruner
+from fast3d_core.pruning import Pruner
 from fast3d_core.runtime.stopwatch import Stopwatch
 
 
@@ -116,15 +116,12 @@ def _prepare(
     subject: Subject, pruner: Pruner, batch: Batch, mark: Callable[[str], None] = lambda _: None
 ) -> tuple[list[Plan], list[Prompt]]:
     model = subject.model
-    maps: Any = [None] * len(batch.samples)
+    maps = None
     if pruner.needs_map:
         assert subject.gap is not None
-        maps = subject.gap.maps(batch)
+        maps = predicted_maps(subject.gap, batch)
         mark("gap")
-    plans = [
-        pruner.plan(PlanRequest(sample.dataset, sample.index, model.objects, scores))
-        for sample, scores in zip(batch.samples, maps, strict=True)
-    ]
+    plans = Planner(pruner, model.objects)(batch.samples, maps)
     scenes = [batch.scenes[sample.scene_id] for sample in batch.samples]
     prompts = model.prompts(scenes, [sample.prompt for sample in batch.samples])
     mark("prompts")

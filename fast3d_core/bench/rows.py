@@ -7,7 +7,7 @@ from statistics import fmean, median
 from fast3d_core.bench.measure import Machine, Work, read_bytes
 from fast3d_core.bench.passes import Pass
 from fast3d_core.bench.result import Floor, Kept, Roofline, Row, SampleFlops, Times
-from fast3d_core.bench.subject import Subject
+from fast3d_core.bench.subject import Subject, gap_flops
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.result import Spread
 from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
@@ -105,7 +105,7 @@ def _work(
         costs=costs,
         scene_flops=scenes,
         llm_bytes=read_bytes(shape, element_bytes),
-        gap_flops=sum(gap.flops(done.batch)) if gap else 0,
+        gap_flops=sum(gap_flops(gap, done.batch)) if gap else 0,
         gap_bytes=gap.read_bytes if gap else 0,
     )
 

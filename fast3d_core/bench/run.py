@@ -12,10 +12,11 @@ from fast3d_core.bench.measure import Machine, PeakMemory
 from fast3d_core.bench.passes import Pass, fast_pass, in_a_row, stock_pass
 from fast3d_core.bench.result import REUSE, BenchResult, MeasuredRates, Row, ratios
 from fast3d_core.bench.rows import build_row
-from fast3d_core.bench.subject import Batch, Subject
+from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, NotFiniteError
 from fast3d_core.evaluation.result import describe_environment
+from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.pruning import Pruner, Vanilla
 from fast3d_core.pruning.alpha_search import nearest
 from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
@@ -145,7 +146,8 @@ class Bench:
         with out_of_memory_says(
             f"batch {size}: {self._device} is out of memory predicting maps; take a smaller --batch"
         ):
-            maps = torch.cat([self._subject.gap.maps(self._subject.batch(size, number)) for number in self._timed()])
+            parts = [predicted_maps(self._subject.gap, self._subject.batch(size, number)) for number in self._timed()]
+            maps = AttentionMap("logits", torch.cat([part.logits() for part in parts]))
         target = self._options.ratio
         return min(nearest({"bench": maps}, target), key=lambda found: abs(found.ratio - target)).alpha
 

@@ -19,10 +19,11 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, RobertaConfig, RobertaModel
 
-from fast3d_core.bench.subject import Batch, Gap, Subject
+from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import UsageError
 from fast3d_core.gap.network import GapNetwork, GapShape
+from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
 from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, ChatScene, prompt_tokens
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
@@ -91,8 +92,8 @@ def random_subject(name: str, device: torch.device, dtype: torch.dtype, text_tok
         torch.manual_seed(seed)
         tokenizer = _tokenizer(Path(temporary), shape.words)
         make = _Questions(tokenizer, shape.features, text_tokens, seed)
-        gap = Gap(_gap_network(shape, device), _gap_tokenizer(Path(temporary) / "gap", shape))
-        maps = torch.cat([gap.maps(make.batch(8, number)) for number in range(4)])
+        gap = MapPredictor(_gap_network(shape, device), _gap_tokenizer(Path(temporary) / "gap", shape))
+        maps = torch.cat([predicted_maps(gap, make.batch(8, number)).scores for number in range(4)])
         _scale_logits(gap.network, _LOGITS_STD / float(maps.std(dim=-1).mean()))
         model = _chat_scene(shape, tokenizer, device, dtype)
     described = f"generated, {text_tokens} text tokens each, {QUESTIONS_A_SCENE} in a row about each scene"

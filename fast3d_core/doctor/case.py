@@ -15,8 +15,8 @@ from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_s
 from fast3d_core.doctor.findings import NotCheckedError, Options
 from fast3d_core.errors import Fast3DError, UsageError
 from fast3d_core.llm.weights import open_weights, read_shape
+from fast3d_core.maps.kind import AttentionMaps
 from fast3d_core.maps.origin import load_known_maps
-from fast3d_core.maps.published import AttentionMaps
 from fast3d_core.models.chat_scene.checkpoint import Checkpoint, load_checkpoint
 from fast3d_core.models.chat_scene.model import prompt_tokens
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer

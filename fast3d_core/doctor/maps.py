@@ -20,7 +20,7 @@ _PREDICT = "`fast3d predict` makes them for these questions, or name others in m
 def predicted(case: Case, dataset: str) -> Iterator[Finding]:
     """The maps that `gap` and `sap` follow."""
     samples, maps = case.samples(dataset), case.maps(dataset)
-    scores = torch.stack([maps.scores[index] for index in range(len(samples))])
+    scores = maps.all().scores
     objects = scores.shape[1]
     flat = (scores == scores[:, :1]).all(-1)
     if objects > 1 and flat.any():

@@ -49,21 +49,19 @@ class Estimate:
 
 def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Estimate:
     """Plans every sample of `job` (FastV's by its count) and adds up what carrying it out costs."""
-    needs, plans = Needs.of_config(config), questions.plans(job)
-    if job.live:
-        questions.live_maps.load(rates.device)
+    needs, planner = Needs.of_config(config), questions.planner(job, rates.device)
     size = batch_size(config, job, questions, rates.device)
     steps = config.generation.max_new_tokens - 1
     counts, seconds, memory = [], 0.0, 0.0
     for batch in questions.batches(size):
-        planned = plans(batch)
+        planned = planner(batch)
         counts += [plan.count for plan in planned]
         wanted = needs.of_batch(batch, planned)
         prefill, decode, cached = (
             sum(getattr(need.cost, name) for need in wanted) for name in ("prefill_flops", "decode_flops", "kv_bytes")
         )
-        if job.live:
-            seconds += sum(questions.live_maps.flops(sample) for sample in batch) / rates.flops
+        if planner.gap_flops:
+            seconds += sum(map(planner.gap_flops, batch)) / rates.flops
         seconds += prefill / rates.flops
         seconds += max(decode / rates.flops, steps * (needs.weights + cached) / rates.bytes)
         memory = max(memory, needs.memory(wanted))

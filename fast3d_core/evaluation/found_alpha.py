@@ -10,8 +10,9 @@ from fast3d_core.files.files import load_json, write_json
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.files.tensors import network_fingerprint
 from fast3d_core.files.watched import WatchedFiles
+from fast3d_core.maps.kind import MAP_KINDS, MapKind
 from fast3d_core.maps.ledger import checkpoint_of
-from fast3d_core.maps.published import MAP_KINDS, MapKind, map_file
+from fast3d_core.maps.published import map_file
 from fast3d_core.pruning.alpha_search import Outcome
 from fast3d_core.pruning.sap import Alpha
 

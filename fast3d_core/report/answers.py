@@ -6,7 +6,8 @@ from typing import Any
 
 from fast3d_core.benchmarks import HEADLINES, References, score
 from fast3d_core.errors import DataError
-from fast3d_core.evaluation.journal import Journal
+from fast3d_core.evaluation.journal import Entry, Journal
+from fast3d_core.files.files import shown
 from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.report.runs import Run
 
@@ -31,18 +32,18 @@ Answers = Mapping[tuple[str, int], Answered]
 
 
 def read_answers(run: Run) -> Answers:
-    """All answers of a run; none for predictions that were only scored. Raises `DataError` for a damaged journal."""
-    answers = {}
-    try:
-        for batch in Journal(run.path, {}).batches().values():
-            for entry in batch:
-                dataset, index, text = entry["dataset"], entry["index"], entry["pred"]
-                if dataset not in HEADLINES or not _is_index(index) or not isinstance(text, str):
-                    raise ValueError("an entry is no answer")
-                answers[dataset, index] = Answered(text, _objects(entry["kept"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the journal in {run.path} is damaged ({str(error)[:80]}); run `fast3d eval` again") from None
-    return answers
+    """All answers of a run; none for predictions that were only scored.
+
+    Raises `DataError` for a damaged journal, and `VersionError` for one that another version of fast3d wrote.
+    """
+    batches = Journal(run.path, {}).batches().values()
+    entries = [entry for batch in batches for entry in batch]
+    if strange := next((entry for entry in entries if entry.dataset not in HEADLINES), None):
+        raise DataError(
+            f"the journal in {run.path} is damaged: it answers {shown(strange.dataset)}, which is no dataset",
+            "run `fast3d eval` again",
+        )
+    return {(entry.dataset, entry.index): Answered(entry.pred, _objects(entry)) for entry in entries}
 
 
 def judge(dataset: str, record: dict[str, Any], references: References) -> float | None:
@@ -50,13 +51,5 @@ def judge(dataset: str, record: dict[str, Any], references: References) -> float
     return score(dataset, [record], references, meteor=False, part=True).metrics[JUDGED_BY[dataset][1]]
 
 
-def _objects(kept: Any) -> list[int] | None:
-    if kept is None:
-        return None
-    if not isinstance(kept, list) or not all(map(_is_index, kept)):
-        raise ValueError("what was kept is no list of tokens")
-    return sorted({token // TOKENS_PER_OBJECT for token in kept})
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _objects(entry: Entry) -> list[int] | None:
+    return None if entry.kept is None else sorted({offset // TOKENS_PER_OBJECT for offset in entry.kept})

@@ -9,6 +9,7 @@ import torch
 
 from fast3d_core.bench.result import BASELINES, REUSE, BenchResult, Ratio, Roofline, Row
 from fast3d_core.bench.run import Bench, BenchOptions
+from fast3d_core.bench.subject import gap_flops
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.plan import cost, scene_flops
@@ -83,7 +84,7 @@ def test_flops_are_the_plan_s(tiny, result):
     gap = cost(shape, layer=1, text=80, visual=300, count=12, **element)
     assert row(result, "gap", 3).flops.prefill == gap.prefill_flops
     numbers = [0, 1]
-    expected = [flops for number in numbers for flops in tiny.gap.flops(tiny.batch(3, number))]
+    expected = [flops for number in numbers for flops in gap_flops(tiny.gap, tiny.batch(3, number))]
     assert row(result, "gap", 3).flops.gap == pytest.approx(sum(expected) / 6)
 
 

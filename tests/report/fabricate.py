@@ -9,7 +9,8 @@ import numpy as np
 
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Sample, annotation_file, load_samples
-from fast3d_core.evaluation.journal import Journal
+from fast3d_core.evaluation.costs import pruned_share
+from fast3d_core.evaluation.journal import Entry, Journal
 from fast3d_core.evaluation.result import (
     DatasetStats,
     Environment,
@@ -24,7 +25,6 @@ from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.maps.published import load_maps, map_file
-from fast3d_core.plan import pruning_ratio
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
 
@@ -108,24 +108,17 @@ def answered_run(
             plan = pruner.plan(
                 PlanRequest(dataset, sample.index, objects, maps[dataset][sample.index] if maps else None)
             )
-            kept = None if plan.kept is None or plan.count == plan.visual else plan.kept.tolist()
-            entry = {
-                "dataset": dataset,
-                "index": sample.index,
-                "pred": answer(sample),
-                "layer": plan.layer,
-                "kept": kept,
-            }
-            done.append(entry | {"ratio": 100 * pruning_ratio(layers, plan.layer, plan.visual, plan.count)})
+            kept = None if plan.kept is None or plan.count == plan.visual else tuple(plan.kept.tolist())
+            done.append(Entry(dataset, sample.index, answer(sample), 400, 3, ((plan.layer, kept),)))
         journal.append(0, 0, batch, 1.0, done)
         entries += done
     predictions = {
-        dataset: [samples[dataset][e["index"]].record(e["pred"]) for e in entries if e["dataset"] == dataset]
+        dataset: [samples[dataset][e.index].record(e.pred) for e in entries if e.dataset == dataset]
         for dataset in samples
     }
     scores = score_predictions(predictions, annotations, meteor=False)
-    counts = [3 * objects if entry["kept"] is None else len(entry["kept"]) for entry in entries]
-    ratio = float(np.mean([entry["ratio"] for entry in entries]))
+    counts = [3 * objects if entry.kept is None else len(entry.kept) for entry in entries]
+    ratio = float(np.mean([100 * pruned_share(entry, layers, 3 * objects) for entry in entries]))
     result = Result(
         name=folder.name,
         method=pruner.name,
