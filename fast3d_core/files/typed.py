@@ -4,6 +4,7 @@ pydantic checks them, strictly: no text is taken for a number, no boolean for an
 field is unknown. It is imported with the first of these types, which no command needs before it runs.
 """
 
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,11 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 LENIENT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 """The same where a file may hold more than is used of it."""
 
+KEEPING = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+"""The same for a `TypedDict` that keeps what is not used of it."""
+
+# How pydantic names the members of a union in the place of an error.
+_MEMBER = re.compile(r"(constrained-)?(float|int|str|bool)|(dict|list|tuple)\[.*\]")
 _REASONS = {
     "missing": "is missing",
     "missing_argument": "is missing",
@@ -43,7 +49,8 @@ class FieldError(ValueError):
 
     def __init__(self, error: ValidationError):
         found = error.errors(include_url=False, include_context=False)[0]
-        self.place: tuple[int | str, ...] = found["loc"]
+        place = [one for one in found["loc"] if not (isinstance(one, str) and _MEMBER.fullmatch(one))]
+        self.place: tuple[int | str, ...] = tuple(place)
         self.is_json = found["type"] != "json_invalid"
         super().__init__(_sentence(found, ascii(".".join(map(str, self.place))[:_LONGEST])[1:-1]))
 

@@ -33,7 +33,16 @@ from fast3d_core.gap.inputs import GapBatch, GapInputs, check_fit
 from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.text import QuestionTokenizer, encoder_files, encoder_fingerprint
 from fast3d_core.maps.kind import AttentionMap
-from fast3d_core.maps.ledger import PREDICTED_FILE, check_folder, is_written, read_ledger, settle, write_known
+from fast3d_core.maps.ledger import (
+    PREDICTED_FILE,
+    LedgerEntry,
+    check_folder,
+    depends_on,
+    is_written,
+    read_ledger,
+    settle,
+    write_known,
+)
 from fast3d_core.maps.published import map_file, predicted_content, read_maps
 from fast3d_core.runtime.devices import out_of_memory_says
 from fast3d_core.runtime.graphs import StepGraphs
@@ -218,8 +227,8 @@ def _predicted(
     return torch.cat(parts)
 
 
-def _is_done(entry: Any, sources: dict[str, Any], folder: Path, split: str, dataset: str) -> bool:
-    same = isinstance(entry, dict) and {key: entry[key] for key in entry if key not in ("map", "replaces")} == sources
+def _is_done(entry: LedgerEntry | None, sources: dict[str, Any], folder: Path, split: str, dataset: str) -> bool:
+    same = entry is not None and depends_on(entry) == sources
     return same and is_written(entry, map_file(folder, dataset, split))
 
 

@@ -67,7 +67,7 @@ def make_run(
         {}
         if method is None
         else {
-            "pruning": Pruning(ratio, ratio, Spread(1, 1, 1, 1), 300 - 3 * ratio),
+            "pruning": Pruning(ratio, ratio, Spread(1.0, 1.0, 1.0, 1.0), 300 - 3 * ratio),
             "cost": SampleCost(flops * 0.75, flops * 0.25, gap_flops, 1.0, 1.0, 1.0),
             "timing": Timing(10.0, 1e13 / flops),
             "environment": Environment(device, 1, None, "3", {}, None),
