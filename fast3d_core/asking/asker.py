@@ -16,10 +16,11 @@ from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.inputs import GapInputs, check_fit
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
+from fast3d_core.llm.cost import cost, scene_flops
 from fast3d_core.llm.weights import Generation, Prompt
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
-from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
+from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
 from fast3d_core.runtime.devices import out_of_memory_says, pick_device
@@ -126,7 +127,7 @@ class Asker:
         watch.mark("decode")
         answer = model.answer(generation).text
         watch.mark("text")
-        flops, unpruned = self._flops(prompt, generation, plan.layer, reuse, reuse and known)
+        flops, unpruned = self._flops(prompt, generation, plan, reuse, reuse and known)
         by_slot = {one.slot: one for one in objects}
         share = None if scores is None else torch.softmax(scores, dim=-1).tolist()
         return Reply(
@@ -138,11 +139,11 @@ class Asker:
             text=answer,
             named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in named_slots(answer)),
             kept=tuple(by_slot[slot] for slot in _kept_slots(generation.kept, share) if slot in by_slot),
-            layer=plan.layer,
+            layer=plan.stages[0].layer if plan.stages else 0,
             layers=model.shape.layers,
             visual=plan.visual,
             kept_tokens=len(generation.kept),
-            pruned=100 * pruning_ratio(model.shape.layers, plan.layer, plan.visual, len(generation.kept)),
+            pruned=100 * plan.ratio(model.shape.layers),
             flops=flops + gap_flops,
             flops_unpruned=unpruned,
             attention=None if share is None else tuple(share),
@@ -162,27 +163,25 @@ class Asker:
         return scores, predictor.network.flops(inputs.tokens(0))
 
     def _flops(
-        self, prompt: Prompt, generation: Generation, layer: int, reuse: bool, known: bool
+        self, prompt: Prompt, generation: Generation, plan: Plan, reuse: bool, known: bool
     ) -> tuple[float, float]:
         """Of the LLM, and what it would be unpruned; reading the scene counts where it was not known."""
         shape = self.model.shape
 
-        def of(layer: int, count: int, shared: int) -> int:
+        def of(plan: Plan, new: int | None) -> int:
             spent = cost(
                 shape,
-                layer=layer,
+                plan.counts(shape.layers),
                 text=len(prompt) - prompt.visual,
-                visual=prompt.visual,
-                count=count,
                 beams=self.config.generation.beams,
                 steps=generation.steps,
                 element_bytes=self.model.llm.dtype.itemsize,
-                known=shared,
+                new=new,
             )
             return spent.prefill_flops + spent.decode_flops
 
         scene = scene_flops(shape, prompt.shared) if reuse and not known else 0
-        return of(layer, len(generation.kept), prompt.shared if reuse else 0) + scene, of(0, prompt.visual, 0)
+        return of(plan, len(prompt) - prompt.shared if reuse else None) + scene, of(Plan(plan.visual), None)
 
 
 def _kept_slots(kept: Tensor, share: list[float] | None) -> list[int]:

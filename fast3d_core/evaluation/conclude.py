@@ -24,9 +24,10 @@ from fast3d_core.evaluation.result import (
 )
 from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
+from fast3d_core.llm.cost import LlmShape, cost, scene_flops
 from fast3d_core.llm.engine.attention import backend
 from fast3d_core.llm.weights import read_shape
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio, scene_flops
+from fast3d_core.plan import TOKENS_PER_OBJECT, layer_counts, pruning_ratio
 
 
 def conclude(
@@ -122,8 +123,9 @@ def _pruning(entries: list[dict[str, Any]], questions: Questions, layers: int) -
             present_tokens[scene] = questions.scenes[scene].present.repeat_interleave(TOKENS_PER_OBJECT)
         present = present_tokens[scene]
         kept = torch.arange(visual) if entry["kept"] is None else torch.tensor(entry["kept"])
-        ratios.append(100 * pruning_ratio(layers, entry["layer"], visual, len(kept)))
-        ratios_present.append(100 * pruning_ratio(layers, entry["layer"], int(present.sum()), int(present[kept].sum())))
+        stage, stage_present = (entry["layer"], len(kept)), (entry["layer"], int(present[kept].sum()))
+        ratios.append(100 * pruning_ratio(layers, visual, [stage]))
+        ratios_present.append(100 * pruning_ratio(layers, int(present.sum()), [stage_present]))
         objects.append(len(kept.div(TOKENS_PER_OBJECT, rounding_mode="floor").unique()))
         tokens.append(len(kept))
     return Pruning(_mean(ratios), _mean(ratios_present), Spread.of(objects), _mean(tokens))
@@ -139,14 +141,16 @@ def _cost(
     costs = [
         cost(
             shape,
-            layer=entry["layer"],
+            layer_counts(
+                shape.layers,
+                visual,
+                [(entry["layer"], visual if entry["kept"] is None else len(entry["kept"]))],
+            ),
             text=entry["tokens"] - visual,
-            visual=visual,
-            count=visual if entry["kept"] is None else len(entry["kept"]),
             beams=config.generation.beams,
             steps=entry["steps"],
             element_bytes=getattr(torch, config.model.dtype).itemsize,
-            known=entry.get("known", 0),
+            new=entry["tokens"] - entry["known"] if "known" in entry else None,
         )
         for entry in entries
     ]

@@ -178,7 +178,7 @@ class _Model:
                 "pred": self.load().answer(one).text,
                 "tokens": len(prompt),
                 "steps": one.steps,
-                "layer": plan.layer,
+                "layer": plan.stages[0].layer if plan.stages else 0,
                 "kept": one.kept.tolist() if len(one.kept) < plan.visual else None,
                 **({"known": prompt.shared} if self.config.eval.reuse_scene else {}),
                 **({"gap_flops": live.flops(sample)} if live else {}),

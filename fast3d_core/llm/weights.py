@@ -13,8 +13,8 @@ from fast3d_core.errors import DataError, NotFiniteError, UsageError
 from fast3d_core.files import pretrained
 from fast3d_core.files.files import first_line, load_json, need, shown
 from fast3d_core.files.pretrained import network_settings, open_tensors
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine.operations import rotate
-from fast3d_core.plan import LlmShape
 
 # What config.json says about a LLaMA beside what it says about any network.
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # others are quantised, and mean nothing alone
@@ -60,15 +60,23 @@ class Generation:
         ids: token ids, BOS in front, EOS at the end if the answer was closed.
         score: summed log-probability over length (`generation.length_penalty`); None for greedy search.
         steps: tokens generated until this sample was done, the last one included.
-        kept: (count,) offsets of the visual tokens that layers >= K saw at prefill.
-        kept_per_step: the reference engine's set at prefill and at each decoding step (FastV picks anew), else empty.
+        visual: how many visual tokens the prompt had.
+        stages: of each stage of the plan its layer and which visual tokens it kept at prefill, (count,) int64 offsets.
+        kept_per_step: the tokens that the last layer saw at prefill and at each decoding step, where the reference
+            engine answered (`Stage.every_step` selects again), else empty.
     """
 
     ids: list[int]
     score: float | None
     steps: int
-    kept: Tensor
+    visual: int
+    stages: tuple[tuple[int, Tensor], ...] = ()
     kept_per_step: tuple[Tensor, ...] = ()
+
+    @property
+    def kept(self) -> Tensor:
+        """Offsets of the visual tokens that the last layer saw at prefill."""
+        return self.stages[-1][1] if self.stages else torch.arange(self.visual)
 
 
 def read_shape(folder: Path, extra_tokens: int = 0) -> LlmShape:

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine import attention, flash
 from fast3d_core.llm.engine.attention import beam_attention, prefill_attention, row_weights
 from fast3d_core.llm.engine.cache import Layout
 from fast3d_core.llm.engine.decode import Ancestry
 from fast3d_core.llm.engine.packing import Packing
-from fast3d_core.plan import LlmShape
 
 CPU = torch.device("cpu")
 SHAPE = LlmShape(layers=1, hidden=32, heads=4, kv_heads=4, head_dim=8, intermediate=32, vocab=10)

@@ -24,7 +24,6 @@ from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.maps.published import load_maps, map_file
-from fast3d_core.plan import pruning_ratio
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
 
@@ -108,15 +107,16 @@ def answered_run(
             plan = pruner.plan(
                 PlanRequest(dataset, sample.index, objects, maps[dataset][sample.index] if maps else None)
             )
-            kept = None if plan.kept is None or plan.count == plan.visual else plan.kept.tolist()
+            (stage,) = plan.stages or (None,)
+            known = stage is not None and not stage.waits and stage.count < plan.visual
             entry = {
                 "dataset": dataset,
                 "index": sample.index,
                 "pred": answer(sample),
-                "layer": plan.layer,
-                "kept": kept,
+                "layer": stage.layer if stage else 0,
+                "kept": stage.select.tolist() if known else None,
             }
-            done.append(entry | {"ratio": 100 * pruning_ratio(layers, plan.layer, plan.visual, plan.count)})
+            done.append(entry | {"ratio": 100 * plan.ratio(layers)})
         journal.append(0, 0, batch, 1.0, done)
         entries += done
     predictions = {

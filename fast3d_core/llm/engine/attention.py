@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine import flash
 from fast3d_core.llm.engine.cache import Layout
 from fast3d_core.llm.engine.operations import uses_kernels
 from fast3d_core.llm.engine.packing import Packing
-from fast3d_core.plan import LlmShape
 
 
 def prefill_backend(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int) -> str:

@@ -14,6 +14,7 @@ from fast3d_core.errors import DataError
 from fast3d_core.files.checkpoints import Renamed, state_dict, unwrapped
 from fast3d_core.files.files import load_torch
 from fast3d_core.files.tensors import TensorFile, is_name
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.models.chat_scene.lora import (
     LLM,
     TARGETS,
@@ -22,7 +23,6 @@ from fast3d_core.models.chat_scene.lora import (
     lora_names,
     with_default_adapter,
 )
-from fast3d_core.plan import LlmShape
 
 _EMBED = f"{LLM}model.embed_tokens.weight"
 _HEAD = f"{LLM}lm_head.weight"
