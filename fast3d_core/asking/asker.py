@@ -17,7 +17,7 @@ from fast3d_core.gap.inputs import GapInputs, check_fit
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
 from fast3d_core.llm.cost import cost, scene_flops
-from fast3d_core.llm.weights import Generation, Prompt
+from fast3d_core.llm.generation import Generation, Prompt
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
 from fast3d_core.plan import TOKENS_PER_OBJECT, Plan

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig as StockConfig
-from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers import LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from fast3d_core.config import GenerationConfig
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.llm.families import Llm
+from fast3d_core.llm.generation import Prompt
 from fast3d_core.plan import Plan, View
 
 
 @torch.inference_mode()
 def stock_generate(
-    llm: LlamaForCausalLM,
+    llm: Llm,
     rows: Sequence[Tensor],
     settings: GenerationConfig,
     bos: int,
@@ -115,7 +116,7 @@ def without_pruned(prompt: Prompt, plan: Plan) -> Tensor:
 
 
 @contextlib.contextmanager
-def attention_of(llm: LlamaForCausalLM, kind: str) -> Iterator[None]:
+def attention_of(llm: Llm, kind: str) -> Iterator[None]:
     """Lets stock transformers run "eager" or "sdpa" attention meanwhile."""
     before = llm.config._attn_implementation
     llm.set_attn_implementation(kind)

@@ -14,7 +14,7 @@ from fast3d_core.bench.baselines import kept_at_start, stock_generate, without_p
 from fast3d_core.bench.subject import Batch, Subject
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.ahead import Ready, answer_all
-from fast3d_core.llm.weights import Generation, Prompt
+from fast3d_core.llm.generation import Generation, Prompt
 from fast3d_core.models.chat_scene.tokenizer import tidy_answer
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner

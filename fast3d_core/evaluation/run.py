@@ -28,7 +28,7 @@ from fast3d_core.files.fingerprints import llm_files
 from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints
 from fast3d_core.gap.text import encoder_files, encoder_fingerprint
-from fast3d_core.llm.weights import Generation
+from fast3d_core.llm.generation import Generation
 from fast3d_core.maps.published import map_file
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
-from fast3d_core.config import GenerationConfig
-from fast3d_core.llm.weights import Generation, Prompt, check_beams, finish_layer, not_finite, project
+from fast3d_core.llm.families import Llm, check_window
+from fast3d_core.llm.generation import Generation, GenerationConfig, Prompt, check_beams, not_finite
+from fast3d_core.llm.weights import finish_layer, project
 from fast3d_core.plan import Plan, Stage, View
 
 
@@ -48,7 +48,7 @@ class _Run:
         kept_per_step: what the last layer saw at prefill and at each decoding step.
     """
 
-    llm: LlamaForCausalLM
+    llm: Llm
     prompt: Prompt
     plan: Plan
     cache: _Cache = field(default_factory=lambda: _Cache([], []))
@@ -142,23 +142,24 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> tuple[Tensor, T
 
 
 @torch.inference_mode()
-def first_logits(llm: LlamaForCausalLM, prompt: Prompt, plan: Plan) -> Tensor:
+def first_logits(llm: Llm, prompt: Prompt, plan: Plan) -> Tensor:
     """Next-token logits (vocab,) float32 after the prompt."""
+    check_window(llm.config, len(prompt))
     return _Run(llm, prompt, plan).logits(prompt.embeds[None])[0]
 
 
 @torch.inference_mode()
-def generate(
-    llm: LlamaForCausalLM, prompt: Prompt, plan: Plan, settings: GenerationConfig, bos: int, eos: int
-) -> Generation:
+def generate(llm: Llm, prompt: Prompt, plan: Plan, settings: GenerationConfig, bos: int, eos: int) -> Generation:
     """The answer to one prompt, by beam search, or by greedy search where `settings.beams` is 1.
 
     Raises:
         PlanError: see `Plan.check_fit`.
         UsageError: see `check_beams`.
+        DataError: see `check_window`.
         NotFiniteError: the LLM computes NaN or infinity.
     """
     check_beams(settings, llm.config.vocab_size)
+    check_window(llm.config, len(prompt), settings.max_new_tokens)
     run = _Run(llm, prompt, plan)
     search = _greedy_search if settings.beams == 1 else _beam_search
     ids, score, steps = search(run, settings, bos, eos)

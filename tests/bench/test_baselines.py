@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fast3d_core.bench.baselines import attention_of, stock_generate, without_pruned
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.llm.generation import Prompt
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import Sap, Vanilla
 

@@ -18,7 +18,8 @@ from fast3d_core.llm.engine.decode import Decoder
 from fast3d_core.llm.engine.fast import FastEngine
 from fast3d_core.llm.engine.layers import Head, Layer
 from fast3d_core.llm.engine.prefix_cache import SceneStore
-from fast3d_core.llm.weights import Prompt, finish_layer, not_finite, project
+from fast3d_core.llm.generation import Prompt, not_finite
+from fast3d_core.llm.weights import finish_layer, project
 from fast3d_core.plan import Plan, PlanError, Stage
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 

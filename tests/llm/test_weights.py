@@ -11,7 +11,8 @@ from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError
 from fast3d_core.llm import reference
 from fast3d_core.llm.engine.fast import FastEngine
-from fast3d_core.llm.weights import Prompt, load_llm, open_weights, read_shape, weight_files
+from fast3d_core.llm.generation import Prompt
+from fast3d_core.llm.weights import load_llm, open_weights, read_shape, weight_files
 from fast3d_core.plan import Plan
 from tests.conftest import MINIATURE
 

@@ -18,18 +18,17 @@ from itertools import accumulate
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
-from fast3d_core.config import GenerationConfig
-from fast3d_core.llm.engine.attention import backend
+from fast3d_core.llm.engine.backend import Backend, choose
 from fast3d_core.llm.engine.cache import Caches, Layout, rows_needed
 from fast3d_core.llm.engine.decode import Decoder
 from fast3d_core.llm.engine.layers import fuse
-from fast3d_core.llm.engine.operations import uses_kernels
 from fast3d_core.llm.engine.packing import Packing
 from fast3d_core.llm.engine.prefill import Reader, Reading, Rows
 from fast3d_core.llm.engine.prefix_cache import SceneStore
-from fast3d_core.llm.weights import Generation, Prompt, check_beams, not_finite, shape_of
+from fast3d_core.llm.families import Llm, check_window
+from fast3d_core.llm.generation import Generation, GenerationConfig, Prompt, check_beams, not_finite
+from fast3d_core.llm.weights import shape_of
 from fast3d_core.plan import Plan, PlanError, View
 from fast3d_core.runtime.devices import on
 
@@ -60,17 +59,18 @@ class FastEngine:
 
     Args:
         llm: works as before, but for its weights, which become views of the engine's (see `layers.fuse`).
+        backend: what it computes with; the fastest by default.
 
     Attributes:
         attention: the libraries that attention runs on, in prefill and in decoding.
     """
 
-    def __init__(self, llm: LlamaForCausalLM):
+    def __init__(self, llm: Llm, backend: Backend | None = None):
         self._llm = llm
-        self.layers, self._head = fuse(llm)
         shape, dtype, device = shape_of(llm.config), llm.dtype, llm.device
-        self.attention = backend(device, dtype, shape)
-        self._padded = self.attention.startswith("sdpa")
+        self._backend = backend or choose(device, dtype, shape)
+        self.layers, self._head = fuse(llm, self._backend)
+        self.attention, self._padded = self._backend.name, self._backend.padded
         self._make_caches = partial(Caches, shape.layers, shape.kv_heads, shape.head_dim, dtype, device)
         self._caches = self._make_caches()
         self._decoders: dict[tuple[int, GenerationConfig, int, int], Decoder] = {}  # oldest first
@@ -121,7 +121,7 @@ class FastEngine:
         if decoder is None:
             while len(self._decoders) >= _DECODERS_KEPT:
                 del self._decoders[next(iter(self._decoders))]
-            decoder = Decoder(self._llm, self.layers, self._head, self._caches, *key)
+            decoder = Decoder(self._llm, self._backend, self.layers, self._head, self._caches, *key)
         self._decoders[key] = decoder
         with on(self._llm.device):
             answers = decoder.run(state.logits, state.layouts, state.lengths, self._tables)
@@ -147,8 +147,10 @@ class FastEngine:
         Raises:
             PlanError: see `Plan.check_fit`; or plans that differ in K.
             UsageError: see `check_beams`.
+            DataError: see `check_window`.
         """
         check_beams(settings, self._llm.config.vocab_size)
+        check_window(self._llm.config, max(map(len, prompts)), settings.max_new_tokens)
         for plan, prompt in zip(plans, prompts, strict=True):
             plan.check_fit(len(self.layers), prompt.visual)
         drop_at = _only_stage(plans[0])[0]
@@ -250,8 +252,9 @@ class FastEngine:
         self._reader = self._new_reader()
 
     def _new_reader(self) -> Reader:
-        graphs = uses_kernels(self._llm.device) and not self._padded
-        return Reader(self.layers, self._head, self._caches, self._scenes.caches, self._tables, graphs=graphs)
+        graphs = self._backend.captures and not self._padded
+        weights, caches = (self.layers, self._head), (self._caches, self._scenes.caches)
+        return Reader(self._backend, *weights, *caches, self._tables, graphs=graphs)
 
     def _read_scenes(self, prefixes: Sequence[Tensor]) -> None:
         """Those that are not known, one after another: each is enough to read to keep a GPU busy."""
