@@ -17,10 +17,11 @@ from fast3d_core.evaluation.costs import entry_cost, made_entry, pruned_share
 from fast3d_core.evaluation.journal import Entry
 from fast3d_core.evaluation.planner import Planner
 from fast3d_core.gap.predictor import MapPredictor
+from fast3d_core.llm.cost import scene_flops
 from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
-from fast3d_core.plan import TOKENS_PER_OBJECT, scene_flops
+from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.pruning import Pruner
 from fast3d_core.pruning.options import run_name
 from fast3d_core.runtime.devices import out_of_memory_says, pick_device
@@ -125,7 +126,7 @@ class Asker:
         watch.mark("decode")
         answer = model.answer(generation).text
         watch.mark("text")
-        entry = made_entry(sample, prompt, plan, generation, answer, reuse, gap_flops)
+        entry = made_entry(sample, prompt, generation, answer, reuse, gap_flops)
         flops, unpruned = self._flops(entry, prompt.visual, known)
         by_slot = {one.slot: one for one in objects}
         share = None if maps is None else torch.softmax(maps.logits()[0], dim=-1).tolist()
@@ -139,7 +140,7 @@ class Asker:
             text=entry.pred,
             named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in named_slots(entry.pred)),
             kept=tuple(by_slot[slot] for slot in _kept_slots(kept, share) if slot in by_slot),
-            layer=plan.layer,
+            layer=entry.stages[0][0] if entry.stages else 0,
             layers=layers,
             visual=prompt.visual,
             kept_tokens=len(kept),

@@ -9,12 +9,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fast3d_core.bench.baselines import stock_generate, without_pruned
+from fast3d_core.bench.baselines import kept_at_start, stock_generate, without_pruned
 from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.overlap import Ready, answer_all
 from fast3d_core.evaluation.planner import Planner
-from fast3d_core.llm.weights import Generation, Prompt
+from fast3d_core.llm.generation import Generation, Prompt
 from fast3d_core.models.chat_scene.tokenizer import tidy_answer
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import Pruner
@@ -27,12 +27,12 @@ class Pass:
 
     Attributes:
         seconds: of the parts gap, prompts, prefill, decode and text, and of all of them, end_to_end.
-        layer: K; kept: offsets of the visual tokens that each sample kept from there on.
+        plans: of each sample; kept: offsets of the visual tokens that each sample's last layer saw.
     """
 
     batch: Batch
     prompts: list[Prompt]
-    layer: int
+    plans: list[Plan]
     kept: list[Tensor]
     seconds: dict[str, float]
 
@@ -53,7 +53,7 @@ def fast_pass(
     steps = {generation.steps for generation in generations}
     assert steps == {settings.max_new_tokens}, steps
     kept = [generation.kept for generation in generations]
-    return Pass(batch, prompts, plans[0].layer, kept, watch.seconds())
+    return Pass(batch, prompts, plans, kept, watch.seconds())
 
 
 def in_a_row(
@@ -91,7 +91,7 @@ def in_a_row(
 def stock_pass(
     subject: Subject, pruner: Pruner, batch: Batch, settings: GenerationConfig, attentions: bool = False
 ) -> Pass:
-    """By stock transformers, without the tokens that are pruned; the plans must have K = 0."""
+    """By stock transformers, without the tokens that are pruned; the plans drop at layer 0 alone."""
     tokenizer, watch = subject.model.tokenizer, Stopwatch(subject.model.device)
     plans, prompts = _prepare(subject, pruner, batch, watch.mark)
     rows = [without_pruned(prompt, plan) for prompt, plan in zip(prompts, plans, strict=True)]
@@ -108,7 +108,7 @@ def stock_pass(
     _texts(subject, ids)
     watch.mark("text")
     assert {len(one) for one in ids} == {settings.max_new_tokens}
-    return Pass(batch, prompts, 0, [plan.kept for plan in plans if plan.kept is not None], watch.seconds())
+    return Pass(batch, prompts, plans, [kept_at_start(plan) for plan in plans], watch.seconds())
 
 
 @torch.inference_mode()

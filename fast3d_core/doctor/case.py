@@ -14,13 +14,13 @@ from fast3d_core.config import Config, load_config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
 from fast3d_core.doctor.findings import NotCheckedError, Options
 from fast3d_core.errors import Fast3DError, UsageError
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.weights import open_weights, read_shape
 from fast3d_core.maps.kind import AttentionMaps
 from fast3d_core.maps.origin import load_known_maps
 from fast3d_core.models.chat_scene.checkpoint import Checkpoint, load_checkpoint
 from fast3d_core.models.chat_scene.model import prompt_tokens
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.plan import LlmShape
 from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.options import settings_taken
 from fast3d_core.runtime.devices import pick_device

@@ -6,7 +6,8 @@ from pathlib import Path
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.files.fingerprints import file_hash
-from fast3d_core.llm.weights import check_beams, read_config, weight_files
+from fast3d_core.llm.generation import check_beams
+from fast3d_core.llm.weights import read_config, weight_files
 from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, check_vocabulary
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.plan import TOKENS_PER_OBJECT

@@ -27,9 +27,10 @@ from fast3d_core.evaluation.result import (
 )
 from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
-from fast3d_core.llm.engine.attention import backend
+from fast3d_core.llm.cost import LlmShape, scene_flops
+from fast3d_core.llm.engine.backend import choose
 from fast3d_core.llm.weights import read_shape
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, scene_flops
+from fast3d_core.plan import TOKENS_PER_OBJECT
 
 
 def conclude(
@@ -62,7 +63,8 @@ def conclude(
     scores = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
     shape = read_shape(config.model.llm, extra_tokens=questions.objects)
     seconds, gap_seconds = journal.seconds()
-    attention = backend(device, getattr(torch, config.model.dtype), shape) if config.eval.engine == "fast" else "eager"
+    backend = choose(device, getattr(torch, config.model.dtype), shape)
+    attention = backend.name if config.eval.engine == "fast" else "eager"
     result = Result(
         name=job.name,
         method=job.pruner.name,

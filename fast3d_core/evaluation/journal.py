@@ -27,6 +27,7 @@ from fast3d_core.files.files import need_file, parse_json, write_json
 from fast3d_core.files.fingerprints import differences
 from fast3d_core.files.temporary import remove_left
 from fast3d_core.files.typed import STRICT, FieldError, parse_typed, to_json
+from fast3d_core.plan import layer_counts
 
 VERSION: Literal[2] = 2
 """Of the lines. Those of version 1 had one layer and one set of kept tokens, and did not name their version."""
@@ -66,10 +67,9 @@ class Entry:
 
     def counts(self, layers: int, visual: int) -> list[int]:
         """How many of `visual` visual tokens each of `layers` layers saw."""
-        counts = [visual] * layers
-        for layer, kept in self.stages:
-            counts[layer:] = [visual if kept is None else len(kept)] * (layers - layer)
-        return counts
+        return layer_counts(
+            layers, visual, [(layer, visual if kept is None else len(kept)) for layer, kept in self.stages]
+        )
 
     @property
     def kept(self) -> tuple[int, ...] | None:

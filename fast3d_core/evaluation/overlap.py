@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.data.annotations import Sample
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.llm.generation import Prompt
 from fast3d_core.plan import Plan
 
 _Item = TypeVar("_Item")

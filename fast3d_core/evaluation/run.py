@@ -30,7 +30,7 @@ from fast3d_core.files.fingerprints import llm_files
 from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints
 from fast3d_core.gap.text import encoder_files, encoder_fingerprint
-from fast3d_core.llm.weights import Generation
+from fast3d_core.llm.generation import Generation
 from fast3d_core.maps.published import map_file
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene
@@ -176,8 +176,8 @@ class _Model:
         """A journal entry for each sample of a batch."""
         model, reuse, flops = self.load(), self.config.eval.reuse_scene, planner.gap_flops
         return [
-            made_entry(sample, prompt, plan, one, model.answer(one).text, reuse, flops and flops(sample))
-            for sample, prompt, plan, one in zip(ready.samples, ready.prompts, ready.plans, generations, strict=True)
+            made_entry(sample, prompt, one, model.answer(one).text, reuse, flops and flops(sample))
+            for sample, prompt, one in zip(ready.samples, ready.prompts, generations, strict=True)
         ]
 
 

@@ -34,7 +34,7 @@ def from_preset(preset: int, layers: int, objects: int = 100) -> Budget:
     layer, keep = PRESETS[preset]
     if layers == _PRESET_LAYERS and objects * TOKENS_PER_OBJECT == _PRESET_VISUAL:
         return Budget(layer, keep)
-    ratio = 100 * pruning_ratio(_PRESET_LAYERS, layer, _PRESET_VISUAL, keep)
+    ratio = 100 * pruning_ratio(_PRESET_LAYERS, _PRESET_VISUAL, [(layer, keep)])
     try:
         return from_ratio(ratio, layers, objects=objects)
     except _UnreachableError as problem:
@@ -60,7 +60,7 @@ def from_ratio(ratio: float, layers: int, *, layer: int | None = None, objects: 
     visual = objects * TOKENS_PER_OBJECT
     keep = TOKENS_PER_OBJECT * round(objects * (1 - ratio / 100 * layers / (layers - layer)))
     if keep < TOKENS_PER_OBJECT:
-        largest = 100 * pruning_ratio(layers, layer, visual, TOKENS_PER_OBJECT)
+        largest = 100 * pruning_ratio(layers, visual, [(layer, TOKENS_PER_OBJECT)])
         raise _UnreachableError(
             f"{ratio:.4g}% cannot be pruned from layer {layer} of {layers} on: "
             f"the largest reachable ratio is {largest:.2f}%",
@@ -82,6 +82,6 @@ def check_keep(keep: int, objects: int = 100) -> None:
 
 
 def _preset_layer(ratio: float, layers: int) -> int:
-    ratios = {p: 100 * pruning_ratio(_PRESET_LAYERS, k, _PRESET_VISUAL, n) for p, (k, n) in PRESETS.items()}
+    ratios = {p: 100 * pruning_ratio(_PRESET_LAYERS, _PRESET_VISUAL, [stage]) for p, stage in PRESETS.items()}
     nearest = min(ratios, key=lambda preset: abs(ratios[preset] - ratio))
     return max(1, round(layers * PRESETS[nearest][0] / _PRESET_LAYERS))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.errors import UsageError
-from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.plan import TOKENS_PER_OBJECT, Plan, Stage, View
 from fast3d_core.pruning.base import PlanRequest, Pruner
 
 
@@ -29,10 +29,11 @@ class FastV(Pruner):
             raise UsageError("fastv reads the attention of layer K - 1, so K must be at least 1 (--layer 1)")
 
     def plan(self, request: PlanRequest) -> Plan:
-        return Plan(
-            self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, choose=partial(_top_attended, self.keep)
-        )
+        select = partial(_top_attended, self.keep)
+        stage = Stage(self.layer, self.keep, select, look=("last",), every_step=True)
+        return Plan(request.objects * TOKENS_PER_OBJECT, [stage])
 
 
-def _top_attended(keep: int, scores: Tensor) -> Tensor:
-    return torch.topk(scores, keep).indices.sort().values
+def _top_attended(keep: int, view: View) -> Tensor:
+    assert view.last is not None
+    return view.offsets[torch.topk(view.last, keep).indices.sort().values]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.errors import UsageError
-from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.plan import TOKENS_PER_OBJECT, Plan, Stage
 from fast3d_core.pruning.base import PlanRequest, Pruner, top_tokens
 
 Alpha = float | Mapping[str, float]
@@ -33,7 +33,8 @@ class Sap(Pruner):
         assert request.scores is not None
         alpha = self.alpha[request.dataset] if isinstance(self.alpha, Mapping) else self.alpha
         count = TOKENS_PER_OBJECT * int(objects_to_reach(request.scores, alpha))
-        return Plan(0, request.objects * TOKENS_PER_OBJECT, count, top_tokens(request.scores, count))
+        stage = Stage(0, count, top_tokens(request.scores, count))
+        return Plan(request.objects * TOKENS_PER_OBJECT, [stage])
 
 
 def sorted_mass(scores: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner
 
@@ -16,5 +14,4 @@ class Vanilla(Pruner):
     name: ClassVar[str] = "vanilla"
 
     def plan(self, request: PlanRequest) -> Plan:
-        visual = request.objects * TOKENS_PER_OBJECT
-        return Plan(layer=0, visual=visual, count=visual, kept=torch.arange(visual))
+        return Plan(request.objects * TOKENS_PER_OBJECT)

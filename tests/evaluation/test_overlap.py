@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fast3d_core.evaluation.overlap import Postprocess, Prefetch, Ready, answer_all
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.llm.generation import Prompt
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name, 
 def test_published_presets():
     budgets = {preset: from_preset(preset, layers=32) for preset in (35, 65, 90)}
     assert budgets == {35: Budget(16, 90), 65: Budget(6, 60), 90: Budget(2, 15)}
-    ratios = [100 * pruning_ratio(32, b.layer, 300, b.keep) for b in budgets.values()]
+    ratios = [100 * pruning_ratio(32, 300, [(b.layer, b.keep)]) for b in budgets.values()]
     assert ratios == [35, 65, 89.0625]
 
 
@@ -39,7 +39,7 @@ def test_a_ratio_is_met_to_half_an_object(layers, ratio):
         return
     assert 1 <= budget.layer < layers
     assert budget.keep % 3 == 0 and 3 <= budget.keep <= 300
-    got = 100 * pruning_ratio(layers, budget.layer, 300, budget.keep)
+    got = 100 * pruning_ratio(layers, 300, [(budget.layer, budget.keep)])
     assert abs(got - ratio) <= 50 * (1 - budget.layer / layers) / 100 + 1e-9
 
 
@@ -47,7 +47,7 @@ def test_a_ratio_is_met_to_half_an_object(layers, ratio):
 def test_ratio_of_a_budget_comes_back(layers, data):
     layer = data.draw(st.integers(0, layers - 1))
     keep = 3 * data.draw(st.integers(1, 100))
-    ratio = 100 * pruning_ratio(layers, layer, 300, keep)
+    ratio = 100 * pruning_ratio(layers, 300, [(layer, keep)])
     assert from_ratio(ratio, layers, layer=layer) == Budget(layer, keep)
 
 

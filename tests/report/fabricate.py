@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Sample, annotation_file, load_samples
-from fast3d_core.evaluation.costs import pruned_share
+from fast3d_core.evaluation.costs import kept_stages, pruned_share
 from fast3d_core.evaluation.journal import Entry, Journal
 from fast3d_core.evaluation.result import (
     DatasetStats,
@@ -108,8 +109,9 @@ def answered_run(
             plan = pruner.plan(
                 PlanRequest(dataset, sample.index, objects, maps[dataset][sample.index] if maps else None)
             )
-            kept = None if plan.kept is None or plan.count == plan.visual else tuple(plan.kept.tolist())
-            done.append(Entry(dataset, sample.index, answer(sample), 400, 3, ((plan.layer, kept),)))
+            # Stages that look at the LLM's attention keep everything here.
+            stages = [(stage.layer, stage.select) for stage in plan.stages if isinstance(stage.select, Tensor)]
+            done.append(Entry(dataset, sample.index, answer(sample), 400, 3, kept_stages(stages, plan.visual)))
         journal.append(0, 0, batch, 1.0, done)
         entries += done
     predictions = {

@@ -5,18 +5,20 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
 
-from fast3d_core.config import Config, GenerationConfig, need_checkpoint, need_path
+from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Scene
 from fast3d_core.errors import DataError
 from fast3d_core.llm import reference
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine.fast import FastEngine
-from fast3d_core.llm.weights import Generation, Prompt, load_llm, shape_of
+from fast3d_core.llm.families import Llm
+from fast3d_core.llm.generation import Generation, GenerationConfig, Prompt
+from fast3d_core.llm.weights import load_llm, shape_of
 from fast3d_core.models.chat_scene.checkpoint import check_fit, load_checkpoint, merge, projector
 from fast3d_core.models.chat_scene.lora import check_base
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, Plan
+from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
 from fast3d_core.runtime.devices import pick_device
 
 # Chat-Scene's conversation (its prompts/system.txt and instruction.txt on one line).
@@ -49,7 +51,7 @@ class ChatScene:
 
     def __init__(
         self,
-        llm: LlamaForCausalLM,
+        llm: Llm,
         tokenizer: ChatSceneTokenizer,
         projectors: tuple[nn.Module, nn.Module],
         fixed_embeds: tuple[Tensor, Tensor],
