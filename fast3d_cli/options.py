@@ -58,15 +58,11 @@ KeepOption = Annotated[
 RatioOption = Annotated[
     float | None, typer.Option("--ratio", help="Layer-averaged percentage to prune.", rich_help_panel=BUDGET)
 ]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", callback=any_seed, help="random: seed of the draw. Default: 0.", rich_help_panel=BUDGET),
-]
 MapKindOption = Annotated[
     str | None,
     typer.Option(
-        help="sap: what the maps hold, logits, or shares of attention, whose logarithm is taken. Default: as the files "
-        "tell; shares are refused.",
+        help="{logits}: what the maps hold, logits, or shares of attention, whose logarithm is taken. Default: as the "
+        "files tell; shares are refused.",
         rich_help_panel="Data",
         show_default=False,
     ),

@@ -1,15 +1,16 @@
 """Attention over the objects of a scene, with what kind of numbers it is told in.
 
-It passes from the map files and the GAP network to the pruning methods, and knows none of them.
+It passes from the map files and the GAP network to the pruning methods, and knows none of them. torch is not imported,
+as the modules of methods are read for the command line's help.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, get_args
 
 from fast3d_core.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MapKind = Literal["logits", "shares"]
 """Scores before a softmax, as GAP predicts them, or shares of attention, as extraction records them."""
@@ -27,9 +28,9 @@ class AttentionMap:
     """
 
     kind: MapKind | None
-    scores: Tensor
+    scores: "Tensor"
 
-    def logits(self) -> Tensor:
+    def logits(self) -> "Tensor":
         """The scores (..., objects), for what takes their softmax. Raises `DataError` unless they are logits."""
         if self.kind != "logits":
             found = "shares of attention" if self.kind == "shares" else "scores of unknown kind"
@@ -39,12 +40,3 @@ class AttentionMap:
     def __getitem__(self, row: int) -> "AttentionMap":
         """The map of the sample at this position."""
         return AttentionMap(self.kind, self.scores[row])
-
-
-def log_shares(shares: Tensor) -> Tensor:
-    """Logits whose softmax are these shares of attention (..., objects), each as a part of their sum.
-
-    A share of 0 is given the smallest normal float32, a logit of -87.3: it is finite, and adds nothing to any sum.
-    """
-    parts = shares.double() / shares.double().sum(dim=-1, keepdim=True)
-    return parts.float().clamp(min=torch.finfo(torch.float32).tiny).log()

@@ -97,7 +97,9 @@ def search_alpha(
     valid = within(found.ratio, target, tolerance)
     if alpha is None:
         path = write_alpha(settings, files, folder, key, chosen, found, target, tolerance, kind)
-        note(f"written to {path}; `fast3d eval --method sap` takes it from there")
+        from fast3d_core.pruning import DEFAULT
+
+        note(f"written to {path}; `fast3d eval --method {DEFAULT}` takes it from there")
     if json:
         from dataclasses import asdict
 

@@ -13,6 +13,7 @@ from fast3d_core.asking.wording import DATASETS, named_slots, prompt_of
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.evaluation.context import Context
 from fast3d_core.evaluation.costs import entry_cost, made_entry, pruned_share
 from fast3d_core.evaluation.journal import Entry
 from fast3d_core.evaluation.planner import Planner
@@ -22,7 +23,7 @@ from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
 from fast3d_core.plan import TOKENS_PER_OBJECT
-from fast3d_core.pruning import Pruner
+from fast3d_core.pruning import BASELINE, Pruner
 from fast3d_core.pruning.options import run_name
 from fast3d_core.runtime.devices import out_of_memory_says, pick_device
 from fast3d_core.runtime.progress import Progress, Silent
@@ -50,6 +51,9 @@ class Asker:
     def __init__(self, config: Config, progress: Progress | None = None):
         self.config = config
         self.rooms = Rooms(need_path(config, "data.annotations"), config.data.max_objects)
+        self._context = Context(
+            lambda: self.model.shape.layers, self.rooms.scene, self.rooms.detections.boxes, self.rooms.detections.labels
+        )
         self._device = pick_device(config.model.device)
         self._progress = progress or Silent()
 
@@ -88,7 +92,7 @@ class Asker:
         except DataError as missing:
             raise DataError(
                 f"{missing}; methods that follow a map need this network: `fast3d download gap roberta`, or "
-                "`fast3d train-gap`, or ask with --method vanilla"
+                f"`fast3d train-gap`, or ask with --method {BASELINE}"
             ) from None
         return MapPredictor.from_config(self.config, self.rooms.scenes, self._device)
 
@@ -115,7 +119,7 @@ class Asker:
         sample = _sample(room.scene_id, text, DATASETS.get(task, ""))
         maps, gap_flops = self._map(sample, room) if pruner.needs_map else (None, None)
         watch.mark("gap")
-        (plan,) = Planner(pruner, self.config.data.max_objects)([sample], maps)
+        (plan,) = Planner(pruner, self.config.data.max_objects, self._context)([sample], maps)
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")

@@ -121,7 +121,7 @@ def _prepare(
         assert subject.gap is not None
         maps = predicted_maps(subject.gap, batch)
         mark("gap")
-    plans = Planner(pruner, model.objects)(batch.samples, maps)
+    plans = Planner(pruner, model.objects, subject.context(batch))(batch.samples, maps)
     scenes = [batch.scenes[sample.scene_id] for sample in batch.samples]
     prompts = model.prompts(scenes, [sample.prompt for sample in batch.samples])
     mark("prompts")

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Sample, Scene, load_locations
+from fast3d_core.data.detections import Detections
+from fast3d_core.evaluation.context import Context
 from fast3d_core.evaluation.questions import Questions
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.maps.kind import AttentionMap
@@ -51,6 +53,7 @@ class Subject:
         batch: (size, number) -> the batch of that number; the same whenever it is asked for, in objects that nobody has
             seen.
         questions: what the questions are, in words.
+        detections: boxes and labels of real scenes; None of generated ones, which have the boxes of their batch alone.
     """
 
     name: str
@@ -58,6 +61,17 @@ class Subject:
     gap: MapPredictor | None
     batch: Callable[[int, int], Batch]
     questions: str
+    detections: Detections | None = None
+
+    def context(self, batch: Batch) -> Context:
+        """What methods may look at, beside maps, of a batch's samples."""
+        known = self.detections
+        return Context(
+            layers=self.model.shape.layers,
+            features=batch.scenes.__getitem__,
+            boxes=known.boxes if known else batch.locations.__getitem__,
+            labels=known.labels if known else None,
+        )
 
     def batches(self, size: int, numbers: Iterable[int]) -> list[Batch]:
         """Those batches, in new objects, but a scene that several ask about is one object: what is cached for it by the
@@ -92,4 +106,6 @@ def real_subject(config: Config, device: torch.device, progress: Progress, *, ga
         scenes = {sample.scene_id: replace(questions.scenes[sample.scene_id]) for sample in samples}
         return Batch(samples, scenes, {name: locations[name] for name in scenes} if gap else {})
 
-    return Subject(str(config.source), model, predicting, batch, f"of {', '.join(questions.samples)}, in turn")
+    described = f"of {', '.join(questions.samples)}, in turn"
+    detections = Detections(questions.folder, questions.objects, ("val",))
+    return Subject(str(config.source), model, predicting, batch, described, detections)

@@ -72,6 +72,11 @@ class Case:
         return any(METHODS[name].needs_map for name in self.methods)
 
     @property
+    def needs_alpha(self) -> bool:
+        """Whether any of the methods takes an alpha."""
+        return "alpha" in settings_taken(self.methods)
+
+    @property
     def device(self) -> torch.device:
         return self._once("the device", lambda: pick_device(self.config.model.device))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fast3d_core.attention_map import AttentionMap
 from fast3d_core.data.annotations import Sample
+from fast3d_core.evaluation.context import Context
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import PlanRequest, Pruner
 
@@ -15,12 +16,14 @@ class Planner:
 
     Attributes:
         pruner: the method; objects: object slots in a prompt.
+        context: where the method may find layers, boxes, labels and features; each is read when it is asked for.
         maps: finds the maps (samples, objects) of a batch; None where the method needs none, or they are given.
         gap_flops: what predicting the map of a sample takes, where `maps` predicts.
     """
 
     pruner: Pruner
     objects: int
+    context: Context
     maps: Callable[[Sequence[Sample]], AttentionMap] | None = None
     gap_flops: Callable[[Sample], float] | None = None
 
@@ -40,5 +43,5 @@ class Planner:
         """What the method may look at."""
         if own is not None and self.pruner.needs_logits:
             own.logits()  # raises where they are none
-        scores = None if own is None else own.scores
-        return PlanRequest(sample.dataset, sample.index, self.objects, scores)
+        scores, kind = (None, None) if own is None else (own.scores, own.kind)
+        return PlanRequest(sample.dataset, sample.index, self.objects, scores, kind=kind, **self.context.of(sample))

@@ -9,11 +9,14 @@ import torch
 
 from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.detections import Detections
 from fast3d_core.data.features import features_files
+from fast3d_core.evaluation.context import Context
 from fast3d_core.evaluation.planner import Planner
 from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.inputs import GapInputs
 from fast3d_core.gap.predictor import MapPredictor
+from fast3d_core.llm.weights import read_shape
 from fast3d_core.maps.kind import AttentionMap, AttentionMaps, MapKind
 from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
 from fast3d_core.maps.published import map_file
@@ -76,6 +79,10 @@ class Questions:
         self.scenes = Scenes(self.folder, self.objects)
         for samples in self.samples.values():
             self.scenes.check(samples)
+        detections = Detections(self.folder, self.objects, ("val",))
+        self._context = Context(
+            lambda: read_shape(config.model.llm).layers, self.scenes.__getitem__, detections.boxes, detections.labels
+        )
 
     def batches(self, size: int) -> list[list[Sample]]:
         """All batches, in order; a batch holds samples of one dataset.
@@ -97,24 +104,30 @@ class Questions:
         if job.live:
             return self._live_planner(job, device)
         if job.maps is None:
-            return Planner(job.pruner, self.objects)
+            return self._planner(job)
         maps = self._known_maps(job.maps, job.map_key)
         if job.pruner.needs_logits:
             maps = {dataset: own.as_logits(job.map_kind) for dataset, own in maps.items()}
-        return Planner(job.pruner, self.objects, lambda batch: maps[batch[0].dataset].of([s.index for s in batch]))
+        return self._planner(job, lambda batch: maps[batch[0].dataset].of([sample.index for sample in batch]))
 
     def _live_planner(self, job: Job, device: torch.device | None) -> Planner:
         if device is None:
-            return Planner(
-                job.pruner, self.objects, lambda batch: AttentionMap("logits", torch.zeros(len(batch), self.objects))
-            )
+            return self._planner(job, lambda batch: AttentionMap("logits", torch.zeros(len(batch), self.objects)))
         if self._predictor is None:
             predictor = MapPredictor.from_config(self._config, self.scenes, device)
             everything = [sample for samples in self.samples.values() for sample in samples]
             self._predictor = predictor, predictor.inputs_of_split(everything, "val", self.scenes)
             self.files.check()
         predictor, inputs = self._predictor
-        return Planner(job.pruner, self.objects, partial(predictor, inputs), partial(predictor.flops, inputs))
+        return self._planner(job, partial(predictor, inputs), partial(predictor.flops, inputs))
+
+    def _planner(
+        self,
+        job: Job,
+        maps: Callable[[Sequence[Sample]], AttentionMap] | None = None,
+        gap_flops: Callable[[Sample], float] | None = None,
+    ) -> Planner:
+        return Planner(job.pruner, self.objects, self._context, maps, gap_flops)
 
     def _known_maps(self, folder: Path, key: str) -> dict[str, AttentionMaps]:
         """By dataset; of a folder that was read before, what was read then."""

@@ -120,9 +120,9 @@ class Result:
     Attributes:
         schema: version of this layout.
         name: the run's name.
-        method: vanilla, random, fastv, gap, sap; null for predictions that fast3d did not make.
+        method: by name; null for predictions that fast3d did not make.
         settings: everything that determines the predictions.
-        seed: of the random method; null where nothing is drawn.
+        seed: of a method that draws at random; null where nothing is drawn.
         samples: number of samples of each dataset.
         headline: published column -> score in percent; null where it cannot be computed.
         metrics: every published metric under the name that the published scorer gives it, as a fraction.

@@ -34,6 +34,7 @@ from fast3d_core.llm.generation import Generation
 from fast3d_core.maps.published import map_file
 from fast3d_core.models.chat_scene.loading import load_model
 from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.pruning import METHODS
 from fast3d_core.runtime.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
 from fast3d_core.runtime.progress import Progress
 
@@ -101,6 +102,7 @@ def settings(
     network = need_checkpoint(config, "gap.checkpoint") if job.live else None
     files = [path for path in _files(config, job, datasets) if path != network]
     prints = fingerprints(files)
+    package = METHODS.package(job.pruner.name)
     gap = {}
     if network:
         prints |= fingerprints([network], whole=True)
@@ -108,6 +110,7 @@ def settings(
     return {
         "fast3d_version": __version__,
         "method": job.pruner.name,
+        **({"method_package": package} if package else {}),
         **asdict(job.pruner),
         **({} if job.maps is None else {"map_key": job.map_key}),
         **({} if job.map_kind is None else {"map_kind": job.map_kind}),
@@ -136,6 +139,8 @@ def _files(config: Config, job: Job, datasets: Sequence[str]) -> list[Path]:
         files += [map_file(job.maps, dataset) for dataset in datasets]
     if job.live:
         files += [locations_file(folder, "val"), need_checkpoint(config, "gap.checkpoint")]
+    elif METHODS.package(job.pruner.name) and locations_file(folder, "val").exists():
+        files.append(locations_file(folder, "val"))  # it may look at boxes and labels, which no method here does
     return files
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fast3d_core.attention_map import MAP_KINDS, AttentionMap, MapKind, log_shares
+from fast3d_core.attention_map import MAP_KINDS, AttentionMap, MapKind
 from fast3d_core.errors import DataError
 
 __all__ = ["MAP_KINDS", "AttentionMap", "AttentionMaps", "MapKind", "kind_of", "log_shares"]
@@ -73,6 +73,15 @@ class AttentionMaps:
                 f"{self.path} is in the form of logits, but its maps look like shares of attention (none below 0, sums "
                 "of at most 1); say which they are with --map-kind shares or --map-kind logits"
             )
+
+
+def log_shares(shares: Tensor) -> Tensor:
+    """Logits whose softmax are these shares of attention (..., objects), each as a part of their sum.
+
+    A share of 0 is given the smallest normal float32, a logit of -87.3: it is finite, and adds nothing to any sum.
+    """
+    parts = shares.double() / shares.double().sum(dim=-1, keepdim=True)
+    return parts.float().clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 def kind_of(maps: Mapping[int, Tensor], *, listed: bool) -> MapKind | None:

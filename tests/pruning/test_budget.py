@@ -52,7 +52,7 @@ def test_ratio_of_a_budget_comes_back(layers, data):
 
 
 def test_variants():
-    options = MethodOptions(presets=[35, 65, 35], alphas=[0.21, 0.5], seed=4)
+    options = MethodOptions(presets=[35, 65, 35], alphas=[0.21, 0.5], settings={"seed": 4})
     pruners = build_pruners(["vanilla", "random", "fastv", "gap", "sap", "gap"], options, layers=32, objects=100)
     assert pruners == [
         Vanilla(), Random(16, 90, 4), Random(6, 60, 4), FastV(16, 90), FastV(6, 60), Gap(16, 90), Gap(6, 60),
@@ -93,7 +93,7 @@ def test_variants():
         (["sap"], {"alphas": [0.5], "keep": 15}, "--keep means nothing to sap"),
         (["vanilla", "sap"], {"alphas": [0.5], "presets": [35]}, "--preset means nothing to vanilla, sap"),
         (["gap"], {"keep": 15, "layer": 1, "alphas": [0.5]}, "--alpha means nothing to gap"),
-        (["gap"], {"keep": 15, "layer": 1, "seed": 1}, "--seed means nothing to gap"),
+        (["gap"], {"keep": 15, "layer": 1, "settings": {"seed": 1}}, "--seed means nothing to gap"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_meant(methods, options, message):
