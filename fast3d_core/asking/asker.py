@@ -123,7 +123,7 @@ class Asker:
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")
-        known = model.engine.knows(prompt)
+        known = model.engine.is_cached(prompt)
         state = model.engine.prefill([prompt], [plan], self.config.generation, reuse)
         watch.mark("prefill")
         (generation,) = model.engine.decode(state, model.tokenizer.bos_id, model.tokenizer.eos_id)

@@ -179,11 +179,11 @@ class ChatScene:
         engine: str = "fast",
         reuse_scene: bool = False,
     ) -> list[Answer]:
-        """Answers to a batch of prompts, each under its own plan (all with the same K).
+        """Answers to a batch of prompts, each under its own plan.
 
         Args:
             engine: "fast" drops tokens and runs the batch at once; "reference" masks them, one sample after another.
-            reuse_scene: the fast engine reads a scene once for all questions about it (see `vicuna.fast`).
+            reuse_scene: the fast engine computes a scene once for all questions about it (see `engine.fast`).
         """
         return [self.answer(one) for one in self.generations(prompts, plans, settings, engine, reuse_scene)]
 
