@@ -4,7 +4,7 @@ A `Plan` is the one thing that passes between the pruning methods, which make pl
 out. This module knows neither.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,11 +13,29 @@ from torch import Tensor
 
 from fast3d_core.errors import Fast3DError
 
-TOKENS_PER_OBJECT = 3  # identifier, 3D feature, 2D feature
-
 
 class PlanError(Fast3DError, ValueError):
     """A plan that no engine can carry out: a fault of the method that made it."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a scene is made of for the LLM: `count` units (objects, patches), each of `tokens` visual tokens in a row.
+
+    Unit i is what slot i of the scene's features shows; the visual tokens of a prompt are those of unit 0, 1, ...
+    """
+
+    count: int
+    tokens: int
+
+    @property
+    def visual(self) -> int:
+        """Visual tokens of a prompt."""
+        return self.count * self.tokens
+
+    def of(self, offsets: Iterable[int]) -> list[int]:
+        """The units that have any of these visual tokens, ascending."""
+        return sorted({offset // self.tokens for offset in offsets})
 
 
 @dataclass(frozen=True)

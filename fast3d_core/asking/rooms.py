@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fast3d_core.data.annotations import Scene, Scenes, load_boxes, locations, locations_file
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.models.chat_scene.tokenizer import object_token
+from fast3d_core.mentions import mention
 
 _SPLITS = ("val", "train")  # where a scene's boxes are looked for
 _LONGEST = 80  # characters of a label
@@ -32,7 +32,7 @@ class SceneObject:
     size: tuple[float, float, float] | None = None
 
     def __str__(self) -> str:
-        return f"{self.label or 'object'} {object_token(self.slot)}"
+        return f"{self.label or 'object'} {mention(self.slot)}"
 
 
 class Rooms:

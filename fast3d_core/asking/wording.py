@@ -6,10 +6,9 @@ import string
 from collections.abc import Sequence
 
 from fast3d_core.asking.rooms import SceneObject
-from fast3d_core.benchmarks.answers import object_ids
 from fast3d_core.data.annotations import MOST_CHARACTERS
 from fast3d_core.errors import UsageError
-from fast3d_core.models.chat_scene.tokenizer import object_token
+from fast3d_core.mentions import Typed, mention, mentioned, typed
 from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, SHORT, describe
 
 TASKS = ("qa", "ground", "ground-all", "caption", "plain")
@@ -20,7 +19,6 @@ DATASETS = {"qa": "scanqa", "ground": "scanrefer", "ground-all": "multi3dref", "
 """The dataset whose prompts are worded like that."""
 
 _NEAREST = 3  # objects that an error names
-_OBJECT = re.compile(r"<\s*OBJ\s*([0-9]+)\s*>", re.IGNORECASE)
 
 
 def check_task(task: str) -> None:
@@ -45,7 +43,7 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
         raise UsageError("the question is empty; ask something, such as 'how many chairs are there?'")
     if control := re.search("</?s>|<unk>", text):
         raise UsageError(f"the question holds {control[0]}, which the model reads as a control token; leave it out")
-    named = [_check(match, scene, objects) for match in _OBJECT.finditer(text)]
+    named = [_check(one, scene, objects) for one in typed(text)]
     if task == "qa":
         return text if text.endswith(SHORT.strip()) else text + SHORT
     if task == "ground":
@@ -56,13 +54,13 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
         if len(set(named)) != 1:
             near = ", ".join(map(str, _like(text, objects)))
             raise UsageError(f"--task caption describes one object; name it by its number, such as {near}")
-        return SCAN2CAP[2].replace("<id>", object_token(named[0]))
+        return SCAN2CAP[2].replace("<id>", mention(named[0]))
     return text
 
 
 def named_slots(answer: str) -> list[int]:
     """The objects that an answer names, in order, each once."""
-    return list(dict.fromkeys(object_ids(answer)))
+    return list(dict.fromkeys(mentioned(answer)))
 
 
 def _like(text: str, objects: Sequence[SceneObject]) -> Sequence[SceneObject]:
@@ -71,15 +69,15 @@ def _like(text: str, objects: Sequence[SceneObject]) -> Sequence[SceneObject]:
     return [one for one in objects if one.label in labels][:_NEAREST] or objects[:_NEAREST]
 
 
-def _check(match: re.Match[str], scene: str, objects: Sequence[SceneObject]) -> int:
+def _check(named: Typed, scene: str, objects: Sequence[SceneObject]) -> int:
     """The slot that a text names. Raises `UsageError` where the scene has none, or where it is written otherwise."""
-    slot = int(match[1][:9])
+    slot = named.unit
     if slot not in (one.slot for one in objects):
         nearest = sorted(sorted(objects, key=lambda one: abs(one.slot - slot))[:_NEAREST], key=lambda one: one.slot)
         raise UsageError(
-            f"{scene} has no object {match[0][:40]}; its {len(objects)} objects include "
+            f"{scene} has no object {named.text[:40]}; its {len(objects)} objects include "
             f"{', '.join(map(str, nearest))} (`fast3d ask --scene list` lists all)"
         )
-    if match[0] != object_token(slot):
-        raise UsageError(f"write {object_token(slot)}, not {match[0][:40]}: the model knows objects by that name alone")
+    if not named.exact:
+        raise UsageError(f"write {mention(slot)}, not {named.text[:40]}: the model knows objects by that name alone")
     return slot

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from fast3d_core.benchmarks import boxes
-from fast3d_core.benchmarks.answers import object_ids
 from fast3d_core.benchmarks.records import MOST_IDS, REPAIR, Record, Score, mean, record_keys
 from fast3d_core.benchmarks.references import References
+from fast3d_core.mentions import mentioned
 
 THRESHOLDS = (0.25, 0.5)
 TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")  # zero, single, multiple targets; with(out) distractors
@@ -36,7 +36,7 @@ def f1_scores(records: Sequence[Record], references: References) -> np.ndarray:
     f1 = np.zeros((len(records), len(THRESHOLDS)))
     for position, record in enumerate(records):
         instances = record.boxes(references.instances)
-        named = [index for index in object_ids(record.text("pred")) if index < len(instances)]
+        named = [index for index in mentioned(record.text("pred")) if index < len(instances)]
         if len(named) > MOST_IDS:
             raise record.error(f"pred names {len(named)} objects", f"{MOST_IDS} can be meant at most")
         targets = record.indices("ref_captions")

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from fast3d_core.benchmarks.answers import object_ids
 from fast3d_core.benchmarks.multi3dref import ZERO_TARGET
 from fast3d_core.benchmarks.records import Record
 from fast3d_core.benchmarks.references import References
+from fast3d_core.mentions import mentioned
 
 
 def remarks(dataset: str, records: Sequence[Record], references: References) -> list[str]:
@@ -46,4 +46,4 @@ def is_unanswered(dataset: str, records: Sequence[Record]) -> bool:
 
 def _names_one(record: Record, references: References) -> bool:
     count = len(record.boxes(references.instances))
-    return any(index < count for index in object_ids(record.text("pred")))
+    return any(index < count for index in mentioned(record.text("pred")))

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from fast3d_core.benchmarks import boxes
-from fast3d_core.benchmarks.answers import object_ids
 from fast3d_core.benchmarks.records import Record, Score, mean, record_keys
 from fast3d_core.benchmarks.references import References
+from fast3d_core.mentions import mentioned
 
 THRESHOLDS = (0.25, 0.5)
 
@@ -48,7 +48,7 @@ def overlaps(records: Sequence[Record], references: References) -> np.ndarray:
     named, truth = [], []
     for record in records:
         count = len(record.boxes(references.instances))
-        chosen = next((index for index in object_ids(record.text("pred")) if index < count), 0)
+        chosen = next((index for index in mentioned(record.text("pred")) if index < count), 0)
         named.append(record.box(references.instances, chosen, "the object that is scored"))
         truth.append(record.box(references.objects, record.index("gt_id"), "gt_id"))
     return boxes.iou(np.reshape(named, (-1, 6)), np.reshape(truth, (-1, 6)))

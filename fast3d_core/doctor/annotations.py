@@ -1,6 +1,5 @@
 """The annotations folder: questions, features, boxes and references, and whether they are about the same things."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,6 +11,7 @@ from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.asked import score_nothing, wording_notes
+from fast3d_core.mentions import mentioned_beyond
 
 _AGAIN = "take all files of data.annotations from one release: `fast3d download annotations`"
 
@@ -30,7 +30,7 @@ def questions(case: Case, dataset: str) -> Iterator[Finding]:
             note.rstrip("."), "add it to their prompts, as `fast3d prepare` does, unless the model was trained without"
         )
     for sample in samples:
-        named = [int(slot) for slot in re.findall(r"<OBJ(\d{3,9})>", sample.prompt)]
+        named = mentioned_beyond(sample.prompt)
         if named and max(named) >= objects:
             yield error(
                 f"{dataset}: record {sample.index} asks about object {max(named)}, data.max_objects is {objects}",

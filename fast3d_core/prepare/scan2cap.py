@@ -3,11 +3,12 @@
 from collections import defaultdict
 from typing import Any
 
+from fast3d_core.mentions import mention
 from fast3d_core.prepare.boxes import TOO_FAR, TRAIN_IOU
 from fast3d_core.prepare.draft import EMPTY, Draft, DroppedError, Task
 from fast3d_core.prepare.raw import RawRecord
 from fast3d_core.prepare.scanrefer import FILES, SOURCE
-from fast3d_core.prepare.templates import SCAN2CAP, capitalize_sentences, token
+from fast3d_core.prepare.templates import SCAN2CAP, capitalize_sentences
 
 __all__ = ["FILES", "SOURCE", "convert", "corpus"]
 
@@ -95,5 +96,5 @@ def _convert(
 
 
 def _record(task: Task, scene: str, index: int, slot: int, number: int) -> dict[str, Any]:
-    prompt = task.choose(SCAN2CAP, scene, index, number).replace("<id>", token(slot))
+    prompt = task.choose(SCAN2CAP, scene, index, number).replace("<id>", mention(slot))
     return {"scene_id": scene, "obj_id": index, "pred_id": slot, "prompt": prompt}

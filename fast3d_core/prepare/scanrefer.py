@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.benchmarks.unique_multiple import build_unique_multiple
+from fast3d_core.mentions import mention
 from fast3d_core.prepare.boxes import TOO_FAR, TRAIN_IOU
 from fast3d_core.prepare.draft import EMPTY, Draft, DroppedError, Task
 from fast3d_core.prepare.raw import RawRecord, Releases, read_records
-from fast3d_core.prepare.templates import SCANREFER, describe, token
+from fast3d_core.prepare.templates import SCANREFER, describe
 
 FILES = (("ScanRefer_filtered_{split}.json", None),)
 SOURCE = "https://github.com/daveredrum/ScanRefer"
@@ -36,10 +37,10 @@ def _convert(task: Task, record: RawRecord) -> list[dict[str, Any]]:
     slot = int(overlap.argmax())
     prompt = describe(task.choose(SCANREFER, record.position), description)
     if task.split == "val":
-        return [{"scene_id": scene, "obj_id": index, "ref_captions": [f"{token(slot)}."], "prompt": prompt}]
+        return [{"scene_id": scene, "obj_id": index, "ref_captions": [f"{mention(slot)}."], "prompt": prompt}]
     if overlap[slot] < TRAIN_IOU:
         raise DroppedError(TOO_FAR)
-    return [{"scene_id": scene, "obj_id": slot, "caption": f"{token(slot)}.", "prompt": prompt}]
+    return [{"scene_id": scene, "obj_id": slot, "caption": f"{mention(slot)}.", "prompt": prompt}]
 
 
 def unique_multiple(labels: Path, releases: Releases) -> dict[str, dict[str, int]]:

@@ -25,6 +25,8 @@ import re
 import string
 from collections.abc import Sequence
 
+from fast3d_core.mentions import mention
+
 SHORT = " Answer the question using a single word or phrase."
 
 # fmt: off
@@ -83,14 +85,9 @@ def describe(template: str, description: str) -> str:
     return template.replace("<description>", description[: -1 if description[-1] in string.punctuation else None])
 
 
-def token(slot: int) -> str:
-    """The token of a detected object."""
-    return f"<OBJ{slot:03}>"
-
-
 def answer_slots(slots: Sequence[int]) -> str:
     """Multi3DRefer's answer that names detected objects, in the order given."""
-    names = [token(slot) for slot in slots]
+    names = [mention(slot) for slot in slots]
     if not names:
         return "No."
     if len(names) < 3:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.plan import Plan, Units
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class PlanRequest:
 
     Attributes:
         dataset, index: the sample's name; random methods draw from nothing else but these and their seed.
-        objects: object slots in the prompt (100).
-        scores: (objects,) float32 attention map, for methods with `needs_map`: logits for those with `needs_logits`,
+        units: what the prompt shows of the scene.
+        scores: (units,) float32 attention map, for methods with `needs_map`: logits for those with `needs_logits`,
             for others logits or shares of attention.
     """
 
     dataset: str
     index: int
-    objects: int = 100
+    units: Units
     scores: Tensor | None = None
 
 
@@ -47,11 +47,11 @@ class Pruner(ABC):
         """The plan for one sample."""
 
 
-def top_tokens(scores: Tensor, count: int) -> Tensor:
-    """The `count` visual tokens of the best objects, ascending: published top-k over the map repeated for each token.
+def top_tokens(scores: Tensor, count: int, tokens: int) -> Tensor:
+    """The `count` visual tokens of the best units, ascending: published top-k over the map repeated for each token.
 
-    `scores` is (objects,). Taken on the CPU over float32, so that ties fall the same on every device; inside an object
-    (a `count` that is no multiple of 3) torch.topk decides, as in the published code.
+    `scores` is (units,), each of `tokens` tokens. Taken on the CPU over float32, so that ties fall the same on every device; inside a unit
+    (a `count` that is no multiple of `tokens`) torch.topk decides, as in the published code.
     """
-    repeated = scores.float().cpu().repeat_interleave(TOKENS_PER_OBJECT)
+    repeated = scores.float().cpu().repeat_interleave(tokens)
     return torch.topk(repeated, count).indices.sort().values

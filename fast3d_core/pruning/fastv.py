@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.errors import UsageError
-from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.plan import Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner
 
 
@@ -29,9 +29,7 @@ class FastV(Pruner):
             raise UsageError("fastv reads the attention of layer K - 1, so K must be at least 1 (--layer 1)")
 
     def plan(self, request: PlanRequest) -> Plan:
-        return Plan(
-            self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, choose=partial(_top_attended, self.keep)
-        )
+        return Plan(self.layer, request.units.visual, self.keep, choose=partial(_top_attended, self.keep))
 
 
 def _top_attended(keep: int, scores: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.plan import Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner, top_tokens
 
 
@@ -18,5 +18,5 @@ class Gap(Pruner):
 
     def plan(self, request: PlanRequest) -> Plan:
         assert request.scores is not None
-        kept = top_tokens(request.scores, self.keep)
-        return Plan(self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, kept)
+        kept = top_tokens(request.scores, self.keep, request.units.tokens)
+        return Plan(self.layer, request.units.visual, self.keep, kept)

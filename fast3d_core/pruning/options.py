@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fast3d_core.errors import UsageError
+from fast3d_core.plan import Units
 from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.pruning.budget import Budget, check_keep, check_layer, from_preset, from_ratio
 from fast3d_core.pruning.sap import Alpha
@@ -34,8 +35,8 @@ class MethodOptions:
     seed: int | None = None
 
 
-def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, objects: int) -> list[Pruner]:
-    """The methods, in the order given, for an LLM of `layers` layers and prompts of `objects` object slots.
+def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, units: Units) -> list[Pruner]:
+    """The methods, in the order given, for an LLM of `layers` layers and prompts of these units.
 
     A method takes the options that its fields name. Raises `UsageError` for an unknown method, one with a setting for
     which there is no option, a budget that is missing, contradictory or out of range, and for an option that none of
@@ -54,7 +55,7 @@ def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, o
     ):
         if given and field not in taken:
             raise UsageError(f"{option} means nothing to {named}")
-    return [pruner for cls in classes for pruner in _variants(cls, options, layers, objects)]
+    return [pruner for cls in classes for pruner in _variants(cls, options, layers, units)]
 
 
 def settings_taken(methods: Sequence[str]) -> set[str]:
@@ -94,12 +95,12 @@ def _check_fields(cls: type[Pruner]) -> None:
         raise UsageError(f"the method {cls.name} has one of the settings layer and keep; a budget is both of them")
 
 
-def _variants(cls: type[Pruner], options: MethodOptions, layers: int, objects: int) -> list[Pruner]:
+def _variants(cls: type[Pruner], options: MethodOptions, layers: int, units: Units) -> list[Pruner]:
     """The method with every budget and every alpha that were asked for."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     settings: list[dict[str, Any]] = [{}]
     if "keep" in fields:
-        settings = [dataclasses.asdict(budget) for budget in _budgets(cls.name, options, layers, objects)]
+        settings = [dataclasses.asdict(budget) for budget in _budgets(cls.name, options, layers, units)]
     if "alpha" in fields:
         if not options.alphas:
             raise UsageError(
@@ -113,7 +114,7 @@ def _variants(cls: type[Pruner], options: MethodOptions, layers: int, objects: i
     return [pruner for i, pruner in enumerate(pruners) if pruner not in pruners[:i]]
 
 
-def _budgets(method: str, options: MethodOptions, layers: int, objects: int) -> list[Budget]:
+def _budgets(method: str, options: MethodOptions, layers: int, units: Units) -> list[Budget]:
     by_count = options.keep is not None
     ways = [bool(options.presets), by_count, options.ratio is not None]
     if sum(ways) != 1:
@@ -124,12 +125,12 @@ def _budgets(method: str, options: MethodOptions, layers: int, objects: int) -> 
     if options.presets:
         if options.layer is not None:
             raise UsageError("--preset brings its own K; leave --layer out, or use --ratio with it")
-        return [from_preset(preset, layers, objects) for preset in dict.fromkeys(options.presets)]
+        return [from_preset(preset, layers, units) for preset in dict.fromkeys(options.presets)]
     if options.ratio is not None:
-        return [from_ratio(options.ratio, layers, layer=options.layer, objects=objects)]
+        return [from_ratio(options.ratio, layers, units, layer=options.layer)]
     if options.layer is None:
         raise UsageError("--keep needs --layer K, the layer from which on only the kept tokens are seen")
     assert options.keep is not None
     check_layer(options.layer, layers)
-    check_keep(options.keep, objects)
+    check_keep(options.keep, units)
     return [Budget(options.layer, options.keep)]

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.plan import Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner, top_tokens
 from fast3d_core.runtime.draws import seed_of
 
@@ -24,6 +24,6 @@ class Random(Pruner):
 
     def plan(self, request: PlanRequest) -> Plan:
         generator = torch.Generator().manual_seed(seed_of(self.seed, request.dataset, request.index))
-        noise = torch.rand(request.objects, generator=generator)
-        kept = top_tokens(noise, self.keep)
-        return Plan(self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, kept)
+        noise = torch.rand(request.units.count, generator=generator)
+        kept = top_tokens(noise, self.keep, request.units.tokens)
+        return Plan(self.layer, request.units.visual, self.keep, kept)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.errors import UsageError
-from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.plan import Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner, top_tokens
 
 Alpha = float | Mapping[str, float]
@@ -32,8 +32,9 @@ class Sap(Pruner):
     def plan(self, request: PlanRequest) -> Plan:
         assert request.scores is not None
         alpha = self.alpha[request.dataset] if isinstance(self.alpha, Mapping) else self.alpha
-        count = TOKENS_PER_OBJECT * int(objects_to_reach(request.scores, alpha))
-        return Plan(0, request.objects * TOKENS_PER_OBJECT, count, top_tokens(request.scores, count))
+        tokens = request.units.tokens
+        count = tokens * int(objects_to_reach(request.scores, alpha))
+        return Plan(0, request.units.visual, count, top_tokens(request.scores, count, tokens))
 
 
 def sorted_mass(scores: Tensor) -> Tensor:

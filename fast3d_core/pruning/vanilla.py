@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+from fast3d_core.plan import Plan
 from fast3d_core.pruning.base import PlanRequest, Pruner
 
 
@@ -16,5 +16,5 @@ class Vanilla(Pruner):
     name: ClassVar[str] = "vanilla"
 
     def plan(self, request: PlanRequest) -> Plan:
-        visual = request.objects * TOKENS_PER_OBJECT
+        visual = request.units.visual
         return Plan(layer=0, visual=visual, count=visual, kept=torch.arange(visual))

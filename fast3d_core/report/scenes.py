@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from fast3d_core.benchmarks import References
-from fast3d_core.benchmarks.answers import object_ids
 from fast3d_core.config import DATASETS, Config, need_path
 from fast3d_core.data.annotations import (
     ON_DETECTED_BOXES,
@@ -22,6 +21,7 @@ from fast3d_core.errors import DataError
 from fast3d_core.evaluation.result import Result
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.maps.published import map_file
+from fast3d_core.mentions import mentioned
 from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.pruning.sap import sorted_mass
 from fast3d_core.report.answers import Answered, Answers, judge
@@ -237,7 +237,7 @@ def _masses(
 
 
 def _answer(run: int, given: Answered, sample: Sample, references: References, objects: int) -> Answer:
-    named = [slot for slot in object_ids(given.text) if slot < objects]
+    named = [slot for slot in mentioned(given.text) if slot < objects]
     return Answer(run, given.text, judge(sample.dataset, sample.record(given.text), references), given.kept, named)
 
 
