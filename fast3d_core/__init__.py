@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from fast3d_core.asking.asker import Asker
     from fast3d_core.config import Config, load_config
     from fast3d_core.data.annotations import Sample, Scene, Scenes, load_samples
+    from fast3d_core.models.base import SceneModel
     from fast3d_core.models.chat_scene.model import ChatScene
     from fast3d_core.plan import Plan
 
@@ -15,7 +16,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Asker": "asking.asker",
-    "ChatScene": "chat_scene.model",
+    "ChatScene": "models.chat_scene.model",
+    "SceneModel": "models.base",
     "Config": "config",
     "Plan": "plan",
     "Sample": "data.annotations",
@@ -25,7 +27,9 @@ _HOME = {
     "load_samples": "data.annotations",
 }
 
-__all__ = ["Asker", "ChatScene", "Config", "Plan", "Sample", "Scene", "Scenes", "load_config", "load_samples"]
+__all__ = [
+    *("Asker", "ChatScene", "Config", "Plan", "Sample", "Scene", "SceneModel", "Scenes", "load_config", "load_samples"),
+]
 
 
 def __getattr__(name: str) -> Any:

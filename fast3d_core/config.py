@@ -56,8 +56,9 @@ DATASETS: tuple[Dataset, ...] = typing.get_args(Dataset)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """the LLM and the Chat-Scene checkpoint on top of it"""
+    """the scene model: an LLM and the Chat-Scene checkpoint on top of it"""
 
+    kind: str = setting("chat-scene", "scene model: chat-scene, or one that an installed package adds")
     llm: Path = setting(Path("llm/vicuna-7b-v1.5"), "folder of the LLaMA weights and tokenizer (Hugging Face layout)")
     checkpoint: Path = setting(
         Path("ckpt_01_3446.pth"), "Chat-Scene checkpoint as released: LoRA, projectors, embeddings"

@@ -267,10 +267,9 @@ def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions",
     from dataclasses import replace
 
     from fast3d_core.asking.wording import DATASETS
-    from fast3d_core.config import need_path
     from fast3d_core.evaluation.found_alpha import found_alpha
-    from fast3d_core.llm.weights import read_shape
     from fast3d_core.maps.published import MAP_KEYS
+    from fast3d_core.models.registry import scene_model
     from fast3d_core.pruning.options import build_pruners, settings_taken
 
     if not options.alphas and "alpha" in settings_taken(methods):
@@ -279,8 +278,8 @@ def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions",
         if isinstance(found, Mapping) and not datasets:
             raise UsageError("the alpha that was found is one for each dataset; give --alpha, or a --task of theirs")
         options = replace(options, alphas=[] if found is None else [found])
-    layers = read_shape(need_path(config, "model.llm")).layers
-    return build_pruners(methods, options, layers, config.data.max_objects)
+    model = scene_model(config)
+    return build_pruners(methods, options, model.shape_of(config).layers, model.units_of(config))
 
 
 def _taken(methods: Sequence[str], options: "MethodOptions") -> "MethodOptions":

@@ -144,8 +144,8 @@ def eval_command(
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.found_alpha import found_alpha
     from fast3d_core.evaluation.questions import Questions
-    from fast3d_core.llm.weights import read_shape
     from fast3d_core.maps.published import MAP_KEYS
+    from fast3d_core.models.registry import scene_model
     from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
 
     alphas: list[Alpha] = [*(alpha or ())]
@@ -154,8 +154,8 @@ def eval_command(
         found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0], note, kind)
         alphas += [] if found is None else [found]
     options = MethodOptions(preset or (), layer, keep, ratio, alphas, seed)
-    layers = read_shape(need_path(settings, "model.llm")).layers
-    pruners = build_pruners(method, options, layers, settings.data.max_objects)
+    model = scene_model(settings)
+    pruners = build_pruners(method, options, model.shape_of(settings).layers, model.units_of(settings))
     live = gap == "live"
     for option, value in (("--maps", maps), ("--map-key", map_key), ("--map-kind", kind), ("--gap live", live)):
         needed = any(pruner.needs_logits if option == "--map-kind" else pruner.needs_map for pruner in pruners)

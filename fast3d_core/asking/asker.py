@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
-from fast3d_core.asking.wording import DATASETS, named_slots, prompt_of
+from fast3d_core.asking.wording import DATASETS, prompt_of
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import DataError, UsageError
@@ -17,9 +17,10 @@ from fast3d_core.gap.inputs import GapInputs, check_fit
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
 from fast3d_core.llm.weights import Generation, Prompt
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
-from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
+from fast3d_core.models.registry import scene_model
+from fast3d_core.plan import cost, pruning_ratio, scene_flops
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
 from fast3d_core.runtime.devices import out_of_memory_says, pick_device
@@ -47,7 +48,8 @@ class Asker:
 
     def __init__(self, config: Config, progress: Progress | None = None):
         self.config = config
-        self.rooms = Rooms(need_path(config, "data.annotations"), config.data.max_objects)
+        self._units = scene_model(config).units_of(config)
+        self.rooms = Rooms(need_path(config, "data.annotations"), self._units.count)
         self._device = pick_device(config.model.device)
         self._progress = progress or Silent()
 
@@ -75,8 +77,8 @@ class Asker:
         _ = self.model
 
     @cached_property
-    def model(self) -> ChatScene:
-        """The LLM with the checkpoint."""
+    def model(self) -> SceneModel:
+        """The scene model."""
         return load_model(self.config, self.rooms.scenes, self._device, self._progress)
 
     @cached_property
@@ -93,13 +95,13 @@ class Asker:
         return MapPredictor(network), QuestionTokenizer(self.config.gap.text_encoder)
 
     def _check_length(self, prompt: str) -> None:
-        visual = TOKENS_PER_OBJECT * self.config.data.max_objects
-        longest = self.model.llm.config.max_position_embeddings - visual - self.config.generation.max_new_tokens
-        text = prompt_tokens(self.model.tokenizer, prompt)
+        positions, visual = self.model.positions, self._units.visual
+        longest = positions - visual - self.config.generation.max_new_tokens
+        text = self.model.text_tokens(prompt)
         if longest < 1:
             raise UsageError(
                 f"generation.max_new_tokens {self.config.generation.max_new_tokens} leaves no room for a question: the "
-                f"LLM reads {self.model.llm.config.max_position_embeddings} tokens in all, with the {visual} of a scene"
+                f"LLM reads {positions} tokens in all, with the {visual} of a scene"
             )
         if text > longest:
             raise UsageError(
@@ -115,18 +117,18 @@ class Asker:
         scores, gap_flops = self._map(text, room) if pruner.needs_map else (None, 0.0)
         watch.mark("gap")
         number = zlib.crc32(f"{room.scene_id}\n{text}".encode())
-        plan = pruner.plan(PlanRequest(DATASETS.get(task, ""), number, self.config.data.max_objects, scores))
+        plan = pruner.plan(PlanRequest(DATASETS.get(task, ""), number, self._units, scores))
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")
-        known = model.engine.knows(prompt)
+        known = reuse and model.engine.knows(prompt)
         state = model.engine.prefill([prompt], [plan], self.config.generation, reuse)
         watch.mark("prefill")
-        (generation,) = model.engine.decode(state, model.tokenizer.bos_id, model.tokenizer.eos_id)
+        (generation,) = model.engine.decode(state, model.bos_id, model.eos_id)
         watch.mark("decode")
         answer = model.answer(generation).text
         watch.mark("text")
-        flops, unpruned = self._flops(prompt, generation, plan.layer, reuse, reuse and known)
+        flops, unpruned = self._flops(prompt, generation, plan.layer, reuse, known)
         by_slot = {one.slot: one for one in objects}
         share = None if scores is None else torch.softmax(scores, dim=-1).tolist()
         return Reply(
@@ -136,8 +138,8 @@ class Asker:
             prompt=text,
             method=run_name(pruner),
             text=answer,
-            named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in named_slots(answer)),
-            kept=tuple(by_slot[slot] for slot in _kept_slots(generation.kept, share) if slot in by_slot),
+            named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in dict.fromkeys(model.mentioned(answer))),
+            kept=tuple(by_slot[slot] for slot in self._kept_slots(generation.kept, share) if slot in by_slot),
             layer=plan.layer,
             layers=model.shape.layers,
             visual=plan.visual,
@@ -184,8 +186,7 @@ class Asker:
         scene = scene_flops(shape, prompt.shared) if reuse and not known else 0
         return of(layer, len(generation.kept), prompt.shared if reuse else 0) + scene, of(0, prompt.visual, 0)
 
-
-def _kept_slots(kept: Tensor, share: list[float] | None) -> list[int]:
-    """The slots of these visual tokens."""
-    slots = sorted({token // TOKENS_PER_OBJECT for token in kept.tolist()})
-    return slots if share is None else sorted(slots, key=lambda slot: -share[slot])
+    def _kept_slots(self, kept: Tensor, share: list[float] | None) -> list[int]:
+        """The slots of these visual tokens."""
+        slots = self._units.of(kept.tolist())
+        return slots if share is None else sorted(slots, key=lambda slot: -share[slot])

@@ -10,7 +10,7 @@ from fast3d_core.bench.result import Floor, Kept, Roofline, Row, SampleFlops, Ti
 from fast3d_core.bench.subject import Subject
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.result import Spread
-from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
+from fast3d_core.plan import cost, pruning_ratio, scene_flops
 from fast3d_core.pruning import Pruner
 
 
@@ -59,10 +59,10 @@ def build_row(
 
 
 def _kept(passes: Sequence[Pass], subject: Subject) -> Kept:
-    layers, visual = subject.model.shape.layers, subject.model.objects * TOKENS_PER_OBJECT
+    layers, visual = subject.model.shape.layers, subject.model.units.visual
     kept = [offsets for one in passes for offsets in one.kept]
     ratio = fmean(100 * pruning_ratio(layers, passes[0].layer, visual, len(offsets)) for offsets in kept)
-    objects = [len((offsets // TOKENS_PER_OBJECT).unique()) for offsets in kept]
+    objects = [len(subject.model.units.of(offsets.tolist())) for offsets in kept]
     return Kept(ratio, fmean(map(len, kept)), Spread.of(objects))
 
 

@@ -16,6 +16,7 @@ from fast3d_core.bench.subject import Batch, Subject
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, NotFiniteError
 from fast3d_core.evaluation.result import describe_environment
+from fast3d_core.plan import Units
 from fast3d_core.pruning import Pruner, Vanilla
 from fast3d_core.pruning.alpha_search import nearest
 from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
@@ -46,8 +47,8 @@ class BenchOptions:
     seed: int = 0
 
 
-def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float = 1) -> list[Pruner]:
-    """The methods, at the ratio, for an LLM of `layers` layers and prompts of `objects` slots.
+def build_methods(options: BenchOptions, layers: int, units: Units, alpha: float = 1) -> list[Pruner]:
+    """The methods, at the ratio, for an LLM of `layers` layers and prompts of these units.
 
     Args:
         alpha: sap's; any will do to see whether the options can be meant.
@@ -63,7 +64,7 @@ def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float
             alphas=(alpha,) if "alpha" in taken else (),
             seed=options.seed if "seed" in taken else None,
         )
-        pruners += build_pruners([method], given, layers, objects)
+        pruners += build_pruners([method], given, layers, units)
     return pruners
 
 
@@ -124,7 +125,7 @@ class Bench:
             settings={
                 **asdict(self._options),
                 "generation": asdict(self._settings),
-                "objects": model.objects,
+                "objects": model.units.count,
                 "questions": self._subject.questions,
             },
             environment=describe_environment(self._device, 1, model.engine.attention),
@@ -133,7 +134,7 @@ class Bench:
 
     def _methods(self, alpha: float = 1) -> list[Pruner]:
         model = self._subject.model
-        return build_methods(self._options, model.shape.layers, model.objects, alpha)
+        return build_methods(self._options, model.shape.layers, model.units, alpha)
 
     def _timed(self) -> range:
         """Numbers of the batches that are timed."""

@@ -1,4 +1,4 @@
-"""What is benchmarked: a Chat-Scene with its GAP network, and batches of questions about scenes."""
+"""What is benchmarked: a scene model with its GAP network, and batches of questions about scenes."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ from fast3d_core.gap.inputs import GapInputs, check_fit
 from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
 from fast3d_core.runtime.progress import Progress
 
 
@@ -75,7 +75,7 @@ class Subject:
     """
 
     name: str
-    model: ChatScene
+    model: SceneModel
     gap: Gap | None
     batch: Callable[[int, int], Batch]
     questions: str
@@ -102,7 +102,7 @@ def real_subject(config: Config, device: torch.device, progress: Progress, *, ga
     if gap:
         network = load_gap(config, device)
         check_fit(config, questions.scenes, network)
-        locations = load_locations(questions.folder, "val", names, questions.objects)
+        locations = load_locations(questions.folder, "val", names, questions.units.count)
         predicting = Gap(network, QuestionTokenizer(config.gap.text_encoder))
     model = load_model(config, questions.scenes, device, progress)
     datasets = list(questions.samples.values())

@@ -25,8 +25,8 @@ from fast3d_core.evaluation.result import (
 from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
 from fast3d_core.llm.engine.attention import backend
-from fast3d_core.llm.weights import read_shape
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, cost, pruning_ratio, scene_flops
+from fast3d_core.models.registry import scene_model
+from fast3d_core.plan import LlmShape, cost, pruning_ratio, scene_flops
 
 
 def conclude(
@@ -48,7 +48,7 @@ def conclude(
         raise DataError(f"{journal.folder} lacks {missing} batches; run the same command again")
     entries = []
     for number, batch in enumerate(batches):
-        if not _are_answers(done[number], batch, questions.objects * TOKENS_PER_OBJECT):
+        if not _are_answers(done[number], batch, questions.units.visual):
             raise DataError(
                 f"{journal.folder} is damaged: batch {number} of its journal does not answer the questions of that "
                 "batch; run again with --restart, or under another --name"
@@ -63,7 +63,7 @@ def conclude(
         write_json(journal.folder / "predictions" / f"{dataset}.json", records)
     part = questions.limit is not None
     scores = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
-    shape = read_shape(config.model.llm, extra_tokens=questions.objects)
+    shape = scene_model(config).shape_of(config)
     seconds, gap_seconds = journal.seconds()
     attention = backend(device, getattr(torch, config.model.dtype), shape) if config.eval.engine == "fast" else "eager"
     result = Result(
@@ -113,18 +113,18 @@ def _is_count(value: Any) -> bool:
 def _pruning(entries: list[dict[str, Any]], questions: Questions, layers: int) -> Pruning | None:
     if not entries:
         return None
-    visual = questions.objects * TOKENS_PER_OBJECT
+    visual = questions.units.visual
     present_tokens = {}
     ratios, ratios_present, objects, tokens = [], [], [], []
     for entry in entries:
         scene = questions.samples[entry["dataset"]][entry["index"]].scene_id
         if scene not in present_tokens:
-            present_tokens[scene] = questions.scenes[scene].present.repeat_interleave(TOKENS_PER_OBJECT)
+            present_tokens[scene] = questions.scenes[scene].present.repeat_interleave(questions.units.tokens)
         present = present_tokens[scene]
         kept = torch.arange(visual) if entry["kept"] is None else torch.tensor(entry["kept"])
         ratios.append(100 * pruning_ratio(layers, entry["layer"], visual, len(kept)))
         ratios_present.append(100 * pruning_ratio(layers, entry["layer"], int(present.sum()), int(present[kept].sum())))
-        objects.append(len(kept.div(TOKENS_PER_OBJECT, rounding_mode="floor").unique()))
+        objects.append(len(questions.units.of(kept.tolist())))
         tokens.append(len(kept))
     return Pruning(_mean(ratios), _mean(ratios_present), Spread.of(objects), _mean(tokens))
 
@@ -135,7 +135,7 @@ def _cost(
     entries = [entry for batch in batches for entry in batch]
     if not entries:
         return None
-    visual = questions.objects * TOKENS_PER_OBJECT
+    visual = questions.units.visual
     costs = [
         cost(
             shape,

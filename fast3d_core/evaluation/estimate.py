@@ -11,7 +11,7 @@ from fast3d_core.evaluation.batch_size import batch_size
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.result import Spread
-from fast3d_core.plan import TOKENS_PER_OBJECT, pruning_ratio
+from fast3d_core.plan import pruning_ratio
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Es
         seconds += prefill / rates.flops
         seconds += max(decode / rates.flops, steps * (needs.weights + cached) / rates.bytes)
         memory = max(memory, needs.memory(wanted))
-    layers, visual = needs.shape.layers, questions.objects * TOKENS_PER_OBJECT
+    layers, visual = needs.shape.layers, questions.units.visual
     layer = getattr(job.pruner, "layer", 0)
     return Estimate(
         run=job.name,

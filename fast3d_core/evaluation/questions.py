@@ -14,7 +14,8 @@ from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.predictor import Predictor
 from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
 from fast3d_core.maps.published import AttentionMaps, MapKind, map_file
-from fast3d_core.plan import Plan
+from fast3d_core.models.registry import scene_model
+from fast3d_core.plan import Plan, Units
 from fast3d_core.pruning import PlanRequest, Pruner
 
 
@@ -38,7 +39,7 @@ class Job:
 
 
 Scores = Callable[[Sequence[Sample]], Sequence[Tensor] | Sequence[None]]
-"""The attention map (objects,) of each sample of a batch; None for methods that need none."""
+"""The attention map (units,) of each sample of a batch; None for methods that need none."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class Plans:
     """Makes the plans of a batch, each from the method and the sample's map alone."""
 
     pruner: Pruner
-    objects: int
+    units: Units
     scores: Scores
 
     def __call__(self, batch: Sequence[Sample]) -> list[Plan]:
         return [
-            self.pruner.plan(PlanRequest(sample.dataset, sample.index, self.objects, scores))
+            self.pruner.plan(PlanRequest(sample.dataset, sample.index, self.units, scores))
             for sample, scores in zip(batch, self.scores(batch), strict=True)
         ]
 
@@ -88,6 +89,7 @@ class Questions:
     Attributes:
         samples: dataset -> the samples to answer; totals: dataset -> how many its annotations hold.
         limit: only the first `limit` samples of each dataset are answered.
+        units: of every prompt.
         files: what is read, watched for changes.
 
     Args:
@@ -105,7 +107,7 @@ class Questions:
         said: Callable[[str], None] = lambda _: None,
     ):
         self.folder = need_path(config, "data.annotations")
-        self.objects = config.data.max_objects
+        self.units = scene_model(config).units_of(config)
         self.limit = limit
         self._config, self._said = config, said
         self.files = WatchedFiles()
@@ -116,7 +118,7 @@ class Questions:
         self.live_maps = LiveMaps(config, self)
         self._maps: dict[tuple[Path, str], dict[str, AttentionMaps]] = {}
         self.files.watch(features_files(self.folder))
-        self.scenes = Scenes(self.folder, self.objects)
+        self.scenes = Scenes(self.folder, self.units.count)
         for samples in self.samples.values():
             self.scenes.check(samples)
 
@@ -133,13 +135,13 @@ class Questions:
         Raises `DataError`, see `load_known_maps` and, for methods that read logits, `AttentionMaps.logits`.
         """
         if job.live:
-            return Plans(job.pruner, self.objects, self.live_maps)
+            return Plans(job.pruner, self.units, self.live_maps)
         if job.maps is None:
-            return Plans(job.pruner, self.objects, lambda batch: [None] * len(batch))
+            return Plans(job.pruner, self.units, lambda batch: [None] * len(batch))
         known = self._known_maps(job.maps, job.map_key)
         logits = job.pruner.needs_logits
         maps = {dataset: own.logits(job.map_kind) if logits else own.scores for dataset, own in known.items()}
-        return Plans(job.pruner, self.objects, lambda batch: [maps[s.dataset][s.index] for s in batch])
+        return Plans(job.pruner, self.units, lambda batch: [maps[s.dataset][s.index] for s in batch])
 
     def _known_maps(self, folder: Path, key: str) -> dict[str, AttentionMaps]:
         """By dataset; of a folder that was read before, what was read then."""
@@ -148,7 +150,9 @@ class Questions:
             maps, unknown = dict[str, AttentionMaps](), []
             for dataset, total in self.totals.items():
                 questions = annotation_file(self.folder, dataset)
-                maps[dataset], known = load_known_maps(folder, dataset, questions, total, key=key, objects=self.objects)
+                maps[dataset], known = load_known_maps(
+                    folder, dataset, questions, total, key=key, objects=self.units.count
+                )
                 unknown += [] if known else [dataset]
             if not is_shipped(self._config, folder) and folder not in (read for read, _ in self._maps):
                 tell_unknown(folder, unknown, self.folder, self._said)
@@ -159,5 +163,5 @@ class Questions:
         """The same, for telling sizes: a map that is yet to be predicted is taken to be even, of which most is kept."""
         if not job.live:
             return self.plans(job)
-        even = torch.zeros(self.objects)
-        return Plans(job.pruner, self.objects, lambda batch: [even] * len(batch))
+        even = torch.zeros(self.units.count)
+        return Plans(job.pruner, self.units, lambda batch: [even] * len(batch))

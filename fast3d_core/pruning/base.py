@@ -50,8 +50,8 @@ class Pruner(ABC):
 def top_tokens(scores: Tensor, count: int, tokens: int) -> Tensor:
     """The `count` visual tokens of the best units, ascending: published top-k over the map repeated for each token.
 
-    `scores` is (units,), each of `tokens` tokens. Taken on the CPU over float32, so that ties fall the same on every device; inside a unit
-    (a `count` that is no multiple of `tokens`) torch.topk decides, as in the published code.
+    `scores` is (units,), each of `tokens` tokens. Taken on the CPU over float32, so that ties fall the same on every
+    device; inside a unit (a `count` that is no multiple of `tokens`) torch.topk decides, as in the published code.
     """
     repeated = scores.float().cpu().repeat_interleave(tokens)
     return torch.topk(repeated, count).indices.sort().values

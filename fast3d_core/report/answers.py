@@ -7,7 +7,7 @@ from typing import Any
 from fast3d_core.benchmarks import HEADLINES, References, score
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.plan import Units
 from fast3d_core.report.runs import Run
 
 JUDGED_BY = {
@@ -16,6 +16,8 @@ JUDGED_BY = {
 }
 """The metric that an answer alone is judged by: short name, published name. The benchmark's headline, but for ScanQA,
 whose BLEU-4 does not see answers of one word."""
+
+_PUBLISHED = Units(count=100, tokens=3)  # Chat-Scene's: identifier, 3D and 2D feature of an object
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,29 @@ Answers = Mapping[tuple[str, int], Answered]
 
 def read_answers(run: Run) -> Answers:
     """All answers of a run; none for predictions that were only scored. Raises `DataError` for a damaged journal."""
-    answers = {}
+    answers, units = {}, units_of(run)
     try:
         for batch in Journal(run.path, {}).batches().values():
             for entry in batch:
                 dataset, index, text = entry["dataset"], entry["index"], entry["pred"]
                 if dataset not in HEADLINES or not _is_index(index) or not isinstance(text, str):
                     raise ValueError("an entry is no answer")
-                answers[dataset, index] = Answered(text, _objects(entry["kept"]))
+                answers[dataset, index] = Answered(text, _objects(entry["kept"], units))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the journal in {run.path} is damaged ({str(error)[:80]}); run `fast3d eval` again") from None
     return answers
+
+
+def units_of(run: Run) -> Units:
+    """The units of a run's prompts, from its settings; what these do not tell is as in the published runs."""
+    settings = run.result.settings
+    found = settings.get("units")
+    told = found if isinstance(found, dict) else {"count": settings.get("max_objects")}
+    count, tokens = told.get("count"), told.get("tokens")
+    return Units(
+        count if _is_index(count) and count else _PUBLISHED.count,
+        tokens if _is_index(tokens) and tokens else _PUBLISHED.tokens,
+    )
 
 
 def judge(dataset: str, record: dict[str, Any], references: References) -> float | None:
@@ -50,12 +64,12 @@ def judge(dataset: str, record: dict[str, Any], references: References) -> float
     return score(dataset, [record], references, meteor=False, part=True).metrics[JUDGED_BY[dataset][1]]
 
 
-def _objects(kept: Any) -> list[int] | None:
+def _objects(kept: Any, units: Units) -> list[int] | None:
     if kept is None:
         return None
     if not isinstance(kept, list) or not all(map(_is_index, kept)):
         raise ValueError("what was kept is no list of tokens")
-    return sorted({token // TOKENS_PER_OBJECT for token in kept})
+    return units.of(kept)
 
 
 def _is_index(value: Any) -> bool:

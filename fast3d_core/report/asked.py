@@ -8,7 +8,6 @@ from torch import Tensor
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
 from fast3d_core.asking.wording import DATASETS, named_slots
-from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.pruning import METHODS, Gap, Pruner, Sap
 from fast3d_core.report.html import Page, Table
 from fast3d_core.report.render import Column, human
@@ -47,7 +46,7 @@ def asked_page(rooms: Rooms, asked: Sequence[tuple[Pruner, Reply]]) -> Page:
         methods=list(METHODS),
         kept=[],
         agreements=[],
-        browser=Browser(slots, [_run_view(*one) for one in asked], [scene]) if detected else None,
+        browser=Browser(slots, [_run_view(*one, slots) for one in asked], [scene]) if detected else None,
         judged_by={},
         notes=notes,
     )
@@ -73,12 +72,12 @@ def _answer(number: int, reply: Reply, objects: int) -> Answer:
     return Answer(number, reply.text, None, kept, [one.slot for one in reply.named if one.slot < objects])
 
 
-def _run_view(pruner: Pruner, reply: Reply) -> RunView:
+def _run_view(pruner: Pruner, reply: Reply, slots: int) -> RunView:
     if isinstance(pruner, Sap):
         alpha = pruner.alpha[DATASETS[reply.task]] if isinstance(pruner.alpha, Mapping) else pruner.alpha
         return RunView(reply.method, pruner.name, {DATASET: alpha})
     if isinstance(pruner, Gap) and reply.kept_tokens < reply.visual:
-        keep = -(-pruner.keep // TOKENS_PER_OBJECT)
+        keep = -(-pruner.keep // (reply.visual // slots))
         return RunView(reply.method, pruner.name, None, pruner.layer, keep, 1 - pruner.layer / reply.layers)
     return RunView(reply.method, pruner.name)
 

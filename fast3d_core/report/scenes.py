@@ -22,9 +22,8 @@ from fast3d_core.evaluation.result import Result
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.maps.published import map_file
 from fast3d_core.mentions import mentioned
-from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.pruning.sap import sorted_mass
-from fast3d_core.report.answers import Answered, Answers, judge
+from fast3d_core.report.answers import Answered, Answers, judge, units_of
 from fast3d_core.report.attention import logits_to_show
 from fast3d_core.report.remarks import Remarks
 from fast3d_core.report.runs import Run
@@ -147,7 +146,7 @@ def build_browser(
         )
         for scene, found in chosen.items()
     ]
-    return Browser(slots, [_run_view(run, slots) for run in shown], views)
+    return Browser(slots, [_run_view(run) for run in shown], views)
 
 
 def _comparable(runs: Sequence[Run], answers: Mapping[str, Answers], folder: Path, remarks: Remarks) -> list[Run]:
@@ -267,14 +266,14 @@ def rounded(box: Sequence[float]) -> list[float]:
     return [round(float(number), _MILLIMETRES) for number in box]
 
 
-def _run_view(run: Run, slots: int) -> RunView:
+def _run_view(run: Run) -> RunView:
     """Settings are those of the method's fields, see `fast3d_core.pruning`."""
     settings, method, pruning = run.result.settings, run.result.method, run.result.pruning
     alpha, layer = settings.get("alpha"), settings.get("layer")
     if method == "sap":
         by_dataset = alpha if isinstance(alpha, dict) else dict.fromkeys(DATASETS, alpha)
         return RunView(run.name, method, alpha={d: a for d, a in by_dataset.items() if isinstance(a, (int, float))})
-    visual = TOKENS_PER_OBJECT * slots
+    visual = units_of(run).visual
     if method == "gap" and isinstance(layer, int) and pruning and pruning.kept_tokens < visual:
         # All samples keep alike, so the measured ratio is (1 - K / layers)(1 - kept / visual).
         part = pruning.ratio / 100 / (1 - pruning.kept_tokens / visual)

@@ -7,9 +7,7 @@ import pytest
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.llm.engine.cache import GROWTH
-from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.plan import LlmShape, Plan
-from tests.conftest import MINIATURE
 
 LLAMA_7B = LlmShape(32, 4096, 32, 32, 128, 11008, 32100)
 VANILLA, SAP = Plan(0, 300, 300), Plan(0, 300, 30)
@@ -17,7 +15,7 @@ VANILLA, SAP = Plan(0, 300, 300), Plan(0, 300, 30)
 
 @pytest.fixture(scope="module")
 def needs():
-    return Needs(LLAMA_7B, GenerationConfig(), 2, ChatSceneTokenizer(MINIATURE.parent / "llm"))
+    return Needs(LLAMA_7B, GenerationConfig(), 2, len)
 
 
 def test_vanilla_at_batch_4_fits_a_small_gpu(needs):

@@ -3,6 +3,7 @@ import torch
 
 from fast3d_core.errors import DataError
 from fast3d_core.maps.published import load_maps, log_shares, map_file, read_maps
+from fast3d_core.plan import Units
 from fast3d_core.pruning import PlanRequest, Sap
 from fast3d_core.pruning.sap import sorted_mass
 from tests.conftest import MINIATURE
@@ -120,5 +121,5 @@ def test_sap_on_shares_keeps_the_share_that_alpha_says(tmp_path):
     for i, logits in maps.logits("shares").items():
         parts = (SHARES[i].double() ** 4).sort(descending=True).values
         enough = int((parts.cumsum(0) / parts.sum() < 0.5).sum()) + 1
-        assert Sap(0.5).plan(PlanRequest("scanqa", i, scores=logits)).count == 3 * enough
-        assert Sap(0.5).plan(PlanRequest("scanqa", i, scores=maps.scores[i])).count == 150 > 3 * enough
+        assert Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), logits)).count == 3 * enough
+        assert Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), maps.scores[i])).count == 150 > 3 * enough

@@ -24,7 +24,7 @@ from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.maps.published import load_maps, map_file
-from fast3d_core.plan import pruning_ratio
+from fast3d_core.plan import Units, pruning_ratio
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
 
@@ -106,7 +106,7 @@ def answered_run(
         done = []
         for sample in found:
             plan = pruner.plan(
-                PlanRequest(dataset, sample.index, objects, maps[dataset][sample.index] if maps else None)
+                PlanRequest(dataset, sample.index, Units(objects, 3), maps[dataset][sample.index] if maps else None)
             )
             kept = None if plan.kept is None or plan.count == plan.visual else plan.kept.tolist()
             entry = {

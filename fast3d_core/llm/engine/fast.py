@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from fast3d_core.config import GenerationConfig
+from fast3d_core.errors import UsageError
 from fast3d_core.llm.engine.attention import backend
 from fast3d_core.llm.engine.cache import Caches, Layout, rows_needed
 from fast3d_core.llm.engine.decode import Decoder
@@ -89,7 +90,7 @@ class FastEngine:
 
     def knows(self, prompt: Prompt) -> bool:
         """Whether `reuse_scene` finds what stands before the question read."""
-        return _prefix(prompt) in self._scenes
+        return prompt.prefix is not None and prompt.prefix in self._scenes
 
     def generate(
         self,
@@ -266,7 +267,12 @@ class FastEngine:
 
 
 def _prefix(prompt: Prompt) -> Tensor:
-    assert prompt.prefix is not None
+    """What is read once a scene. Raises `UsageError` where the visual tokens do not stand in it."""
+    if prompt.prefix is None or prompt.visual_start + prompt.visual > prompt.shared:
+        raise UsageError(
+            "reuse_scene reads a scene before the questions about it, but in these prompts the visual tokens stand "
+            "behind the question; leave it out"
+        )
     return prompt.prefix
 
 
