@@ -28,7 +28,16 @@ _HOME = {
 }
 
 __all__ = [
-    *("Asker", "ChatScene", "Config", "Plan", "Sample", "Scene", "SceneModel", "Scenes", "load_config", "load_samples"),
+    "Asker",
+    "ChatScene",
+    "Config",
+    "Plan",
+    "Sample",
+    "Scene",
+    "SceneModel",
+    "Scenes",
+    "load_config",
+    "load_samples",
 ]
 
 

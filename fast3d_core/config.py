@@ -58,7 +58,11 @@ DATASETS: tuple[Dataset, ...] = typing.get_args(Dataset)
 class ModelConfig:
     """the scene model: an LLM and the Chat-Scene checkpoint on top of it"""
 
-    kind: str = setting("chat-scene", "scene model: chat-scene, or one that an installed package adds")
+    kind: str = setting(
+        "chat-scene",
+        "scene model: chat-scene, or one that an installed package adds",
+        form=(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "a name, such as chat-scene"),
+    )
     llm: Path = setting(Path("llm/vicuna-7b-v1.5"), "folder of the LLaMA weights and tokenizer (Hugging Face layout)")
     checkpoint: Path = setting(
         Path("ckpt_01_3446.pth"), "Chat-Scene checkpoint as released: LoRA, projectors, embeddings"

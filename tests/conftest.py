@@ -46,9 +46,7 @@ class Fixture:
     def plans(self, pruner: Pruner, maps: Path | None = None, key: str = "a_map") -> list[Plan]:
         loaded = {d: load_maps(maps, d, 3, key=key) for d in DATASETS} if maps else None
         return [
-            pruner.plan(
-                PlanRequest(s.dataset, s.index, self.model.units, loaded[s.dataset][s.index] if loaded else None)
-            )
+            pruner.plan(PlanRequest(s.dataset, s.index, self.model.units, loaded and loaded[s.dataset][s.index]))
             for s in self.samples
         ]
 
