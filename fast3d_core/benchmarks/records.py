@@ -22,8 +22,8 @@ class Score:
 
     `metrics` holds fractions (0.504, not 50.4; CIDEr goes to 10) under the published scorer's names, and None where a
     metric cannot be computed; `notes` says why. `stats` (n, k) float64 has one row of sufficient statistics per record
-    (Scan2Cap: per corpus key), so that `headline(dataset, stats.sum(0))` is the headline metric; `keys` (n) says what
-    each row is, the same for the same question whatever method answered it and in whatever order.
+    (Scan2Cap: per corpus key), so that `Benchmark.headline_of(stats.sum(0))` is the headline metric; `keys` (n) says
+    what each row is, the same for the same question whatever method answered it and in whatever order.
     """
 
     dataset: str
@@ -36,16 +36,17 @@ class Score:
 
 @dataclass(frozen=True)
 class Origin:
-    """The annotation file that questions come from, for errors: its path, and each record's number there, from 0."""
+    """The annotation file that questions come from, for errors: its path, each record's number there, from 0, and what
+    it calls a question's type."""
 
     file: str
     numbers: Sequence[int]
+    type_field: str = "type_info"
 
 
 REPAIR = "repair the file or evaluate again"
 _OTHER_FILES = "use the annotations that the predictions are for"
 _ANNOTATED = "correct it there, or take all files of data.annotations from one release"
-_ANNOTATED_TYPE = {"multi3dref": "eval_type", "sqa3d": "sqa_type"}
 
 
 class Record:
@@ -76,7 +77,7 @@ class Record:
         """What the file that the record comes from calls the field `name`."""
         if self.origin is None:
             return name
-        return {"gt_id": "obj_id", "type_info": _ANNOTATED_TYPE.get(self.dataset, name)}.get(name, name)
+        return {"gt_id": "obj_id", "type_info": self.origin.type_field}.get(name, name)
 
     def text(self, name: str) -> str:
         """The string `name`."""
