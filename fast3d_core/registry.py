@@ -12,11 +12,13 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.text import printable
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}", re.ASCII)  # names stand in file names, options and keys of settings
 
@@ -72,7 +74,7 @@ class Registry:
             "repair that package, or uninstall it",
         )
 
-    def _added(self) -> dict[str, EntryPoint]:
+    def _added(self) -> "dict[str, EntryPoint]":
         added: dict[str, EntryPoint] = {}
         for point in sorted(_points(self.group), key=lambda point: point.name):
             known = "fast3d" if point.name in self.builtin else _package(added.get(point.name))
@@ -85,12 +87,14 @@ class Registry:
 
 
 @functools.cache
-def _points(group: str) -> tuple[EntryPoint, ...]:
+def _points(group: str) -> "tuple[EntryPoint, ...]":
     """The installed packages' entry points; looking for them reads the metadata of every package."""
+    from importlib.metadata import entry_points  # takes 20 ms, which `fast3d --help` need not wait for
+
     return tuple(entry_points(group=group))
 
 
-def _package(point: EntryPoint | None) -> str:
+def _package(point: "EntryPoint | None") -> str:
     """The package that an entry point is of; empty for none."""
     if point is None:
         return ""

@@ -137,7 +137,9 @@ class Benchmark(ABC):
         """
         if not isinstance(records, list):
             raise DataError(f"{self.name} predictions: they must be a list of records, not {type(records).__name__}")
-        checked = [Record(self.name, position, fields, origin) for position, fields in enumerate(records)]
+        checked = [
+            Record(self.name, position, fields, origin, self.type_field) for position, fields in enumerate(records)
+        ]
         if checked and self.is_unanswered(checked):
             note = f"{self.name}: the questions come without answers, as in test splits, so its scores are null."
             nothing = self.measure([], references, meteor=meteor, part=part)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fast3d_core.benchmarks.references import SceneBoxes
+from fast3d_core.data.annotations import TYPE
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import shown
 
@@ -36,12 +37,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Origin:
-    """The annotation file that questions come from, for errors: its path, each record's number there, from 0, and what
-    it calls a question's type."""
+    """The annotation file that questions come from, for errors: its path, and each record's number there, from 0."""
 
     file: str
     numbers: Sequence[int]
-    type_field: str = "type_info"
 
 
 REPAIR = "repair the file or evaluate again"
@@ -53,16 +52,19 @@ class Record:
     """One prediction record whose every flaw becomes one `DataError` line that names the dataset and the position.
 
     Where `origin` is given, the records are questions with empty answers, and the line names their annotation file
-    and the number and the field there.
+    and the number and the field there; `type_field` is what it calls a question's type.
 
     Fields, as the published evaluation writes them: scene_id, gt_id, pred_id, qid, prompt, pred, ref_captions,
     type_info. A benchmark asks only for those that it reads.
     """
 
-    def __init__(self, dataset: str, position: int, fields: Any, origin: Origin | None = None) -> None:
+    def __init__(
+        self, dataset: str, position: int, fields: Any, origin: Origin | None = None, type_field: str = TYPE
+    ) -> None:
         self.dataset = dataset
         self.position = position
         self.origin = origin
+        self.type_field = type_field
         if not isinstance(fields, dict):
             raise self.error(f"a prediction record must be an object, not {type(fields).__name__}", "evaluate again")
         self.fields = fields
@@ -77,7 +79,7 @@ class Record:
         """What the file that the record comes from calls the field `name`."""
         if self.origin is None:
             return name
-        return {"gt_id": "obj_id", "type_info": self.origin.type_field}.get(name, name)
+        return {"gt_id": "obj_id", "type_info": self.type_field}.get(name, name)
 
     def text(self, name: str) -> str:
         """The string `name`."""

@@ -19,7 +19,7 @@ def score_nothing(samples: Sequence[Sample], references: References) -> Score:
     """
     asked = benchmark(samples[0].dataset)
     path = asked.file(references.annotations, references.split)
-    origin = Origin(str(path), [sample.index for sample in samples], asked.type_field)
+    origin = Origin(str(path), [sample.index for sample in samples])
     records = [sample.record("") for sample in samples]
     return asked.score(records, references, meteor=False, part=True, origin=origin)
 

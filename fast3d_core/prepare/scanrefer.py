@@ -45,8 +45,8 @@ class ScanReferMaker(RecordMaker):
                 "ScanRefer is not split into unique and multiple"
             )
             return {}, [note]
-        edition = label_edition(labels)
-        return {path: unique_multiple(labels, releases)}, [f"{LOOKUP} is by {edition}"] if edition else []
+        lookup, edition = unique_multiple(labels, releases), label_edition(labels)
+        return {path: lookup}, [f"{LOOKUP} is by {edition}"] if edition else []
 
 
 def _convert(task: Task, record: RawRecord) -> list[dict[str, Any]]:
