@@ -35,6 +35,7 @@ from fast3d_core.fields import setting
 from fast3d_core.files.checkpoints import checkpoint_file
 from fast3d_core.files.files import need, need_file
 from fast3d_core.files.hub_cache import check_model_folder
+from fast3d_core.registry import BENCHMARKS
 from fast3d_core.text import printable
 
 CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)
@@ -49,9 +50,8 @@ DEMO = "demo"
 MAX_BYTES, MAX_VALUES = 1_000_000, 10_000
 """A file with more is not a config; PyYAML would take half a minute over a crowded megabyte."""
 
-Dataset = Literal["scanrefer", "multi3dref", "scan2cap", "scanqa", "sqa3d"]
-DATASETS: tuple[Dataset, ...] = typing.get_args(Dataset)
-"""The five benchmarks, in the order they are run and reported."""
+DATASETS = tuple(BENCHMARKS.builtin)
+"""The five published benchmarks, in the order they are run and reported; other packages may add more."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class DataConfig:
     """the benchmarks"""
 
     annotations: Path = setting(Path("annotations"), "folder of the released annotation and feature files")
-    datasets: tuple[Dataset, ...] = setting(DATASETS, "benchmarks to run, in this order")
+    datasets: tuple[str, ...] = setting(DATASETS, "benchmarks to run, in this order", choices=BENCHMARKS.names)
     max_objects: int = setting(100, "object slots per scene, three visual tokens each", at_least=1, at_most=1000)
 
 
@@ -378,7 +378,7 @@ def _checked(name: str, key: "dataclasses.Field[Any]", value: Any, place: str, b
             choices = typing.get_args(key.type)
             return _one_of(choices, value, f"one of {', '.join(choices)}")
         if typing.get_origin(key.type) is tuple:
-            return _names(typing.get_args(typing.get_args(key.type)[0]), value)
+            return _names(key.metadata["choices"](), value)
         return _path(key, value, base)
     except _WrongError as wrong:
         raise UsageError(f"{place}: {name} must be {wrong}") from None

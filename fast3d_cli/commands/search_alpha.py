@@ -120,7 +120,7 @@ def _load(config: "Config", folder: Path, dataset: str, key: str, kind: "MapKind
     """
     import torch
 
-    from fast3d_core.data.annotations import annotation_file
+    from fast3d_core.benchmarks.questions import annotation_file
     from fast3d_core.maps.origin import load_known_maps
 
     questions = annotation_file(config.data.annotations, dataset)

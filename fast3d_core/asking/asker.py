@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
-from fast3d_core.asking.wording import DATASETS, prompt_of
+from fast3d_core.asking.wording import dataset_of, prompt_of
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import DataError, UsageError
@@ -117,7 +117,7 @@ class Asker:
         scores, gap_flops = self._map(text, room) if pruner.needs_map else (None, 0.0)
         watch.mark("gap")
         number = zlib.crc32(f"{room.scene_id}\n{text}".encode())
-        plan = pruner.plan(PlanRequest(DATASETS.get(task, ""), number, self._units, scores))
+        plan = pruner.plan(PlanRequest(dataset_of(task), number, self._units, scores))
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")

@@ -6,25 +6,34 @@ import string
 from collections.abc import Sequence
 
 from fast3d_core.asking.rooms import SceneObject
+from fast3d_core.benchmarks import benchmark, benchmark_names
 from fast3d_core.data.annotations import MOST_CHARACTERS
 from fast3d_core.errors import UsageError
 from fast3d_core.mentions import Typed, mention, mentioned, typed
-from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, SHORT, describe
 
-TASKS = ("qa", "ground", "ground-all", "caption", "plain")
-"""How a text is worded: as a question for a short answer (ScanQA, SQA3D), as the description of one object (ScanRefer)
-or of several (Multi3DRefer), as an object to describe (Scan2Cap), or not at all."""
+PLAIN = "plain"
+"""The task of a text that is asked as it is typed; the others word it as a benchmark does (`Wording.task`)."""
 
-DATASETS = {"qa": "scanqa", "ground": "scanrefer", "ground-all": "multi3dref", "caption": "scan2cap"}
-"""The dataset whose prompts are worded like that."""
+DEFAULT_TASK = "qa"
 
 _NEAREST = 3  # objects that an error names
 
 
-def check_task(task: str) -> None:
-    """Raises `UsageError` for a wording that there is not."""
-    if task not in TASKS:
-        raise UsageError(f"--task is one of {', '.join(TASKS)}, not {task[:80]!r}")
+def tasks() -> dict[str, str]:
+    """The ways to word a text, the default first, and the dataset whose prompts are worded like that; "" for plain."""
+    worded: dict[str, str] = {}
+    for name in benchmark_names():
+        if task := benchmark(name).wording.task:
+            worded.setdefault(task, name)
+    return {DEFAULT_TASK: worded[DEFAULT_TASK], **worded, PLAIN: ""}
+
+
+def dataset_of(task: str) -> str:
+    """The dataset whose prompts are worded like that; "" for plain. Raises `UsageError` for an unknown wording."""
+    known = tasks()
+    if task not in known:
+        raise UsageError(f"--task is one of {', '.join(known)}, not {task[:80]!r}")
+    return known[task]
 
 
 def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) -> str:
@@ -33,7 +42,7 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
     Raises `UsageError` for a text that is empty, too long or invalid, holds control tokens or names an object that is
     not there, and for a task that is not known or needs something else.
     """
-    check_task(task)
+    dataset = dataset_of(task)
     if len(text) > MOST_CHARACTERS:
         raise UsageError(f"the question has more than {MOST_CHARACTERS} characters, which no LLM here reads")
     if re.search("[\ud800-\udfff]", text):
@@ -44,18 +53,15 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
     if control := re.search("</?s>|<unk>", text):
         raise UsageError(f"the question holds {control[0]}, which the model reads as a control token; leave it out")
     named = [_check(one, scene, objects) for one in typed(text)]
-    if task == "qa":
-        return text if text.endswith(SHORT.strip()) else text + SHORT
-    if task == "ground":
-        return describe(SCANREFER[0], text)
-    if task == "ground-all":
-        return describe(MULTI3DREF[0], text)
-    if task == "caption":
-        if len(set(named)) != 1:
-            near = ", ".join(map(str, _like(text, objects)))
-            raise UsageError(f"--task caption describes one object; name it by its number, such as {near}")
-        return SCAN2CAP[2].replace("<id>", mention(named[0]))
-    return text
+    if not dataset:
+        return text
+    wording = benchmark(dataset).wording
+    if not wording.names_an_object:
+        return wording.prompt(text)
+    if len(set(named)) != 1:
+        near = ", ".join(map(str, _like(text, objects)))
+        raise UsageError(f"--task {task} describes one object; name it by its number, such as {near}")
+    return wording.prompt(mention(named[0]))
 
 
 def named_slots(answer: str) -> list[int]:

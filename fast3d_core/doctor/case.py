@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.benchmarks.references import References
 from fast3d_core.config import Config, load_config, need_path
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.doctor.findings import ModelChecks, NotCheckedError, Options
 from fast3d_core.errors import Fast3DError, UsageError
 from fast3d_core.maps.origin import load_known_maps

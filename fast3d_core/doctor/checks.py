@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from fast3d_core.data.annotations import ON_DETECTED_BOXES
+from fast3d_core.benchmarks.questions import on_detected_boxes
 from fast3d_core.doctor import annotations, gap, machine, maps, runs, settings, whole
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Check
@@ -27,7 +27,7 @@ def all_checks(case: Case) -> Iterator[Check]:
     yield Check("data.annotations", annotations.features, _ANNOTATIONS, reads="reading the features of all scenes")
     yield Check("data.annotations", annotations.slots, _ANNOTATIONS)
     yield from model.features
-    if set(datasets) & set(ON_DETECTED_BOXES):
+    if on_detected_boxes(datasets):
         yield Check("data.annotations", annotations.boxes, _ANNOTATIONS)
     for name in datasets:
         reads = f"scoring empty answers to {name}"

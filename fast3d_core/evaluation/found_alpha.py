@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.config import DATASETS, Config, need_checkpoint
+from fast3d_core.benchmarks import benchmark_names
+from fast3d_core.config import Config, need_checkpoint
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import load_json, write_json
 from fast3d_core.files.fingerprints import fingerprint
@@ -98,7 +99,7 @@ def _damage(content: Any) -> str | None:
             return f"alpha must be a number in (0, 1], not {str(value)[:40]!r}"
     if not isinstance(maps, dict) or not maps or not all(isinstance(print_, str) for print_ in maps.values()):
         return "it does not tell the maps of what datasets alpha was found on"
-    if unknown := [name for name in maps if name not in DATASETS]:
+    if unknown := [name for name in maps if name not in benchmark_names()]:
         return f"there is no dataset {unknown[0][:40]!r}"
     if isinstance(alpha, dict) and set(alpha) != set(maps):
         return "alphas and maps are not of the same datasets"

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fast3d_core.benchmarks.questions import annotation_file, check_samples, load_samples
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.data.features import features_files
 from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.predictor import Predictor
@@ -120,7 +121,7 @@ class Questions:
         self.files.watch(features_files(self.folder))
         self.scenes = Scenes(self.folder, self.units.count)
         for samples in self.samples.values():
-            self.scenes.check(samples)
+            check_samples(self.scenes, samples)
 
     def batches(self, size: int) -> list[list[Sample]]:
         """All batches, in order; a batch holds samples of one dataset.

@@ -12,8 +12,9 @@ import torch
 from accelerate import PartialState
 
 from fast3d_core import __version__
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import Config, need_checkpoint, need_path, to_dict
-from fast3d_core.data.annotations import Sample, annotation_file, locations_file
+from fast3d_core.data.annotations import Sample, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.evaluation.ahead import Ready, answer_all
 from fast3d_core.evaluation.asked import check_references

@@ -16,8 +16,10 @@ from accelerate import PartialState
 from torch import Tensor
 
 from fast3d_core import __version__
+from fast3d_core.benchmarks import benchmark
+from fast3d_core.benchmarks.questions import annotation_file, check_samples, load_samples
 from fast3d_core.config import Config, ModelConfig, need_path, output_path, to_dict
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.fingerprints import fingerprint
@@ -37,7 +39,6 @@ from fast3d_core.runtime.draws import seed_of
 from fast3d_core.runtime.progress import Progress
 
 SPLITS = ("train", "val")
-_AS_SENTENCE = ("scanqa", "sqa3d")  # their references are bare words; Chat-Scene's answers are sentences
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def answer(sample: Sample, split: str, seed: int) -> str:
     """The text appended to a sample's question.
 
     Training records have one. Of a validation record the published extraction takes a random reference; here the draw
-    depends on seed, split, dataset and index alone. Multi3DRefer's references are no text: nothing is appended.
+    depends on seed, split, dataset and index alone. See `Benchmark.appended`.
 
     Raises:
         ValueError: the record has no such text.
@@ -124,14 +125,7 @@ def answer(sample: Sample, split: str, seed: int) -> str:
         if not isinstance(sample.caption, str):
             raise ValueError(f"record {sample.index} has no answer ('caption'), but training needs one")
         return sample.caption
-    if sample.dataset == "multi3dref":
-        return ""
-    if not sample.ref_captions:
-        raise ValueError(f"record {sample.index} has no reference answers ('ref_captions')")
-    drawn = sample.ref_captions[seed_of(seed, split, sample.dataset, sample.index) % len(sample.ref_captions)]
-    if not isinstance(drawn, str):
-        raise ValueError(f"record {sample.index} has a reference answer that is no text: {str(drawn)[:80]}")
-    return f"{drawn.capitalize()}." if sample.dataset in _AS_SENTENCE else drawn
+    return benchmark(sample.dataset).appended(sample, seed_of(seed, split, sample.dataset, sample.index))
 
 
 def record(model: SceneModel, scenes: Scenes, samples: Sequence[Sample], answers: Sequence[str]) -> dict[str, Tensor]:
@@ -216,7 +210,7 @@ def _extract(
     files.watch(_files(config))
     scenes = Scenes(need_path(config, "data.annotations"), config.data.max_objects)
     for part in parts:
-        scenes.check(part.samples, part.split)
+        check_samples(scenes, part.samples, part.split)
     if state.is_main_process:
         infos = {part.name: PartInfo(part.digest, part.total, len(part.samples)) for part in parts}
         TargetStore.create(folder, settings(config, seed), infos, restart=restart)

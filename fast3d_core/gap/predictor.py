@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fast3d_core import __version__
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import Config, need_checkpoint, need_path
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples, locations_file
+from fast3d_core.data.annotations import Sample, Scenes, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError
 from fast3d_core.files.fingerprints import fingerprint

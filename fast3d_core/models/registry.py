@@ -3,32 +3,30 @@
 A model's module is imported when the config names it, so that a broken package disturbs none of the others.
 """
 
-from fast3d_core import plugins
+import inspect
+
 from fast3d_core.config import Config
 from fast3d_core.errors import UsageError
 from fast3d_core.models.base import SceneModel
-
-GROUP = "fast3d.models"
-"""The entry-point group."""
-
-BUILT_IN = {"chat-scene": "fast3d_core.models.chat_scene.model:ChatScene"}
-
-
-def kinds() -> list[str]:
-    """What `model.kind` may be."""
-    return plugins.names(GROUP, BUILT_IN)
+from fast3d_core.registry import MODELS
 
 
 def model_class(kind: str) -> type[SceneModel]:
-    """The scene model of that name. Raises `UsageError`, see `plugins.load`."""
-    found: type[SceneModel] = plugins.load(GROUP, kind, BUILT_IN, SceneModel, "model.kind")
+    """The scene model of that name. Raises `UsageError` where there is none, `DataError` where it is broken."""
+    found = MODELS.load(kind)
+    if not (isinstance(found, type) and issubclass(found, SceneModel)):
+        raise MODELS.broken(kind, "it is no subclass of fast3d_core.models.base.SceneModel")
+    if inspect.isabstract(found):
+        raise MODELS.broken(kind, f"it does not define {', '.join(sorted(found.__abstractmethods__))}")
+    if getattr(found, "kind", None) != kind or not isinstance(getattr(found, "unit_tokens", None), int):
+        raise MODELS.broken(kind, f"its `kind` is not {kind}, or it has no `unit_tokens`")
     return found
 
 
 def scene_model(config: Config) -> type[SceneModel]:
     """The scene model that `model.kind` names.
 
-    Raises `UsageError`, see `model_class`; or where `eval.reuse_scene` asks for what the model does not do.
+    Raises `UsageError` and `DataError`, see `model_class`; or where `eval.reuse_scene` asks for what it does not do.
     """
     found = model_class(config.model.kind)
     if config.eval.reuse_scene:

@@ -4,18 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fast3d_core.benchmarks import HEADLINES, References, score
+from fast3d_core.benchmarks import References, benchmark, benchmark_names
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.plan import Units
 from fast3d_core.report.runs import Run
-
-JUDGED_BY = {
-    **{dataset: (headline.label.split(maxsplit=1)[1], headline.key) for dataset, headline in HEADLINES.items()},
-    "scanqa": ("EM", "[scanqa] EM1"),
-}
-"""The metric that an answer alone is judged by: short name, published name. The benchmark's headline, but for ScanQA,
-whose BLEU-4 does not see answers of one word."""
 
 _PUBLISHED = Units(count=100, tokens=3)  # Chat-Scene's: identifier, 3D and 2D feature of an object
 
@@ -39,7 +32,7 @@ def read_answers(run: Run) -> Answers:
         for batch in Journal(run.path, {}).batches().values():
             for entry in batch:
                 dataset, index, text = entry["dataset"], entry["index"], entry["pred"]
-                if dataset not in HEADLINES or not _is_index(index) or not isinstance(text, str):
+                if dataset not in benchmark_names() or not _is_index(index) or not isinstance(text, str):
                     raise ValueError("an entry is no answer")
                 answers[dataset, index] = Answered(text, _objects(entry["kept"], units))
     except (KeyError, TypeError, ValueError) as error:
@@ -60,8 +53,9 @@ def units_of(run: Run) -> Units:
 
 
 def judge(dataset: str, record: dict[str, Any], references: References) -> float | None:
-    """The score of one prediction record alone, 0 to 1, by the benchmark's own metric (`JUDGED_BY`)."""
-    return score(dataset, [record], references, meteor=False, part=True).metrics[JUDGED_BY[dataset][1]]
+    """The score of one prediction record alone, 0 to 1, by `Benchmark.judge`."""
+    judged = benchmark(dataset)
+    return judged.score([record], references, meteor=False, part=True).metrics[judged.judge.key]
 
 
 def _objects(kept: Any, units: Units) -> list[int] | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
-from fast3d_core.asking.wording import DATASETS, named_slots
+from fast3d_core.asking.wording import dataset_of, named_slots
 from fast3d_core.pruning import METHODS, Gap, Pruner, Sap
 from fast3d_core.report.html import Page, Table
 from fast3d_core.report.render import Column, human
@@ -74,7 +74,7 @@ def _answer(number: int, reply: Reply, objects: int) -> Answer:
 
 def _run_view(pruner: Pruner, reply: Reply, slots: int) -> RunView:
     if isinstance(pruner, Sap):
-        alpha = pruner.alpha[DATASETS[reply.task]] if isinstance(pruner.alpha, Mapping) else pruner.alpha
+        alpha = pruner.alpha[dataset_of(reply.task)] if isinstance(pruner.alpha, Mapping) else pruner.alpha
         return RunView(reply.method, pruner.name, {DATASET: alpha})
     if isinstance(pruner, Gap) and reply.kept_tokens < reply.visual:
         keep = -(-pruner.keep // (reply.visual // slots))

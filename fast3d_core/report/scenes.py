@@ -7,16 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fast3d_core.benchmarks import References
-from fast3d_core.config import DATASETS, Config, need_path
-from fast3d_core.data.annotations import (
-    ON_DETECTED_BOXES,
-    Sample,
-    annotation_file,
-    load_labels,
-    load_locations,
-    load_samples,
-)
+from fast3d_core.benchmarks import References, benchmark, benchmark_names
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
+from fast3d_core.config import Config, need_path
+from fast3d_core.data.annotations import Sample, load_labels, load_locations
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.result import Result
 from fast3d_core.files.fingerprints import fingerprint
@@ -38,7 +32,7 @@ class Answer:
 
     Attributes:
         run: position in `Browser.runs`.
-        score: of this answer alone, 0 to 1, by the metric in `JUDGED_BY`; null where it cannot be computed.
+        score: of this answer alone, 0 to 1, by `Benchmark.judge`; null where it cannot be computed.
         kept: object slots kept, as in `Answered`; named: object slots that the answer names.
     """
 
@@ -55,7 +49,7 @@ class Question:
 
     Attributes:
         index: in the dataset's annotations.
-        expected: the reference answers.
+        expected: the reference answers; null where the objects asked for are the answer.
         targets: (n, 6) true boxes of the objects asked for; empty where the benchmark names none.
         order: object slots by predicted attention, the largest first; mass: what the first 1, 2, ... of them hold
             together, float32. Null without a predicted map.
@@ -64,7 +58,7 @@ class Question:
     dataset: str
     index: int
     prompt: str
-    expected: list[str]
+    expected: list[str] | None
     targets: list[list[float]]
     order: list[int] | None
     mass: list[float] | None
@@ -122,7 +116,7 @@ def build_browser(
     shown = _comparable(runs, answers, folder, remarks)
     asked = Counter(key for run in shown for key in answers[run.name])
     samples: dict[str, list[Sample]] = {
-        d: load_samples(folder, d) for d in DATASETS if any(d == dataset for dataset, _ in asked)
+        d: load_samples(folder, d) for d in benchmark_names() if any(d == dataset for dataset, _ in asked)
     }
     chosen = _choose(asked, samples, scenes, remarks)
     masses = _masses(config, samples, chosen, shown, remarks)
@@ -247,16 +241,14 @@ def _question(
     references: References,
     answers: list[Answer],
 ) -> Question:
-    expected = [] if sample.dataset == "multi3dref" else [str(text) for text in sample.ref_captions]
+    expected = benchmark(sample.dataset).expected(sample)
     targets = _targets(sample, references)
     return Question(sample.dataset, sample.index, sample.prompt, expected, targets, order, mass, answers)
 
 
 def _targets(sample: Sample, references: References) -> list[list[float]]:
-    if sample.dataset not in ON_DETECTED_BOXES:
-        return []
-    boxes = references.objects.scenes.get(sample.scene_id, ())
-    ids = sample.ref_captions if sample.dataset == "multi3dref" else (sample.obj_id,)
+    ids = benchmark(sample.dataset).targets(sample)
+    boxes = references.objects.scenes.get(sample.scene_id, ()) if ids else ()
     known = [boxes[i] for i in ids if isinstance(i, int) and 0 <= i < len(boxes)]
     return [rounded(box) for box in known if np.isfinite(box).all()]
 
@@ -271,7 +263,7 @@ def _run_view(run: Run) -> RunView:
     settings, method, pruning = run.result.settings, run.result.method, run.result.pruning
     alpha, layer = settings.get("alpha"), settings.get("layer")
     if method == "sap":
-        by_dataset = alpha if isinstance(alpha, dict) else dict.fromkeys(DATASETS, alpha)
+        by_dataset = alpha if isinstance(alpha, dict) else dict.fromkeys(benchmark_names(), alpha)
         return RunView(run.name, method, alpha={d: a for d, a in by_dataset.items() if isinstance(a, (int, float))})
     visual = units_of(run).visual
     if method == "gap" and isinstance(layer, int) and pruning and pruning.kept_tokens < visual:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import Config
-from fast3d_core.data.annotations import Sample, annotation_file, load_samples
+from fast3d_core.data.annotations import Sample
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.evaluation.result import (
     DatasetStats,

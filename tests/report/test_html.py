@@ -7,9 +7,10 @@ import shutil
 import pytest
 import torch
 
-from fast3d_core.benchmarks import HEADLINES, References, score
+from fast3d_core.benchmarks import References, benchmark, score
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS, load_config
-from fast3d_core.data.annotations import annotation_file, load_locations, load_samples, locations_file
+from fast3d_core.data.annotations import load_locations, locations_file
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import write_json
 from fast3d_core.gap.inputs import load_targets
@@ -17,7 +18,7 @@ from fast3d_core.gap.quality import map_quality
 from fast3d_core.maps.published import load_maps, map_file
 from fast3d_core.pruning import Gap, Random, Sap, Vanilla
 from fast3d_core.report import build_report, list_runs, load_runs
-from fast3d_core.report.answers import JUDGED_BY, judge, read_answers
+from fast3d_core.report.answers import judge, read_answers
 from fast3d_core.report.html import ASSETS, SCRIPTS, build_page, to_html, write_html
 from tests.report.fabricate import answered_run, make_run, right_answer
 
@@ -95,9 +96,10 @@ def test_an_answer_alone_is_judged_by_the_benchmark(config):
             scores = [judge(dataset, record, references) for record in records]
             metrics = score(dataset, records, references, meteor=False).metrics
             if dataset != "scan2cap":
-                assert sum(scores) / len(scores) == pytest.approx(metrics[JUDGED_BY[dataset][1]])
+                assert sum(scores) / len(scores) == pytest.approx(metrics[benchmark(dataset).judge.key])
             assert all(0 <= one <= 1 for one in scores)
-    assert {d: key for d, (_, key) in JUDGED_BY.items() if key != HEADLINES[d].key} == {"scanqa": "[scanqa] EM1"}
+    other = {d: benchmark(d).judge.key for d in DATASETS if benchmark(d).judge != benchmark(d).headline}
+    assert other == {"scanqa": "[scanqa] EM1"}
 
 
 def test_attention_is_compared_where_both_maps_are(config):

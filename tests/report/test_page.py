@@ -6,8 +6,9 @@ import shutil
 import pytest
 import torch
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import annotation_file, load_samples, locations_file
+from fast3d_core.data.annotations import locations_file
 from fast3d_core.files.files import write_json
 from fast3d_core.maps.published import load_maps
 from fast3d_core.plan import Units
