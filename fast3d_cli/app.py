@@ -23,6 +23,7 @@ from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha
 from fast3d_cli.commands.train_gap import train_gap
 from fast3d_cli.console import error, flush_stdout, may_tell, note, prepare_streams, print_text, unwritable
+from fast3d_cli.methods import BenchCommand, EvalCommand, MethodCommand
 from fast3d_core import __version__
 from fast3d_core.errors import Fast3DError, StoppedError
 from fast3d_core.runtime import launcher
@@ -57,11 +58,11 @@ app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
 app.command("predict")(predict_command)
 app.command("search-alpha")(search_alpha)
-app.command("eval")(eval_command)
+app.command("eval", cls=EvalCommand)(eval_command)
 app.command("score")(score)
 app.command("report")(report)
-app.command("ask")(ask)
-app.command("bench")(bench)
+app.command("ask", cls=MethodCommand)(ask)
+app.command("bench", cls=BenchCommand)(bench)
 
 
 def _version(wanted: bool) -> None:

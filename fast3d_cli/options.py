@@ -12,7 +12,7 @@ from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
-    from fast3d_core.maps.published import MapKind
+    from fast3d_core.maps.kind import MapKind
 
 LARGEST = 2**63 - 1
 """What files of results and settings hold: one with a larger number is refused when it is read."""
@@ -58,15 +58,11 @@ KeepOption = Annotated[
 RatioOption = Annotated[
     float | None, typer.Option("--ratio", help="Layer-averaged percentage to prune.", rich_help_panel=BUDGET)
 ]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", callback=any_seed, help="random: seed of the draw. Default: 0.", rich_help_panel=BUDGET),
-]
 MapKindOption = Annotated[
     str | None,
     typer.Option(
-        help="sap: what the maps hold, logits, or shares of attention, whose logarithm is taken. Default: as the files "
-        "tell; shares are refused.",
+        help="{logits}: what the maps hold, logits, or shares of attention, whose logarithm is taken. Default: as the "
+        "files tell; shares are refused.",
         rich_help_panel="Data",
         show_default=False,
     ),
@@ -93,7 +89,7 @@ def check_map_key(map_key: str | None) -> None:
 
 def check_map_kind(map_kind: str | None) -> "MapKind | None":
     """What `--map-kind` says. Raises `UsageError` for a kind of map that there is not."""
-    from fast3d_core.maps.published import MAP_KINDS
+    from fast3d_core.maps.kind import MAP_KINDS
 
     for kind in MAP_KINDS:
         if kind == map_kind:

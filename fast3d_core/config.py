@@ -35,6 +35,7 @@ from fast3d_core.fields import setting
 from fast3d_core.files.checkpoints import checkpoint_file
 from fast3d_core.files.files import need, need_file
 from fast3d_core.files.hub_cache import check_model_folder
+from fast3d_core.llm.generation import GenerationConfig
 from fast3d_core.registry import BENCHMARKS
 from fast3d_core.text import printable
 
@@ -110,22 +111,6 @@ class GapConfig:
         12, "attention heads of a new network, and where a checkpoint does not tell", at_least=1, at_most=256
     )
     layers: int = setting(4, "decoder layers of a new network", at_least=1, at_most=100)
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """beam search"""
-
-    beams: int = setting(5, "beams per sample; 1 is greedy search", at_least=1, at_most=1000)
-    max_new_tokens: int = setting(64, "longest answer, in tokens", at_least=1, at_most=4096)
-    repetition_penalty: float = setting(
-        3.0, "penalty on tokens that are already there; 1 is off", at_least=0.01, at_most=100
-    )
-    # Scores are float32: beyond, 4096 to that power takes them, with what a sum may be, near its ends.
-    length_penalty: float = setting(
-        1.0, "exponent of the length that divides a finished beam's score", at_least=-5, at_most=5
-    )
-    min_length: int = setting(1, "shortest answer, in tokens", at_least=0, at_most=4096)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, Config, load_config
 from fast3d_core.data.annotations import Sample, Scenes
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.llm.generation import Prompt
 from fast3d_core.maps.published import load_maps
 from fast3d_core.models.chat_scene.model import ChatScene
 from fast3d_core.plan import Plan

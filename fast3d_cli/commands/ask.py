@@ -19,7 +19,6 @@ from fast3d_cli.options import (
     KeepOption,
     LayerOption,
     RatioOption,
-    SeedOption,
     SetOption,
     load,
     note_text_encoder,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 
 def ask(
+    context: typer.Context,
     question: Annotated[
         str | None, typer.Argument(help="What to ask, such as 'what is left of the bed?'.", show_default=False)
     ] = None,
@@ -45,9 +45,7 @@ def ask(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            "--method", "-m", help="vanilla, random, fastv, gap or sap (default). Repeatable.", show_default=False
-        ),
+        typer.Option("--method", "-m", help="{methods}. Default: {default}. Repeatable.", show_default=False),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="All methods, side by side.")] = False,
     task: Annotated[
@@ -83,14 +81,6 @@ def ask(
     layer: LayerOption = None,
     keep: KeepOption = None,
     ratio: RatioOption = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option(
-            help="sap: share of predicted attention to keep, in (0, 1]. Default: as search-alpha found.",
-            rich_help_panel=BUDGET,
-        ),
-    ] = None,
-    seed: SeedOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -117,7 +107,7 @@ def ask(
         raise UsageError("--compare takes all methods; for some of them, give --method several times")
     from fast3d_core.asking.asker import Asker
     from fast3d_core.asking.wording import dataset_of
-    from fast3d_core.pruning import METHODS
+    from fast3d_core.pruning import DEFAULT, METHODS
     from fast3d_core.pruning.options import MethodOptions
 
     dataset_of(task)  # raises for a task that there is not
@@ -126,13 +116,14 @@ def ask(
         list_scenes(asker.rooms, json)
         return
     asker.rooms.scene(scene)  # refuses one that is not there before anything is loaded
-    presets, alphas = [] if preset is None else [preset], [] if alpha is None else [alpha]
-    options = MethodOptions(presets, layer, keep, ratio, alphas, seed)
+    given = dict(context.obj or {})
+    alphas = [given.pop("alpha")] if "alpha" in given else []
+    options = MethodOptions([] if preset is None else [preset], layer, keep, ratio, alphas, given)
 
     def build(names: Sequence[str]) -> "list[Pruner]":
-        return _pruners(settings, names, _taken(names, options) if interactive else options, task)
+        return _pruners(settings, names, options.taken_by(names) if interactive else options, task)
 
-    pruners = build(list(METHODS) if compare else method or ["sap"])
+    pruners = build(list(METHODS) if compare else method or [DEFAULT])
     if any(pruner.needs_map for pruner in pruners):
         note_text_encoder(settings)
     if settings.eval.reuse_scene:
@@ -270,9 +261,9 @@ def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions",
     from fast3d_core.evaluation.found_alpha import found_alpha
     from fast3d_core.maps.published import MAP_KEYS
     from fast3d_core.models.registry import scene_model
-    from fast3d_core.pruning.options import build_pruners, settings_taken
+    from fast3d_core.pruning.options import build_pruners, wants_alpha
 
-    if not options.alphas and "alpha" in settings_taken(methods):
+    if not options.alphas and wants_alpha(methods):
         datasets = [dataset_of(task)] if dataset_of(task) else []
         found = found_alpha(config, datasets, None, MAP_KEYS[0], note)
         if isinstance(found, Mapping) and not datasets:
@@ -280,19 +271,3 @@ def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions",
         options = replace(options, alphas=[] if found is None else [found])
     model = scene_model(config)
     return build_pruners(methods, options, model.shape_of(config).layers, model.units_of(config))
-
-
-def _taken(methods: Sequence[str], options: "MethodOptions") -> "MethodOptions":
-    """What these methods take of the options: others were given for other methods."""
-    from fast3d_core.pruning.options import MethodOptions, settings_taken
-
-    taken = settings_taken(methods)
-    budget = "keep" in taken
-    return MethodOptions(
-        options.presets if budget else (),
-        options.layer if budget else None,
-        options.keep if budget else None,
-        options.ratio if budget else None,
-        options.alphas if "alpha" in taken else (),
-        options.seed if "seed" in taken else None,
-    )

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 _MODEL, _WORK, _RUN = "Model", "Work", "Run"  # panels of --help
 _DTYPES = ("float32", "bfloat16", "float16")
-_METHODS = ("vanilla", "sap")
 _BATCHES = (1, 32)
 _TEXT_TOKENS = 80
 
 
 def bench(
+    context: typer.Context,
     llm: Annotated[
         str,
         typer.Option(
@@ -61,7 +61,7 @@ def bench(
             "--methods",
             "--method",
             "-m",
-            help="vanilla, random, fastv, gap or sap. Repeatable. Default: vanilla and sap.",
+            help="{methods}. Repeatable. Default: {baseline} and {default}.",
             show_default=False,
             rich_help_panel=_WORK,
         ),
@@ -69,7 +69,7 @@ def bench(
     ratio: Annotated[
         float,
         typer.Option(
-            help="Layer-averaged percentage that each method prunes; sap's alpha is searched for it.",
+            help="Layer-averaged percentage that each method prunes; an alpha is searched for it.",
             rich_help_panel=_WORK,
         ),
     ] = 90,
@@ -123,14 +123,17 @@ def bench(
     seed: Annotated[
         int,
         typer.Option(
-            callback=any_seed, help="Of weights, scenes, questions, and the random method.", rich_help_panel=_RUN
+            callback=any_seed,
+            help="Of weights, scenes, questions, and methods that draw at random.",
+            rich_help_panel=_RUN,
         ),
     ] = 0,
     at_least: Annotated[
         float | None,
         typer.Option(
             metavar="RATIO",
-            help="Fail unless sap makes this many times the samples per second of vanilla, at every batch size.",
+            help="Fail unless {default} makes this many times the samples per second of {baseline}, at every batch "
+            "size.",
             show_default=False,
             rich_help_panel=_RUN,
         ),
@@ -152,9 +155,10 @@ def bench(
     """
     from fast3d_core.bench.run import Bench, BenchOptions
     from fast3d_core.files.files import write_json
+    from fast3d_core.pruning import BASELINE, DEFAULT
 
     options = BenchOptions(
-        methods=list(dict.fromkeys(methods or _METHODS)),
+        methods=list(dict.fromkeys(methods or (BASELINE, DEFAULT))),
         batches=list(dict.fromkeys(batch or _BATCHES)),
         ratio=ratio,
         repeats=repeats,
@@ -162,6 +166,7 @@ def bench(
         baselines=baselines,
         reuse_scene=reuse_scene,
         seed=seed,
+        method_settings=dict(context.obj or {}),
     )
     _check(options, dtype, device, at_least, out_file)
     subject, generation = _subject(llm, dtype, device, text_tokens, options)
@@ -190,9 +195,10 @@ def _check(
     """Raises `UsageError` for what can be told before a model is there."""
     import torch
 
-    from fast3d_core.pruning.options import settings_taken
+    from fast3d_core.pruning import BASELINE, DEFAULT
+    from fast3d_core.pruning.options import MethodOptions, check_options
 
-    settings_taken(options.methods)
+    check_options(options.methods, MethodOptions(settings=options.method_settings))
     if not 0 <= options.ratio < 100:
         raise UsageError(f"--ratio is a percentage from 0 to below 100, not {options.ratio:g}")
     if dtype not in (None, *_DTYPES):
@@ -201,8 +207,8 @@ def _check(
         raise UsageError(f"--device is auto, cpu, cuda or cuda:N, not {device[:80]!r}")
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {device}: torch finds no CUDA device; leave it out, or use --device cpu")
-    if at_least is not None and not {"vanilla", "sap"} <= set(options.methods):
-        raise UsageError("--at-least compares sap with vanilla; --methods has to name both")
+    if at_least is not None and not {BASELINE, DEFAULT} <= set(options.methods):
+        raise UsageError(f"--at-least compares {DEFAULT} with {BASELINE}; --methods has to name both")
     if out_file is not None and os.path.lexists(out_file):
         raise UsageError(f"--out: {out_file} is there already; name another file, or move it away")
 
@@ -218,6 +224,7 @@ def _subject(
     from fast3d_core.bench.subject import real_subject
     from fast3d_core.config import GenerationConfig
     from fast3d_core.models.registry import scene_model
+    from fast3d_core.pruning.options import wants_alpha
     from fast3d_core.runtime.devices import pick_device
 
     if llm in SHAPES:
@@ -232,8 +239,8 @@ def _subject(
     if text_tokens is not None:
         raise UsageError(f"--text-tokens means nothing to {llm}, whose questions are there already")
     model = scene_model(config)
-    methods = build_methods(options, model.shape_of(config).layers, model.units_of(config))
-    needs_map = any(method.needs_map for method in methods)
+    built = build_methods(options, model.shape_of(config).layers, model.units_of(config))
+    needs_map = any(method.needs_map for method in built) or wants_alpha(options.methods)
     if needs_map:
         note_text_encoder(config)
     subject = real_subject(config, pick_device(config.model.device), RunProgress(), gap=needs_map)
@@ -260,16 +267,21 @@ def _config_file(llm: str) -> Path:
 
 
 def _judge(result: "BenchResult", at_least: float) -> None:
-    """Raises `Fast3DError` unless sap is that much faster than vanilla at every batch size."""
-    found = {one.batch: one.end_to_end for one in result.ratios if (one.row, one.against) == ("sap", "vanilla")}
+    """Raises `Fast3DError` unless SAP is that much faster than the baseline at every batch size."""
+    from fast3d_core.pruning import BASELINE, DEFAULT
+
+    found = {one.batch: one.end_to_end for one in result.ratios if (one.row, one.against) == (DEFAULT, BASELINE)}
     for size in result.settings["batches"]:
         if size not in found:
-            raise Fast3DError(f"batch {size}: sap or vanilla was not measured, so it is not known which is faster")
+            raise Fast3DError(
+                f"batch {size}: {DEFAULT} or {BASELINE} was not measured, so it is not known which is faster"
+            )
         if not found[size] >= at_least:
             raise Fast3DError(
-                f"batch {size}: sap makes {found[size]:.2f}x the samples per second of vanilla, not {at_least:g}x"
+                f"batch {size}: {DEFAULT} makes {found[size]:.2f}x the samples per second of {BASELINE}, "
+                f"not {at_least:g}x"
             )
-    note(f"sap makes at least {at_least:g}x the samples per second of vanilla")
+    note(f"{DEFAULT} makes at least {at_least:g}x the samples per second of {BASELINE}")
 
 
 def _print(result: "BenchResult") -> None:
@@ -334,10 +346,11 @@ def _costs(result: "BenchResult") -> Table:
 def _ratios(result: "BenchResult") -> Table:
     """One line for each of our rows, one column for what it is compared with."""
     from fast3d_core.bench.result import BASELINES, REUSE
+    from fast3d_core.pruning import BASELINE
 
     # Title, row to compare with, and whether end to end or in prefill alone.
     columns = [(name.replace(" ", "\n"), name, "end_to_end") for name in BASELINES]
-    columns += [("vanilla", "vanilla", "end_to_end"), ("vanilla,\nprefill", "vanilla", "prefill")]
+    columns += [(BASELINE, BASELINE, "end_to_end"), (f"{BASELINE},\nprefill", BASELINE, "prefill")]
     columns += [("without\nreuse", REUSE, "end_to_end")]
     lines = []
     for row in result.rows:

@@ -1,7 +1,7 @@
 """`fast3d eval`: run the benchmarks under a pruning method."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -19,7 +19,6 @@ from fast3d_cli.options import (
     MapKindOption,
     MeteorOption,
     RatioOption,
-    SeedOption,
     SetOption,
     any_limit,
     check_datasets,
@@ -36,16 +35,15 @@ if TYPE_CHECKING:
     from fast3d_core.evaluation.estimate import Estimate
     from fast3d_core.evaluation.questions import Job, Questions
     from fast3d_core.evaluation.result import Result
-    from fast3d_core.maps.published import MapKind
+    from fast3d_core.maps.kind import MapKind
     from fast3d_core.pruning.sap import Alpha
 
 _DATA, _RUN = "Data", "Run"  # panels of --help
 
 
 def eval_command(
-    method: Annotated[
-        list[str], typer.Option("--method", "-m", help="vanilla, random, fastv, gap or sap. Repeatable.")
-    ],
+    context: typer.Context,
+    method: Annotated[list[str], typer.Option("--method", "-m", help="{methods}. Repeatable.")],
     preset: Annotated[
         list[int] | None,
         typer.Option(help="Published setting: 35, 65 or 90 percent pruned. Repeatable.", rich_help_panel=BUDGET),
@@ -53,13 +51,6 @@ def eval_command(
     layer: LayerOption = None,
     keep: KeepOption = None,
     ratio: RatioOption = None,
-    alpha: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="sap: share of predicted attention to keep, in (0, 1]. Repeatable. Default: as search-alpha found.",
-            rich_help_panel=BUDGET,
-        ),
-    ] = None,
     maps: Annotated[
         Path | None, typer.Option(help="Folder of attention maps. Default: maps.predicted.", rich_help_panel=_DATA)
     ] = None,
@@ -107,7 +98,6 @@ def eval_command(
     name: Annotated[
         str | None, typer.Option(help="Run folder; a prefix where several runs are made.", rich_help_panel=_RUN)
     ] = None,
-    seed: SeedOption = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what an earlier run of that name left.", rich_help_panel=_RUN)
     ] = False,
@@ -146,14 +136,15 @@ def eval_command(
     from fast3d_core.evaluation.questions import Questions
     from fast3d_core.maps.published import MAP_KEYS
     from fast3d_core.models.registry import scene_model
-    from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
+    from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
 
-    alphas: list[Alpha] = [*(alpha or ())]
-    if not alphas and "alpha" in settings_taken(method):
+    given_settings: dict[str, Any] = dict(context.obj or {})
+    alphas: list[Alpha] = given_settings.pop("alpha", [])
+    if not alphas and wants_alpha(method):
         folder = None if gap == "live" else maps or need_path(settings, "maps.predicted")
         found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0], note, kind)
         alphas += [] if found is None else [found]
-    options = MethodOptions(preset or (), layer, keep, ratio, alphas, seed)
+    options = MethodOptions(preset or (), layer, keep, ratio, alphas, given_settings)
     model = scene_model(settings)
     pruners = build_pruners(method, options, model.shape_of(settings).layers, model.units_of(settings))
     live = gap == "live"

@@ -24,10 +24,8 @@ from fast3d_cli.options import (
 from fast3d_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fast3d_core.config import Config
-    from fast3d_core.maps.published import MapKind
+    from fast3d_core.maps.kind import AttentionMap, MapKind
     from fast3d_core.pruning.alpha_search import Outcome
     from fast3d_core.pruning.sap import Alpha
 
@@ -99,7 +97,9 @@ def search_alpha(
     valid = within(found.ratio, target, tolerance)
     if alpha is None:
         path = write_alpha(settings, files, folder, key, chosen, found, target, tolerance, kind)
-        note(f"written to {path}; `fast3d eval --method sap` takes it from there")
+        from fast3d_core.pruning import DEFAULT
+
+        note(f"written to {path}; `fast3d eval --method {DEFAULT}` takes it from there")
     if json:
         from dataclasses import asdict
 
@@ -113,23 +113,23 @@ def search_alpha(
     out.print(f"{subject} {found.ratio:.2f}% on average, {verdict} {tolerance:g}% of the target of {target:g}%")
 
 
-def _load(config: "Config", folder: Path, dataset: str, key: str, kind: "MapKind | None") -> "tuple[Tensor, bool]":
-    """The maps of a dataset as logits, (samples, objects) by index, and whether it is known of which questions.
+def _load(
+    config: "Config", folder: Path, dataset: str, key: str, kind: "MapKind | None"
+) -> "tuple[AttentionMap, bool]":
+    """The maps of a dataset by index, as logits, and whether it is known of which questions.
 
     The annotations, which would tell how many there are, need not be there: maps are enough to choose an alpha.
     """
-    import torch
 
     from fast3d_core.benchmarks.questions import annotation_file
     from fast3d_core.maps.origin import load_known_maps
 
     questions = annotation_file(config.data.annotations, dataset)
     loaded, known = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)
-    maps = loaded.logits(kind)
-    return torch.stack([maps[index] for index in range(len(maps))]), known
+    return loaded.as_logits(kind).all(), known
 
 
-def _search(maps: "dict[str, Tensor]", target: float, tolerance: float, of: str = "") -> float:
+def _search(maps: "dict[str, AttentionMap]", target: float, tolerance: float, of: str = "") -> float:
     """The alpha of the ratio nearest to the target. Raises `DataError` if that is not within the tolerance."""
     from fast3d_core.pruning.alpha_search import nearest, within
 

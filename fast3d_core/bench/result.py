@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fast3d_core.evaluation.result import Environment, Spread
+from fast3d_core.pruning import BASELINE, DEFAULT
 
 SCHEMA = 1
 REUSE = " reuse"  # ends the name of a row that reuses scenes
@@ -17,7 +18,7 @@ BASELINES = {
     "published": "stock transformers as the published code asks it, one sample at a time, eager attention, its weights "
     "as outputs; unpruned, as masking costs the same",
     "stock": "stock transformers, batched and left-padded, cached, SDPA, unpruned",
-    "stock pruned": "the same without the tokens that sap drops",
+    "stock pruned": f"the same without the tokens that {DEFAULT} drops",
 }
 
 
@@ -94,7 +95,7 @@ class Row:
     """One method, or baseline, at one batch size.
 
     Attributes:
-        name: vanilla, random, fastv, gap, sap, with " reuse" behind it where scenes are reused; or one of `BASELINES`.
+        name: of the method, with " reuse" behind it where scenes are reused; or one of `BASELINES`.
         baseline: stock transformers instead of the fast engine.
         reuse_scene: what stands before the questions is computed once a scene.
         batch: samples at a time; samples: how many were timed.
@@ -193,14 +194,14 @@ class BenchResult:
 
 
 def ratios(rows: Sequence[Row]) -> list[Ratio]:
-    """Each of our rows against every baseline at its batch size, our vanilla, and itself without scene reuse."""
+    """Each of our rows against every baseline at its batch size, our unpruned one, and itself without scene reuse."""
     found = []
     for row in rows:
         if row.baseline:
             continue
         for other in rows:
             same = other.batch == row.batch or other.name == "published"
-            plain = other.name in ("vanilla", row.name.removesuffix(REUSE))
+            plain = other.name in (BASELINE, row.name.removesuffix(REUSE))
             if same and other is not row and (other.baseline or plain):
                 prefill = (other.prefill_seconds.median / other.batch) / (row.prefill_seconds.median / row.batch)
                 speed = row.samples_per_second / other.samples_per_second

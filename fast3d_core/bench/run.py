@@ -2,8 +2,9 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -12,14 +13,15 @@ from fast3d_core.bench.measure import Machine, PeakMemory
 from fast3d_core.bench.passes import Pass, fast_pass, in_a_row, stock_pass
 from fast3d_core.bench.result import REUSE, BenchResult, MeasuredRates, Row, ratios
 from fast3d_core.bench.rows import build_row
-from fast3d_core.bench.subject import Batch, Subject
+from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, NotFiniteError
 from fast3d_core.evaluation.result import describe_environment
+from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.plan import Units
 from fast3d_core.pruning import Pruner, Vanilla
 from fast3d_core.pruning.alpha_search import nearest
-from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
+from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
 from fast3d_core.runtime.devices import out_of_memory_says
 
 
@@ -29,12 +31,12 @@ class BenchOptions:
 
     Attributes:
         methods: names; batches: sizes, each for every method.
-        ratio: layer-averaged percentage that the methods prune; sap's alpha is searched for it.
+        ratio: layer-averaged percentage that the methods prune; an alpha is searched for it.
         repeats: batches that are timed, alone and in a row; warmup: how often they are answered before (one batch,
             once, for a baseline). What is captured once for batches of about a size is captured then.
         baselines: stock transformers, too.
         reuse_scene: every method also with what stands before the questions computed once a scene.
-        seed: of the random method.
+        seed: of methods that draw at random; method_settings: others that were given, by name.
     """
 
     methods: Sequence[str]
@@ -45,27 +47,31 @@ class BenchOptions:
     baselines: bool = False
     reuse_scene: bool = False
     seed: int = 0
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_methods(options: BenchOptions, layers: int, units: Units, alpha: float = 1) -> list[Pruner]:
     """The methods, at the ratio, for an LLM of `layers` layers and prompts of these units.
 
     Args:
-        alpha: sap's; any will do to see whether the options can be meant.
+        alpha: of methods that take one; any will do to see whether the options can be meant.
 
     Raises:
         UsageError: a method or the ratio cannot be meant.
     """
-    pruners = []
-    for method in options.methods:
-        taken = settings_taken([method])
-        given = MethodOptions(
-            ratio=options.ratio if "keep" in taken else None,
-            alphas=(alpha,) if "alpha" in taken else (),
-            seed=options.seed if "seed" in taken else None,
-        )
-        pruners += build_pruners([method], given, layers, units)
-    return pruners
+    given: dict[str, Any] = {"seed": options.seed, **options.method_settings}
+    everything = MethodOptions(ratio=options.ratio, alphas=(alpha,), settings=given)
+    return [
+        pruner
+        for method in options.methods
+        for pruner in build_pruners([method], everything.taken_by([method]), layers, units)
+    ]
+
+
+def _plain(options: BenchOptions) -> dict[str, Any]:
+    """The options as a result has them: settings of methods are there where any was given."""
+    plain = asdict(options)
+    return plain if plain["method_settings"] else {k: v for k, v in plain.items() if k != "method_settings"}
 
 
 class Bench:
@@ -103,7 +109,7 @@ class Bench:
         """
         options, pruners = self._options, dict[int, list[Pruner]]()
         for size in options.batches:
-            alpha = self._alpha(size) if "alpha" in settings_taken(options.methods) else 1
+            alpha = self._alpha(size) if wants_alpha(options.methods) else 1
             pruners[size] = self._methods(alpha)
             for pruner in pruners[size]:
                 self._measure(pruner.name, size, pruner, self._fast)
@@ -111,7 +117,7 @@ class Bench:
                     self._measure(pruner.name + REUSE, size, pruner, self._reusing, reuse_scene=True)
         if options.baselines:
             for size in options.batches:
-                self._baselines(size, next((pruner for pruner in pruners[size] if pruner.name == "sap"), None))
+                self._baselines(size, next((pruner for pruner in pruners[size] if pruner.drops_at_entry), None))
         if not self._result.rows:
             raise DataError("; ".join(self._result.notes))
         return self._result
@@ -123,7 +129,7 @@ class Bench:
             shape=asdict(model.shape),
             dtype=str(model.llm.dtype).removeprefix("torch."),
             settings={
-                **asdict(self._options),
+                **_plain(self._options),
                 "generation": asdict(self._settings),
                 "objects": model.units.count,
                 "questions": self._subject.questions,
@@ -146,20 +152,25 @@ class Bench:
         with out_of_memory_says(
             f"batch {size}: {self._device} is out of memory predicting maps; take a smaller --batch"
         ):
-            maps = torch.cat([self._subject.gap.maps(self._subject.batch(size, number)) for number in self._timed()])
+            parts = [predicted_maps(self._subject.gap, self._subject.batch(size, number)) for number in self._timed()]
+            maps = AttentionMap("logits", torch.cat([part.logits() for part in parts]))
         target = self._options.ratio
         return min(nearest({"bench": maps}, target), key=lambda found: abs(found.ratio - target)).alpha
 
-    def _baselines(self, size: int, sap: Pruner | None) -> None:
-        """The published protocol masks what it prunes, which costs what unpruned tokens cost; so it runs unpruned."""
+    def _baselines(self, size: int, pruning: Pruner | None) -> None:
+        """The published protocol masks what it prunes, which costs what unpruned tokens cost; so it runs unpruned.
+
+        Args:
+            pruning: a method that drops tokens before layer 0, which stock transformers then do not see either.
+        """
         llm, everything = self._subject.model.llm, Vanilla()
         if not any(row.name == "published" for row in self._result.rows):
             with attention_of(llm, "eager"):
                 self._measure("published", 1, everything, self._published, baseline=True)
         with attention_of(llm, "sdpa"):
             self._measure("stock", size, everything, self._stock, baseline=True)
-            if sap:
-                self._measure("stock pruned", size, sap, self._stock, baseline=True)
+            if pruning:
+                self._measure("stock pruned", size, pruning, self._stock, baseline=True)
 
     def _in_a_row(self, pruner: Pruner, size: int, reuse_scene: bool) -> list[float]:
         """As many times as batches are timed, on the same ones, after the last of them and with the first behind."""

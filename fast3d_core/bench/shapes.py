@@ -17,14 +17,16 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import nn
 from transformers import RobertaConfig, RobertaModel
 
-from fast3d_core.bench.subject import Batch, Gap, Subject
+from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import UsageError
 from fast3d_core.gap.network import GapNetwork, GapShape
+from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.models.base import SceneModel
 from fast3d_core.models.registry import model_class
-from fast3d_core.plan import LlmShape, Units
+from fast3d_core.plan import Units
 from fast3d_core.runtime.devices import out_of_memory_says
 from fast3d_core.runtime.draws import seed_of
 
@@ -102,8 +104,8 @@ def random_subject(name: str, device: torch.device, dtype: torch.dtype, text_tok
         torch.manual_seed(seed)
         model = model_class(KIND).random(shape.llm, OBJECTS, shape.features, WORDS, device, dtype)
         make = _Questions(model, shape.features, text_tokens, seed)
-        gap = Gap(_gap_network(shape, device), _gap_tokenizer(Path(temporary) / "gap", shape))
-        maps = torch.cat([gap.maps(make.batch(8, number)) for number in range(4)])
+        gap = MapPredictor(_gap_network(shape, device), _gap_tokenizer(Path(temporary) / "gap", shape))
+        maps = torch.cat([predicted_maps(gap, make.batch(8, number)).scores for number in range(4)])
         _scale_logits(gap.network, _LOGITS_STD / float(maps.std(dim=-1).mean()))
     described = f"generated, {text_tokens} text tokens each, {QUESTIONS_A_SCENE} in a row about each scene"
     return Subject(name, model, gap, make.batch, described)

@@ -15,11 +15,12 @@ from fast3d_core.config import Config, load_config, need_path
 from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.doctor.findings import ModelChecks, NotCheckedError, Options
 from fast3d_core.errors import Fast3DError, UsageError
+from fast3d_core.llm.cost import LlmShape
+from fast3d_core.maps.kind import AttentionMaps
 from fast3d_core.maps.origin import load_known_maps
-from fast3d_core.maps.published import AttentionMaps
 from fast3d_core.models.base import SceneModel
 from fast3d_core.models.registry import scene_model
-from fast3d_core.plan import LlmShape, Units
+from fast3d_core.plan import Units
 from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.options import settings_taken
 from fast3d_core.runtime.devices import pick_device
@@ -72,6 +73,11 @@ class Case:
     def needs_maps(self) -> bool:
         """Whether any of the methods follows attention maps."""
         return any(METHODS[name].needs_map for name in self.methods)
+
+    @property
+    def needs_alpha(self) -> bool:
+        """Whether any of the methods takes an alpha."""
+        return "alpha" in settings_taken(self.methods)
 
     @property
     def device(self) -> torch.device:

@@ -50,7 +50,7 @@ def _map_checks(case: Case) -> Iterator[Check]:
             reads = f"reading the maps of {name}"
             yield Check("maps.predicted", partial(maps.predicted, dataset=name), _MAPS, reads=reads)
         yield Check("maps.predicted", maps.ledger, _MAPS)
-    if "sap" in case.methods:
+    if case.needs_alpha:
         yield Check("alpha", maps.alpha, "`fast3d search-alpha`, or give eval --alpha")
     # Without --gap live, eval reads neither of the following.
     yield Check("gap.checkpoint", gap.network, _GAP, "error" if live else "warning", "predicting a few maps")

@@ -10,7 +10,7 @@ from torch import nn
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.evaluation.needs import Needs
-from fast3d_core.pruning import PlanRequest, Vanilla
+from fast3d_core.pruning import METHODS, PlanRequest, Vanilla
 from fast3d_core.runtime.devices import available_memory
 
 _GPUS = Path("/proc/driver/nvidia/gpus")  # what NVIDIA's driver on Linux has, whether or not torch sees it
@@ -62,7 +62,7 @@ def memory(case: Case) -> Iterator[Finding]:
         )
     elif (needed := needs.memory([need] * batch)) > free:
         # Methods that drop tokens before the first layer need less; how much less depends on their budget.
-        whole = set(case.methods) - {"sap"}
+        whole = [name for name in case.methods if not METHODS[name].drops_at_entry]
         yield (error if whole else warning)(
             f"a batch of {batch} takes up to {_gib(needed)}, {_gib(free)} are free on {found}",
             f"--batch {needs.largest_batch([need], free, batch)}, or --batch auto",

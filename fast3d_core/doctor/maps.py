@@ -10,17 +10,24 @@ from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.files.fingerprints import differences
 from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.predictor import map_sources
-from fast3d_core.maps.ledger import is_written, read_ledger
+from fast3d_core.maps.ledger import depends_on, is_written, read_ledger
 from fast3d_core.maps.origin import is_shipped, origin_of
 from fast3d_core.maps.published import MAP_KEYS, map_file
+from fast3d_core.pruning import METHODS
+from fast3d_core.pruning.options import methods_with
 
 _PREDICT = "`fast3d predict` makes them for these questions, or name others in maps.predicted"
 
 
+def _takers() -> str:
+    """The methods that take the softmax of a map."""
+    return ", ".join(name for name, method in METHODS.items() if method.needs_logits)
+
+
 def predicted(case: Case, dataset: str) -> Iterator[Finding]:
-    """The maps that `gap` and `sap` follow."""
+    """The maps that methods follow."""
     samples, maps = case.samples(dataset), case.maps(dataset)
-    scores = torch.stack([maps.scores[index] for index in range(len(samples))])
+    scores = maps.all().scores
     objects = scores.shape[1]
     flat = (scores == scores[:, :1]).all(-1)
     if objects > 1 and flat.any():
@@ -37,12 +44,12 @@ def predicted(case: Case, dataset: str) -> Iterator[Finding]:
         yield warning(
             f"{dataset}: the maps are shares of attention, as `fast3d extract` records them from right answers, not "
             "logits as GAP predicts them",
-            "sap refuses them without --map-kind shares; name predicted maps in maps.predicted",
+            f"{_takers()} refuses them without --map-kind shares; name predicted maps in maps.predicted",
         )
     elif maps.kind is None:
         yield warning(
             f"{dataset}: the maps are in the form of logits, but look like shares of attention",
-            "sap refuses them without --map-kind shares or --map-kind logits: look where they come from",
+            f"{_takers()} refuses them without --map-kind shares or --map-kind logits: look where they come from",
         )
     nothing = torch.zeros(objects, dtype=torch.bool)
     present = torch.stack([case.present.get(sample.scene_id, nothing) for sample in samples])
@@ -77,8 +84,7 @@ def ledger(case: Case) -> Iterator[Finding]:
     sources = map_sources(config, case.annotations, "val", ours)
     changed = {}
     for name in ours:
-        entry = {key: value for key, value in known[f"val/{name}"].items() if key not in ("map", "replaces")}
-        changed[name] = differences(entry, sources[name])
+        changed[name] = differences(depends_on(known[f"val/{name}"]), sources[name])
     other = [name for name in ours if changed[name]]
     if other:
         what = (
@@ -91,11 +97,11 @@ def ledger(case: Case) -> Iterator[Finding]:
 
 
 def alpha(case: Case) -> Iterator[Finding]:
-    """The alpha that `fast3d eval --method sap` would take."""
+    """The alpha that `fast3d eval` would take, of methods that have one."""
     said: list[str] = []
     folder = None if case.options.live else case.maps_folder
     found = found_alpha(case.config, case.config.data.datasets, folder, MAP_KEYS[0], said.append)
-    yield ok("none was searched, so sap takes --alpha" if found is None else said[-1])
+    yield ok(f"none was searched, so {', '.join(methods_with('alpha'))} takes --alpha" if found is None else said[-1])
 
 
 def targets(case: Case, dataset: str) -> Iterator[Finding]:

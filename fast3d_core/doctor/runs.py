@@ -17,7 +17,7 @@ from fast3d_core.evaluation.run import settings
 from fast3d_core.evaluation.run_folder import SETTINGS_FILE
 from fast3d_core.files.files import load_json
 from fast3d_core.files.fingerprints import differences
-from fast3d_core.maps.published import MAP_KINDS
+from fast3d_core.maps.kind import MAP_KINDS
 from fast3d_core.pruning import METHODS, Pruner
 
 _SAMPLE_BYTES = 4096  # of journal, prediction and statistics; kept tokens are the most of it

@@ -7,10 +7,11 @@ import torch
 
 from fast3d_core.config import Config, GenerationConfig
 from fast3d_core.data.annotations import Sample
+from fast3d_core.llm.cost import Cost, LlmShape, cost
 from fast3d_core.llm.engine.cache import GROWTH
 from fast3d_core.llm.engine.prefix_cache import SCENES_KEPT
 from fast3d_core.models.registry import scene_model
-from fast3d_core.plan import Cost, LlmShape, Plan, cost
+from fast3d_core.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,16 @@ class Needs:
 
     def of(self, plan: Plan, text: int) -> Need:
         """Of a prompt with `text` tokens that are not visual."""
+        counts = plan.counts(self.shape.layers)
         spent = cost(
             self.shape,
-            layer=plan.layer,
+            counts,
             text=text,
-            visual=plan.visual,
-            count=plan.count,
             beams=self.generation.beams,
             steps=self.generation.max_new_tokens,
             element_bytes=self.element_bytes,
         )
-        return Need(spent, text + (plan.count if plan.layer == 0 else plan.visual), text + plan.visual)
+        return Need(spent, text + counts[0], text + plan.visual)
 
     def of_batch(self, samples: Sequence[Sample], plans: Sequence[Plan]) -> list[Need]:
         """Of each sample under its plan."""

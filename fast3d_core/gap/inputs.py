@@ -56,9 +56,14 @@ class GapInputs:
         self._device_lengths = self._lengths.to(device)
         self._ids = ids.to(device)
         self._scene = torch.tensor([number[sample.scene_id] for sample in samples]).to(device)
+        self._rows = {(sample.dataset, sample.index): row for row, sample in enumerate(samples)}
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def row(self, sample: Sample) -> int:
+        """The position of a sample."""
+        return self._rows[sample.dataset, sample.index]
 
     def tokens(self, row: int) -> int:
         """Length of the question at this position."""
@@ -163,7 +168,7 @@ def load_targets(
         loaded, _ = load_known_maps(
             folder, dataset, annotations, samples, key=key, objects=objects, split=split, what="--targets"
         )
-        maps = torch.stack([loaded.scores[i] for i in range(samples)])
+        maps = loaded.all().scores
     for wrong, what in (
         (~maps.isfinite().all(-1), "holds NaN or infinity"),
         ((maps < 0).any(-1), "has numbers below 0"),

@@ -15,18 +15,21 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.files import atomic_path, first_line, load_json, need_file, parse_json, shown, write_json
+from fast3d_core.files.files import atomic_path, first_line, load_json, need_file, shown, write_json
 from fast3d_core.files.fingerprints import differences, file_hash
+from fast3d_core.files.typed import KEEPING, LENIENT, STRICT, load_typed, parse_typed
 from fast3d_core.maps.published import MAP_KEYS
 from fast3d_core.registry import BENCHMARKS
 
@@ -37,7 +40,6 @@ SHARD = 256
 _VERSION = 1
 _SHARD_NAME = re.compile(r"(train|val)_([a-z][a-z0-9_-]*)-\d{5}\.safetensors", re.ASCII)
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}  # as safetensors spells them
-_LARGEST = {"layers": 1000, "max_objects": 100_000}  # beyond any model: a damaged file must not ask for all memory
 
 
 def _shard_name(name: str) -> re.Match[str] | None:
@@ -55,9 +57,46 @@ class PartInfo:
         wanted: the samples asked for, fewer under a `--limit`; of an interrupted extraction some are missing.
     """
 
+    __pydantic_config__ = STRICT
+
     annotations: str
     samples: int
     wanted: int
+
+
+class _Settings(TypedDict):
+    """Those that reading needs; the others are kept as they are. Beyond the bounds is no model, but a damaged file,
+    which must not ask for all memory."""
+
+    __pydantic_config__ = KEEPING  # type: ignore[misc]
+
+    layers: Annotated[int, Field(ge=1, le=1000)]
+    max_objects: Annotated[int, Field(ge=1, le=100_000)]
+    shard: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What `store.json` holds; `deleting`: shards that a `--restart` was about to delete."""
+
+    __pydantic_config__ = STRICT
+
+    version: int
+    settings: _Settings
+    parts: dict[str, PartInfo]
+    deleting: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name, part in self.parts.items():
+            if not 0 < part.wanted <= part.samples:
+                raise ValueError(f"parts.{shown(name)} wants {part.wanted} of {part.samples} samples")
+
+
+@dataclass(frozen=True)
+class _Deleting:
+    __pydantic_config__ = LENIENT
+
+    deleting: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -111,21 +150,10 @@ class TargetStore:
         if not path.is_file():
             raise DataError(f"{folder} holds no extracted maps (it has no {STORE_FILE}); run `fast3d extract` first")
         content = load_json(path, "maps.targets")
-        try:
-            if content["version"] != _VERSION:
-                raise DataError(f"{path} is of version {shown(content['version'])}, this program reads {_VERSION}")
-            settings = content["settings"]
-            for name, largest in {**_LARGEST, "shard": 1_000_000}.items():
-                if type(settings[name]) is not int or not 1 <= settings[name] <= largest:
-                    raise ValueError
-            parts = {name: PartInfo(**part) for name, part in content["parts"].items()}
-            for part in parts.values():
-                counts = type(part.wanted) is type(part.samples) is int and 0 < part.wanted <= part.samples
-                if not counts or not isinstance(part.annotations, str):
-                    raise ValueError
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError(f"{path} is damaged or no description of a store; run `fast3d extract --restart`") from None
-        return cls(folder, settings, parts)
+        if isinstance(content, dict) and content.get("version", _VERSION) != _VERSION:
+            raise DataError(f"{path} is of version {shown(content['version'])}, this program reads {_VERSION}")
+        found = load_typed(_Description, path, "maps.targets", "run `fast3d extract --restart`")
+        return cls(folder, dict(found.settings), found.parts)
 
     def has(self, split: str, dataset: str) -> bool:
         """Whether the maps of a dataset were asked for; `read` tells whether they are all there."""
@@ -310,9 +338,7 @@ def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tup
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            answers, seconds = parse_json(metadata["answers"]), float(metadata["seconds"])
-            if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
-                raise ValueError("its answers are no list of texts")
+            answers, seconds = parse_typed(list[str], metadata["answers"]), float(metadata["seconds"])
             if not 0 <= seconds < math.inf:
                 raise ValueError(f"it took {seconds} seconds")
             samples = len(answers)
@@ -379,11 +405,11 @@ def _check_own(folder: Path) -> None:
 def _finish_deleting(folder: Path) -> None:
     """Deletes the shards that a killed `--restart` was about to."""
     try:
-        names = load_json(folder / STORE_FILE, "maps.targets")["deleting"]
-    except (DataError, KeyError, TypeError):
+        names = load_typed(_Deleting, folder / STORE_FILE, "maps.targets", "").deleting
+    except DataError:
         return
-    for name in names if isinstance(names, list) else ():
-        if isinstance(name, str) and _shard_name(name):
+    for name in names:
+        if _shard_name(name):
             (folder / name).unlink(missing_ok=True)
 
 

@@ -13,16 +13,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from fast3d_core import mentions
-from fast3d_core.config import Config, GenerationConfig
+from fast3d_core.config import Config
 from fast3d_core.data.annotations import Scene, Scenes
 from fast3d_core.errors import UsageError
 from fast3d_core.llm import reference
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine.fast import FastEngine
-from fast3d_core.llm.weights import Generation, Prompt, shape_of
-from fast3d_core.plan import LlmShape, Plan, Units
+from fast3d_core.llm.families import Llm
+from fast3d_core.llm.generation import Generation, GenerationConfig, Prompt
+from fast3d_core.llm.weights import shape_of
+from fast3d_core.plan import Plan, Units
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class SceneModel(ABC):
     shares_prefix: ClassVar[bool] = True
     checks: ClassVar[str] = ""
 
-    def __init__(self, llm: LlamaForCausalLM, units: Units, bos_id: int, eos_id: int, ignored: Sequence[str] = ()):
+    def __init__(self, llm: Llm, units: Units, bos_id: int, eos_id: int, ignored: Sequence[str] = ()):
         self.llm = llm
         self.units = units
         self.bos_id, self.eos_id = bos_id, eos_id

@@ -34,7 +34,7 @@ def from_preset(preset: int, layers: int, units: Units) -> Budget:
     layer, keep = PRESETS[preset]
     if layers == _PRESET_LAYERS and units.visual == _PRESET_VISUAL:
         return Budget(layer, keep)
-    ratio = 100 * pruning_ratio(_PRESET_LAYERS, layer, _PRESET_VISUAL, keep)
+    ratio = 100 * pruning_ratio(_PRESET_LAYERS, _PRESET_VISUAL, [(layer, keep)])
     try:
         return from_ratio(ratio, layers, units)
     except _UnreachableError as problem:
@@ -59,7 +59,7 @@ def from_ratio(ratio: float, layers: int, units: Units, *, layer: int | None = N
     check_layer(layer, layers)
     keep = units.tokens * round(units.count * (1 - ratio / 100 * layers / (layers - layer)))
     if keep < units.tokens:
-        largest = 100 * pruning_ratio(layers, layer, units.visual, units.tokens)
+        largest = 100 * pruning_ratio(layers, units.visual, [(layer, units.tokens)])
         raise _UnreachableError(
             f"{ratio:.4g}% cannot be pruned from layer {layer} of {layers} on: "
             f"the largest reachable ratio is {largest:.2f}%",
@@ -81,6 +81,6 @@ def check_keep(keep: int, units: Units) -> None:
 
 
 def _preset_layer(ratio: float, layers: int) -> int:
-    ratios = {p: 100 * pruning_ratio(_PRESET_LAYERS, k, _PRESET_VISUAL, n) for p, (k, n) in PRESETS.items()}
+    ratios = {p: 100 * pruning_ratio(_PRESET_LAYERS, _PRESET_VISUAL, [stage]) for p, stage in PRESETS.items()}
     nearest = min(ratios, key=lambda preset: abs(ratios[preset] - ratio))
     return max(1, round(layers * PRESETS[nearest][0] / _PRESET_LAYERS))

@@ -1,20 +1,29 @@
 """No pruning: the model as it is."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
+from fast3d_core.pruning.base import Pruner
+from fast3d_core.pruning.request import PlanRequest
 
-from fast3d_core.plan import Plan
-from fast3d_core.pruning.base import PlanRequest, Pruner
+if TYPE_CHECKING:
+    from fast3d_core.plan import Plan
 
 
 @dataclass(frozen=True)
 class Vanilla(Pruner):
-    """Keeps every visual token: what the other methods are compared to."""
+    """Keeps every visual token: what the other methods are compared to.
+
+    Paper: Chat-Scene (arXiv 2312.08168), whose model it is. It has no settings.
+    """
 
     name: ClassVar[str] = "vanilla"
+    colour: ClassVar[str] = "#000000"
+    marker: ClassVar[str] = "o"
+    source: ClassVar[str] = "arXiv 2312.08168"
+    is_baseline: ClassVar[bool] = True
 
-    def plan(self, request: PlanRequest) -> Plan:
-        visual = request.units.visual
-        return Plan(layer=0, visual=visual, count=visual, kept=torch.arange(visual))
+    def plan(self, request: PlanRequest) -> "Plan":
+        from fast3d_core.plan import Plan
+
+        return Plan(request.units.visual)

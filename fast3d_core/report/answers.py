@@ -7,6 +7,7 @@ from typing import Any
 from fast3d_core.benchmarks import References, benchmark, benchmark_names
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
+from fast3d_core.files.files import shown
 from fast3d_core.plan import Units
 from fast3d_core.report.runs import Run
 
@@ -26,18 +27,22 @@ Answers = Mapping[tuple[str, int], Answered]
 
 
 def read_answers(run: Run) -> Answers:
-    """All answers of a run; none for predictions that were only scored. Raises `DataError` for a damaged journal."""
-    answers, units = {}, units_of(run)
-    try:
-        for batch in Journal(run.path, {}).batches().values():
-            for entry in batch:
-                dataset, index, text = entry["dataset"], entry["index"], entry["pred"]
-                if dataset not in benchmark_names() or not _is_index(index) or not isinstance(text, str):
-                    raise ValueError("an entry is no answer")
-                answers[dataset, index] = Answered(text, _objects(entry["kept"], units))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the journal in {run.path} is damaged ({str(error)[:80]}); run `fast3d eval` again") from None
-    return answers
+    """All answers of a run; none for predictions that were only scored.
+
+    Raises `DataError` for a damaged journal, and `VersionError` for one that another version of fast3d wrote.
+    """
+    units = units_of(run)
+    batches = Journal(run.path, {}).batches().values()
+    entries = [entry for batch in batches for entry in batch]
+    if strange := next((entry for entry in entries if entry.dataset not in benchmark_names()), None):
+        raise DataError(
+            f"the journal in {run.path} is damaged: it answers {shown(strange.dataset)}, which is no dataset",
+            "run `fast3d eval` again",
+        )
+    return {
+        (entry.dataset, entry.index): Answered(entry.pred, None if entry.kept is None else units.of(entry.kept))
+        for entry in entries
+    }
 
 
 def units_of(run: Run) -> Units:
@@ -56,14 +61,6 @@ def judge(dataset: str, record: dict[str, Any], references: References) -> float
     """The score of one prediction record alone, 0 to 1, by `Benchmark.judge`."""
     judged = benchmark(dataset)
     return judged.score([record], references, meteor=False, part=True).metrics[judged.judge.key]
-
-
-def _objects(kept: Any, units: Units) -> list[int] | None:
-    if kept is None:
-        return None
-    if not isinstance(kept, list) or not all(map(_is_index, kept)):
-        raise ValueError("what was kept is no list of tokens")
-    return units.of(kept)
 
 
 def _is_index(value: Any) -> bool:

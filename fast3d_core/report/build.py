@@ -8,6 +8,7 @@ import numpy as np
 from fast3d_core.benchmarks import DATASETS, benchmark, benchmark_names
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import DatasetStats
+from fast3d_core.files.typed import STRICT
 from fast3d_core.pruning import METHODS
 from fast3d_core.report import published as paper
 from fast3d_core.report.bootstrap import CONFIDENCE, Sampled, interval, resample
@@ -27,6 +28,8 @@ class Estimate:
         low, high: the interval; null where there is none, e.g. for a single sample or a published number.
     """
 
+    __pydantic_config__ = STRICT
+
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -40,6 +43,8 @@ class Score(Estimate):
         n: samples that it is computed from (Scan2Cap: objects of the corpus); null for a published score.
     """
 
+    __pydantic_config__ = STRICT
+
     n: int | None = None
 
 
@@ -51,6 +56,8 @@ class Difference(Estimate):
         n: samples that both runs cover; the difference is over these.
         verdict: better, worse, or undecided where the interval holds 0 (or there is none); same: the run itself.
     """
+
+    __pydantic_config__ = STRICT
 
     n: int = 0
     verdict: str = "undecided"
@@ -74,6 +81,8 @@ class Row:
         samples_per_second: of generation.
         differences: dataset -> paired difference; only datasets with samples that both runs cover.
     """
+
+    __pydantic_config__ = STRICT
 
     name: str
     method: str | None
@@ -102,6 +111,8 @@ class Report:
         rows: the vanilla run, the others by method and pruning ratio, then the published ones.
         notes: what limits the comparison, one line each.
     """
+
+    __pydantic_config__ = STRICT
 
     columns: dict[str, str]
     vanilla: str | None

@@ -15,10 +15,11 @@ from typing import Any
 from fast3d_core.benchmarks import benchmark, benchmark_names
 from fast3d_core.config import Config
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.evaluation.journal import VersionError
 from fast3d_core.files.files import atomic_write
 from fast3d_core.pruning import METHODS
 from fast3d_core.report import render
-from fast3d_core.report.answers import read_answers
+from fast3d_core.report.answers import Answers, read_answers
 from fast3d_core.report.attention import Agreement, Kept, agreements, kept_objects
 from fast3d_core.report.build import Report
 from fast3d_core.report.plot import writing
@@ -73,8 +74,8 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
     """
     order = [row.name for row in report.rows]
     runs = sorted(runs, key=lambda run: order.index(run.name))
-    answers = {run.name: read_answers(run) for run in runs}
     remarks = Remarks()
+    answers = {run.name: _answers(run, remarks) for run in runs}
     browser = None
     try:
         browser = build_browser(config, runs, answers, scenes, remarks)
@@ -98,6 +99,14 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
         judged_by={dataset: benchmark(dataset).judge.label for dataset in benchmark_names()},
         notes=[*report.notes, *remarks.lines()],
     )
+
+
+def _answers(run: Run, remarks: Remarks) -> Answers:
+    try:
+        return read_answers(run)
+    except VersionError:
+        remarks.add(f"{run.name} is a run of another version of fast3d, whose answers this one does not read")
+        return {}
 
 
 def to_html(page: Page) -> str:

@@ -222,7 +222,7 @@ def _masses(
             if _file_print(run.result, path.name) not in (None, shown):
                 remarks.add(f"{run.name} followed other maps than those in {folder}, which are shown", dataset)
         for sample in (sample for questions in chosen.values() for sample in questions if sample.dataset == dataset):
-            scores = maps[sample.index]
+            scores = maps[sample.index].logits()
             # str gives the fewest digits that a float32 is read back from, so the browser compares what SAP compares.
             mass = [float(str(value)) for value in sorted_mass(scores).numpy()]
             found[dataset, sample.index] = scores.argsort(descending=True, stable=True).tolist(), mass

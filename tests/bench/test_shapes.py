@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from fast3d_core.bench.shapes import OBJECTS, QUESTIONS_A_SCENE, SHAPES, WORDS, random_subject
+from fast3d_core.bench.subject import predicted_maps
 from fast3d_core.errors import UsageError
+from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.models.chat_scene.prompt import QUESTION
 from fast3d_core.models.chat_scene.random_weights import random_tokenizer
 from fast3d_core.pruning.alpha_search import nearest, outcome
@@ -67,12 +69,13 @@ def test_a_seed_draws_another_model(tiny):
 
 def test_maps_let_sap_keep_as_many_objects_as_real_ones_do(tiny):
     """Many or few, from question to question, on one scene, too."""
-    maps = {"bench": torch.cat([tiny.gap.maps(tiny.batch(32, number)) for number in range(4)])}
+    parts = [predicted_maps(tiny.gap, tiny.batch(32, number)).logits() for number in range(4)]
+    maps = {"bench": AttentionMap("logits", torch.cat(parts))}
     (found, *_) = nearest(maps, 90)
     assert found.ratio == pytest.approx(90, abs=0.1)
     kept = outcome(maps, found.alpha).datasets["bench"]
     assert 2 <= kept.kept_p5 <= 6 and 15 <= kept.kept_p95 <= 25
-    one_scene = outcome({"bench": maps["bench"][:32]}, found.alpha).datasets["bench"]
+    one_scene = outcome({"bench": AttentionMap("logits", parts[0])}, found.alpha).datasets["bench"]
     assert one_scene.kept_p95 - one_scene.kept_p5 > 5
 
 

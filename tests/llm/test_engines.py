@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import NotFiniteError, UsageError
 from fast3d_core.llm import reference
+from fast3d_core.llm.cost import cost
 from fast3d_core.llm.engine import prefix_cache as scenes
 from fast3d_core.llm.engine.beam import BeamSearch, GreedySearch
 from fast3d_core.llm.engine.cache import Caches
@@ -17,8 +18,9 @@ from fast3d_core.llm.engine.decode import Decoder
 from fast3d_core.llm.engine.fast import FastEngine
 from fast3d_core.llm.engine.layers import Head, Layer
 from fast3d_core.llm.engine.prefix_cache import SceneStore
-from fast3d_core.llm.weights import Prompt, finish_layer, not_finite, project
-from fast3d_core.plan import Plan, PlanError, cost
+from fast3d_core.llm.generation import Prompt, not_finite
+from fast3d_core.llm.weights import finish_layer, project
+from fast3d_core.plan import Plan, PlanError, Stage
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 
 BOS, EOS = 1, 2
@@ -99,9 +101,9 @@ def test_nothing_of_unpruned_length_from_layer_k_on(fixture, pruner):
     engine.release()
     state = engine.prefill(fixture.prompts, plans, fixture.config.generation)
     full = [len(p) for p in fixture.prompts]
-    short = [len(p) - p.visual + plan.count for p, plan in zip(fixture.prompts, plans, strict=True)]
+    counts = [plan.counts(LAYERS) for plan in plans]
     for i in range(LAYERS):
-        lengths = short if i >= plans[0].layer else full
+        lengths = [n - 300 + count[i] for n, count in zip(full, counts, strict=True)]
         behind = len(lengths) if i == LAYERS - 1 else sum(lengths)  # the last layer ends with the last rows
         assert seen[i] == [sum(lengths), behind, behind]
         assert state.layouts[i].prompts.lengths == lengths
@@ -141,9 +143,10 @@ def test_flops_are_those_that_torch_counts(fixture, pruner):
         n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op) and "bmm" not in str(op)
     )
     text = len(prompt) - prompt.visual
-    last = text + plan.count
-    whole = cost(shape, layer=plan.layer, text=text, visual=300, count=plan.count, beams=5, steps=1, element_bytes=4)
-    tokens = [text + (300 if i < plan.layer else plan.count) for i in range(shape.layers)]
+    counts = plan.counts(shape.layers)
+    last = text + counts[-1]
+    whole = cost(shape, counts, text=text, beams=5, steps=1, element_bytes=4)
+    tokens = [text + count for count in counts]
     attention = sum(4 * shape.heads * shape.head_dim * n * (n + 1) // 2 for n in tokens)
     skipped = 2 * (last - 1) * (shape.layer_macs - 3 * shape.hidden * shape.heads * shape.head_dim)
     filled = 2 * shape.hidden * (-shape.vocab % 64)
@@ -367,23 +370,16 @@ def test_advice_names_another_number_type():
 def test_what_an_engine_cannot_carry_out_is_refused(fixture, answer):
     llm, prompt = fixture.model.llm, fixture.prompts[0]
     for plan, problem in (
-        (Plan(0, 300, 300), "needs `kept`"),
-        (Plan(1, 297, 3, torch.arange(3)), "for 297 visual tokens, the prompt has 300"),
-        (Plan(LAYERS, 300, 3, torch.arange(3)), "from layer 4 on, the LLM has layers 0..3"),
-        (Plan(1, 300, 3, choose=lambda scores: torch.tensor([3, 1, 2])), "ascend"),
-        (Plan(1, 300, 3, choose=lambda scores: torch.tensor([1, 2])), r"3 numbers of torch.int64, not .*\(2,\)"),
+        (Plan(297, [Stage(1, 3, torch.arange(3))]), "for 297 visual tokens, the prompt has 300"),
+        (Plan(300, [Stage(LAYERS, 3, torch.arange(3))]), "from layer 4 on, the LLM has layers 0..3"),
+        (Plan(300, [Stage(1, 3, lambda view: torch.tensor([3, 1, 2]))]), "ascend"),
+        (Plan(300, [Stage(1, 3, lambda view: torch.tensor([1, 2]))]), r"3 numbers of torch.int64, not .*\(2,\)"),
     ):
         with pytest.raises(PlanError, match=problem):
             answer(llm, prompt, plan, 2)
-    plan, vocab = Plan(1, 300, 3, torch.arange(3)), llm.config.vocab_size
+    plan, vocab = Plan(300, [Stage(1, 3, torch.arange(3))]), llm.config.vocab_size
     with pytest.raises(UsageError, match=f"take at most {vocab // 2}"):
         answer(llm, prompt, plan, vocab // 2 + 1)
-
-
-def test_plans_of_a_batch_have_one_layer(fixture):
-    plans = [Plan(layer, 300, 3, torch.arange(3)) for layer in (1, 2)]
-    with pytest.raises(PlanError, match="from one layer on"):
-        FastEngine(fixture.model.llm).generate(fixture.prompts[:2], plans, _SHORT, BOS, EOS)
 
 
 def test_scenes_of_different_lengths_share_a_store(fixture):
@@ -438,7 +434,7 @@ def test_grouped_queries(beams):
                          num_attention_heads=6, num_key_value_heads=2)  # fmt: skip
     llm = LlamaForCausalLM(config).eval().requires_grad_(False)
     prompts = [Prompt(torch.randn(20 + 3 * i, 48), visual_start=4, visual=9) for i in range(3)]
-    plans = [Plan(1, 9, 2, torch.tensor([i, i + 3])) for i in range(3)]
+    plans = [Plan(9, [Stage(1, 2, torch.tensor([i, i + 3]))]) for i in range(3)]
     settings = GenerationConfig(beams=beams, max_new_tokens=6)
     got = FastEngine(llm).generate(prompts, plans, settings, BOS, EOS)
     want = [reference.generate(llm, *pair, settings, BOS, EOS) for pair in zip(prompts, plans, strict=True)]
@@ -450,7 +446,8 @@ def _masked_logits(llm, prompt, plan):
     n, shared = len(prompt), prompt.shared
     causal = torch.ones(n, n, dtype=torch.bool).tril()
     hidden = torch.ones(n, dtype=torch.bool)
-    hidden[prompt.visual_start + plan.kept] = False
+    (stage,) = plan.stages
+    hidden[prompt.visual_start + stage.select] = False
     hidden[: prompt.visual_start] = False
     hidden[prompt.visual_start + prompt.visual :] = False
     pruned = causal.clone()
@@ -459,7 +456,7 @@ def _masked_logits(llm, prompt, plan):
     x = prompt.embeds
     for i, layer in enumerate(llm.model.layers):
         q, k, v = (t.transpose(0, 1) for t in project(layer, x, cos, sin))
-        mask = pruned if i >= plan.layer else causal
+        mask = pruned if i >= stage.layer else causal
         attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
         x = finish_layer(layer, x, attended.transpose(0, 1))
     return llm.lm_head(llm.model.norm(x[-1]))

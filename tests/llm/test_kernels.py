@@ -33,38 +33,39 @@ def close(got, want, dtype):
     torch.testing.assert_close(got.float(), want.float(), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 4, 16), (6, 2, 24), (16, 16, 64)])
-def test_rotate_into(monkeypatch, dtype, heads, kv_heads, dim):
+def test_rotate_into(dtype, normed, heads, kv_heads, dim):
     rows = 5
     qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype)
     cos, sin = random(rows, dim, dtype=dtype), random(rows, dim, dtype=dtype, seed=1)
-    places = torch.tensor([7, 0, 3, 8, 5], device=DEVICE)
+    slot_mapping = torch.tensor([7, 0, 3, 8, 5], device=DEVICE)
     got, want = ([torch.full((9, kv_heads, dim), 9.0, dtype=dtype, device=DEVICE) for _ in range(2)] for _ in range(2))
-    q = kernels.rotate_into(qkv, cos, sin, *got, places)
-    monkeypatch.setattr(operations, "uses_kernels", lambda device: False)
-    close(q, operations.rotate_into(qkv, cos, sin, *want, places), dtype)
+    norms = (random(dim, dtype=dtype), random(dim, dtype=dtype, seed=2)) if normed else None
+    q = kernels.rotate_into(qkv, cos, sin, *got, slot_mapping, norms, 1e-5)
+    close(q, operations.rotate_into(qkv, cos, sin, *want, slot_mapping, norms, 1e-5), dtype)
     for a, b in zip(got, want, strict=True):
         close(a, b, dtype)
         untouched = [1, 2, 4, 6]
         assert (a[untouched] == 9).all()
 
 
-def test_rms_norm(monkeypatch, dtype):
+def test_rms_norm(dtype):
     x, weight = random(3, 100, dtype=dtype), random(100, dtype=dtype)
     got = kernels.rms_norm(x, weight, 1e-5)
-    monkeypatch.setattr(operations, "uses_kernels", lambda device: False)
     close(got, operations.rms_norm(x, weight, 1e-5), dtype)
 
 
-def test_gated(monkeypatch, dtype):
+def test_gated(dtype):
     both = random(3, 2 * 1500, dtype=dtype)
     got = kernels.gated(both)
-    monkeypatch.setattr(operations, "uses_kernels", lambda device: False)
     close(got, operations.gated(both), dtype)
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize(("beams", "heads", "kv_heads", "dim"), [(5, 4, 4, 16), (1, 4, 2, 24), (3, 12, 2, 64)])
+@pytest.mark.parametrize(
+    ("beams", "heads", "kv_heads", "dim"), [(5, 4, 4, 16), (1, 4, 2, 24), (3, 12, 2, 64), (7, 28, 2, 16)]
+)
 def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
     """Prompts of several blocks, beams that change their ancestors, a step that fills half of the room."""
     lengths, most, number, samples = [3, 150, 64, 70], 20, 11, 4

@@ -16,7 +16,7 @@ UNITS = Units(count=100, tokens=3)
 def test_published_presets():
     budgets = {preset: from_preset(preset, 32, UNITS) for preset in (35, 65, 90)}
     assert budgets == {35: Budget(16, 90), 65: Budget(6, 60), 90: Budget(2, 15)}
-    ratios = [100 * pruning_ratio(32, b.layer, 300, b.keep) for b in budgets.values()]
+    ratios = [100 * pruning_ratio(32, 300, [(b.layer, b.keep)]) for b in budgets.values()]
     assert ratios == [35, 65, 89.0625]
 
 
@@ -41,7 +41,7 @@ def test_a_ratio_is_met_to_half_an_object(layers, ratio):
         return
     assert 1 <= budget.layer < layers
     assert budget.keep % 3 == 0 and 3 <= budget.keep <= 300
-    got = 100 * pruning_ratio(layers, budget.layer, 300, budget.keep)
+    got = 100 * pruning_ratio(layers, 300, [(budget.layer, budget.keep)])
     assert abs(got - ratio) <= 50 * (1 - budget.layer / layers) / 100 + 1e-9
 
 
@@ -49,12 +49,12 @@ def test_a_ratio_is_met_to_half_an_object(layers, ratio):
 def test_ratio_of_a_budget_comes_back(layers, data):
     layer = data.draw(st.integers(0, layers - 1))
     keep = 3 * data.draw(st.integers(1, 100))
-    ratio = 100 * pruning_ratio(layers, layer, 300, keep)
+    ratio = 100 * pruning_ratio(layers, 300, [(layer, keep)])
     assert from_ratio(ratio, layers, UNITS, layer=layer) == Budget(layer, keep)
 
 
 def test_variants():
-    options = MethodOptions(presets=[35, 65, 35], alphas=[0.21, 0.5], seed=4)
+    options = MethodOptions(presets=[35, 65, 35], alphas=[0.21, 0.5], settings={"seed": 4})
     pruners = build_pruners(["vanilla", "random", "fastv", "gap", "sap", "gap"], options, 32, UNITS)
     assert pruners == [
         Vanilla(), Random(16, 90, 4), Random(6, 60, 4), FastV(16, 90), FastV(6, 60), Gap(16, 90), Gap(6, 60),
@@ -95,7 +95,7 @@ def test_variants():
         (["sap"], {"alphas": [0.5], "keep": 15}, "--keep means nothing to sap"),
         (["vanilla", "sap"], {"alphas": [0.5], "presets": [35]}, "--preset means nothing to vanilla, sap"),
         (["gap"], {"keep": 15, "layer": 1, "alphas": [0.5]}, "--alpha means nothing to gap"),
-        (["gap"], {"keep": 15, "layer": 1, "seed": 1}, "--seed means nothing to gap"),
+        (["gap"], {"keep": 15, "layer": 1, "settings": {"seed": 1}}, "--seed means nothing to gap"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_meant(methods, options, message):

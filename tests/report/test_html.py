@@ -180,9 +180,10 @@ def test_what_cannot_be_shown_is_left_out_with_a_note(config):
     "change",
     [
         {"index": "x"},
-        {"kept": 5},
-        {"kept": ["x"]},
-        {"kept": [-3]},
+        {"stages": 5},
+        {"stages": [[2, ["x"]]]},
+        {"stages": [[2, [-3]]]},
+        {"stages": [[2, [True]]]},
         {"dataset": "../x"},
         {"pred": None},
         {"index": 10**9},
@@ -190,8 +191,8 @@ def test_what_cannot_be_shown_is_left_out_with_a_note(config):
 )
 def test_a_damaged_journal_is_one_line(config, change):
     (part,) = (config.runs / "vanilla").glob("part-*.jsonl")
-    entry = {"dataset": "scanqa", "index": 0, "pred": "y", "kept": [0, 1, 2]} | change
-    part.write_text(json.dumps({"batch": 0, "seconds": 1, "samples": [entry]}) + "\n")
+    line = json.loads(part.read_text().splitlines()[0])
+    part.write_text(json.dumps(line | {"samples": [line["samples"][0] | change]}) + "\n")
     if change == {"index": 10**9}:  # which only the annotations tell
         assert page_of(config).browser is None
         return

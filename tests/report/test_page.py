@@ -110,7 +110,7 @@ def test_javascript_keeps_what_python_keeps(visit, made):
         request = PlanRequest(dataset, index, Units(100, 3), load_maps(config.maps.predicted, dataset)[index])
 
         def objects(pruner, request=request):
-            return sorted(set((pruner.plan(request).kept // 3).tolist()))
+            return sorted(set((pruner.plan(request).stages[0].select // 3).tolist()))
 
         alphas = [*torch.rand(20, dtype=torch.float64).tolist(), *question["mass"][:5], 1.0]
         for alpha in alphas:

@@ -9,10 +9,10 @@ from fast3d_core.config import need_checkpoint, need_path
 from fast3d_core.doctor.case import Case
 from fast3d_core.errors import DataError
 from fast3d_core.files.checkpoints import checkpoint_file
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.weights import open_weights, read_shape, weight_files
 from fast3d_core.models.chat_scene.checkpoint import Checkpoint, load_checkpoint
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.plan import LlmShape
 
 
 def llm_folder(case: Case) -> Path:

@@ -7,7 +7,8 @@ from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.chat_scene.files import llm_folder, llm_shape, llm_weights, tokenizer
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.files.fingerprints import file_hash
-from fast3d_core.llm.weights import check_beams, read_config, weight_files
+from fast3d_core.llm.generation import check_beams
+from fast3d_core.llm.weights import read_config, weight_files
 from fast3d_core.models.chat_scene.model import check_vocabulary
 from fast3d_core.models.chat_scene.prompt import AFTER_OBJECTS, PREFIX, QUESTION
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer

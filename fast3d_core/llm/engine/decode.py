@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
-from fast3d_core.config import GenerationConfig
-from fast3d_core.llm.engine.attention import beam_attention
+from fast3d_core.llm.engine.backend import Backend, DecodeView
 from fast3d_core.llm.engine.beam import BeamSearch, GreedySearch
 from fast3d_core.llm.engine.cache import Caches, Layout
 from fast3d_core.llm.engine.layers import Head, Layer
-from fast3d_core.llm.engine.operations import uses_kernels
+from fast3d_core.llm.families import Llm
+from fast3d_core.llm.generation import GenerationConfig
 from fast3d_core.runtime.graphs import captured
 
 _AHEAD = 2  # steps that are launched before the end of an earlier one is known: the GPU never waits for the host
@@ -32,7 +31,8 @@ class Decoder:
 
     def __init__(
         self,
-        llm: LlamaForCausalLM,
+        llm: Llm,
+        backend: Backend,
         layers: Sequence[Layer],
         head: Head,
         caches: Caches,
@@ -52,8 +52,8 @@ class Decoder:
         self._lengths = self._tokens.new_zeros(samples)
         self._bounds = torch.zeros(len(layers), 3, samples, dtype=torch.int32, device=device)
         self._finished = torch.zeros((), dtype=torch.bool, device=device)
-        self._kernels = uses_kernels(device)
-        self._known = torch.zeros(_AHEAD, dtype=torch.bool, pin_memory=self._kernels)
+        self._backend = backend
+        self._known = torch.zeros(_AHEAD, dtype=torch.bool, pin_memory=backend.captures)
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -68,7 +68,7 @@ class Decoder:
             tables: cos and sin of all positions, (positions, head_dim); always the same tensors.
         """
         self._begin(logits, layouts, lengths, tables)
-        if self._kernels:
+        if self._backend.captures:
             self._run_ahead()
         else:
             for number in range(1, self._settings.max_new_tokens):
@@ -123,27 +123,18 @@ class Decoder:
         samples, beams = self._tokens.shape
         number = search.length - 1  # of tokens that a beam has; the last of them is read now
         # A graph's shapes stay, and its attention passes over samples that are done; else these are left out.
-        alive: Any = slice(None) if self._kernels else (~search.done).nonzero()[:, 0]
+        alive: Any = slice(None) if self._backend.decodes_in_place else (~search.done).nonzero()[:, 0]
         x = self._embed(self._tokens[alive]).flatten(0, 1)
         positions = (self._lengths[alive] + number - 1).repeat_interleave(beams)
         cos, sin = cos.index_select(0, positions), sin.index_select(0, positions)
         self.ancestry.grow(number)
         first = self._bounds[:, 2, alive].long() + (number - 1) * beams
         places = (first[..., None] + self.ancestry.beams).flatten(1)  # (layers, samples x beams)
-        masks = {} if self._kernels else self._masks(number, upto, alive)
+        views = self._views(number, upto, alive)
         for i, layer in enumerate(self._layers):
             keys, values = self._caches.keys[i], self._caches.values[i]
             q = layer.queries(x, cos, sin, keys, values, places[i]).unflatten(0, (-1, beams))
-            if self._kernels:
-                from fast3d_core.llm.engine import kernels
-
-                begin, behind, new = self._bounds[i]
-                slots = self.ancestry.slots
-                attended = kernels.attend_beams(q, keys, values, begin, behind, new, slots, number, search.done)
-            else:
-                layout = self._layouts[i]
-                k, v = (layout.view(buffer, new=upto * beams) for buffer in (keys, values))
-                attended = beam_attention(q, k, v, masks[id(layout)], alive.tolist())
+            attended = self._backend.decode_attention(q, keys, values, views[i])
             x = layer.finish(x, attended.flatten(0, 1))
         logits = self._head.logits(x).unflatten(0, (-1, beams))
         if len(logits) < samples:
@@ -153,6 +144,15 @@ class Decoder:
         if sources is not None:
             self.ancestry.follow(sources)
         self._finished.copy_(search.done.all())
+
+    def _views(self, number: Tensor, upto: int, alive: Any) -> list[DecodeView]:
+        """What the newest token of each beam sees in each layer."""
+        common = (self.ancestry.slots, number, self.search.done)
+        pairs = list(zip(self._layouts, self._bounds, strict=True))
+        if self._backend.decodes_in_place:
+            return [DecodeView(layout, bounds, *common) for layout, bounds in pairs]
+        masks, samples = self._masks(number, upto, alive), alive.tolist()
+        return [DecodeView(layout, bounds, *common, samples, masks[id(layout)], upto) for layout, bounds in pairs]
 
     def _masks(self, number: Tensor, upto: int, samples: Tensor) -> dict[int, Tensor]:
         """By layout: (samples, beams, longest prompt + upto x beams) bool, what each beam of these samples sees."""

@@ -18,20 +18,19 @@ from itertools import accumulate
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
-from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import UsageError
-from fast3d_core.llm.engine.attention import backend
+from fast3d_core.llm.engine.backend import Backend, choose
 from fast3d_core.llm.engine.cache import Caches, Layout, rows_needed
 from fast3d_core.llm.engine.decode import Decoder
 from fast3d_core.llm.engine.layers import fuse
-from fast3d_core.llm.engine.operations import uses_kernels
 from fast3d_core.llm.engine.packing import Packing
 from fast3d_core.llm.engine.prefill import Reader, Reading, Rows
 from fast3d_core.llm.engine.prefix_cache import SceneStore
-from fast3d_core.llm.weights import Generation, Prompt, check_beams, not_finite, shape_of
-from fast3d_core.plan import Plan, PlanError
+from fast3d_core.llm.families import Llm, check_window
+from fast3d_core.llm.generation import Generation, GenerationConfig, Prompt, check_beams, not_finite
+from fast3d_core.llm.weights import shape_of
+from fast3d_core.plan import Plan, PlanError, View
 from fast3d_core.runtime.devices import on
 
 _DECODERS_KEPT = 8  # a run's batches are of one size, but for the last of every dataset
@@ -61,17 +60,18 @@ class FastEngine:
 
     Args:
         llm: works as before, but for its weights, which become views of the engine's (see `layers.fuse`).
+        backend: what it computes with; the fastest by default.
 
     Attributes:
         attention: the libraries that attention runs on, in prefill and in decoding.
     """
 
-    def __init__(self, llm: LlamaForCausalLM):
+    def __init__(self, llm: Llm, backend: Backend | None = None):
         self._llm = llm
-        self.layers, self._head = fuse(llm)
         shape, dtype, device = shape_of(llm.config), llm.dtype, llm.device
-        self.attention = backend(device, dtype, shape)
-        self._padded = self.attention.startswith("sdpa")
+        self._backend = backend or choose(device, dtype, shape)
+        self.layers, self._head = fuse(llm, self._backend)
+        self.attention, self._padded = self._backend.name, self._backend.padded
         self._make_caches = partial(Caches, shape.layers, shape.kv_heads, shape.head_dim, dtype, device)
         self._caches = self._make_caches()
         self._decoders: dict[tuple[int, GenerationConfig, int, int], Decoder] = {}  # oldest first
@@ -122,7 +122,7 @@ class FastEngine:
         if decoder is None:
             while len(self._decoders) >= _DECODERS_KEPT:
                 del self._decoders[next(iter(self._decoders))]
-            decoder = Decoder(self._llm, self.layers, self._head, self._caches, *key)
+            decoder = Decoder(self._llm, self._backend, self.layers, self._head, self._caches, *key)
         self._decoders[key] = decoder
         with on(self._llm.device):
             answers = decoder.run(state.logits, state.layouts, state.lengths, self._tables)
@@ -131,7 +131,8 @@ class FastEngine:
                 self._caches.forget()  # attention gives padding no weight, but nothing times NaN is NaN
             raise not_finite(self._llm.dtype)
         return [
-            Generation(ids, score, steps, kept) for (ids, score, steps), kept in zip(answers, state.kept, strict=True)
+            Generation(ids, score, steps, len(kept), ((0, kept),))
+            for (ids, score, steps), kept in zip(answers, state.kept, strict=True)
         ]
 
     @torch.inference_mode()
@@ -147,21 +148,23 @@ class FastEngine:
         Raises:
             PlanError: see `Plan.check_fit`; or plans that differ in K.
             UsageError: see `check_beams`.
+            DataError: see `check_window`.
         """
         check_beams(settings, self._llm.config.vocab_size)
+        check_window(self._llm.config, max(map(len, prompts)), settings.max_new_tokens)
         for plan, prompt in zip(plans, prompts, strict=True):
             plan.check_fit(len(self.layers), prompt.visual)
-        drop_at = plans[0].layer
-        if any(plan.layer != drop_at for plan in plans):
+        drop_at = _only_stage(plans[0])[0]
+        if any(_only_stage(plan)[0] != drop_at for plan in plans):
             raise PlanError(f"the plans of a batch drop tokens from one layer on, not {drop_at} and others")
         prefixes = [_prefix(prompt) for prompt in prompts] if reuse_scene else []
         self._fit(prompts, plans, settings, prefixes)
         self._read_scenes(prefixes)
         scenes = [self._scenes.first_row(prefix) for prefix in prefixes] if reuse_scene else None
         known = [prompt.shared if reuse_scene else 0 for prompt in prompts]
-        kept = [plan.kept for plan in plans]
+        kept = [_only_stage(plan)[1] for plan in plans]
         runs = {0: self._rows(prompts, [None] * len(prompts), scenes, settings)} if drop_at else {}
-        choosing = any(plan.choose is not None for plan in plans)
+        choosing = any(one is None for one in kept)
         if not choosing:
             runs[drop_at] = self._rows(prompts, kept, scenes, settings)
 
@@ -227,11 +230,14 @@ class FastEngine:
     ) -> None:
         """Makes room in the caches for a batch, in the tables of positions, and for scenes to be reused."""
         full = [len(prompt) for prompt in prompts]
-        short = [len(prompt) - prompt.visual + plan.count for prompt, plan in zip(prompts, plans, strict=True)]
+        short = [
+            len(prompt) - prompt.visual + plan.counts(len(self.layers))[-1]
+            for prompt, plan in zip(prompts, plans, strict=True)
+        ]
         # One more row for what nobody reads.
         before, behind = (1 + rows_needed(n, _room(settings), padded=self._padded) for n in (full, short))
         scene = max((1 + len(prefix) for prefix in prefixes), default=0)  # is read before the batch, into its caches
-        rows = [max(scene, before if i < plans[0].layer else behind) for i in range(len(self.layers))]
+        rows = [max(scene, before if i < _only_stage(plans[0])[0] else behind) for i in range(len(self.layers))]
         positions = max(full) + settings.max_new_tokens
         if prefixes and self._scenes.fit(list({id(prefix): prefix for prefix in prefixes}.values())):
             self._reader.clear()  # what was captured knows where things were
@@ -247,8 +253,9 @@ class FastEngine:
         self._reader = self._new_reader()
 
     def _new_reader(self) -> Reader:
-        graphs = uses_kernels(self._llm.device) and not self._padded
-        return Reader(self.layers, self._head, self._caches, self._scenes.caches, self._tables, graphs=graphs)
+        graphs = self._backend.captures and not self._padded
+        weights, caches = (self.layers, self._head), (self._caches, self._scenes.caches)
+        return Reader(self._backend, *weights, *caches, self._tables, graphs=graphs)
 
     def _read_scenes(self, prefixes: Sequence[Tensor]) -> None:
         """Those that are not known, one after another: each is enough to read to keep a GPU busy."""
@@ -281,8 +288,20 @@ def _room(settings: GenerationConfig) -> int:
     return settings.beams * (settings.max_new_tokens - 1)
 
 
+def _only_stage(plan: Plan) -> tuple[int, Tensor | None]:
+    """Layer and offsets of the one stage that is carried out so far; None where it has to look first."""
+    if len(plan.stages) > 1:
+        raise PlanError("plans of more than one stage are not carried out yet")
+    there = View(torch.arange(plan.visual))
+    if not plan.stages:
+        return 0, there.offsets
+    return plan.stages[0].layer, None if plan.stages[0].waits else plan.resolve(0, there)
+
+
 def _choose(plan: Plan, prompt: Prompt, row: Tensor) -> Tensor | None:
-    return plan.resolve(row[prompt.visual_start : prompt.visual_start + prompt.visual]) if plan.choose else plan.kept
+    last = row[prompt.visual_start : prompt.visual_start + prompt.visual]
+    kept = _only_stage(plan)[1]
+    return plan.resolve(0, View(torch.arange(plan.visual), last)) if kept is None else kept
 
 
 def _tokens(prompt: Prompt, kept: Tensor | None) -> np.ndarray:

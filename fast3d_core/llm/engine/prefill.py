@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast3d_core.llm.engine.attention import prefill_attention, row_weights
+from fast3d_core.llm.engine.backend import Backend
 from fast3d_core.llm.engine.cache import Caches, Layout
 from fast3d_core.llm.engine.layers import Head, Layer
 from fast3d_core.llm.engine.packing import Packing
@@ -81,6 +81,7 @@ class Reader:
 
     def __init__(
         self,
+        backend: Backend,
         layers: Sequence[Layer],
         head: Head,
         caches: Caches,
@@ -89,6 +90,7 @@ class Reader:
         *,
         graphs: bool,
     ):
+        self._backend = backend
         self._layers, self._head, self._caches, self._scenes = layers, head, caches, scenes
         self._tables, self._graphs = tables, graphs
         self._captured: dict[tuple[object, ...], _Captured] = {}  # oldest first
@@ -129,10 +131,10 @@ class Reader:
             q, queries = layer.queries(x, cos, sin, keys, values, rows.places), rows.queries
             if i == reading.drop_at - 1 and reading.choose is not None:
                 valid = rows.layout.prompts.valid
-                runs[i + 1] = reading.choose(row_weights(q[queries.last], rows.layout.view(keys), valid))
+                runs[i + 1] = reading.choose(self._backend.row_weights(q[queries.last], rows.layout.view(keys), valid))
             if i == len(self._layers) - 1:  # nobody reads the other rows of the last layer
                 x, q, queries = x[queries.last], q[queries.last], reading.last
-            x = layer.finish(x, prefill_attention(q, keys, values, queries, rows.layout))
+            x = layer.finish(x, self._backend.prefill_attention(q, keys, values, queries, rows.layout))
         return self._head.logits(x)
 
 

@@ -7,19 +7,21 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
 
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Scene, Scenes
 from fast3d_core.errors import DataError
 from fast3d_core.files.fingerprints import llm_files
-from fast3d_core.llm.weights import Prompt, load_llm, read_shape, shape_of
+from fast3d_core.llm.cost import LlmShape
+from fast3d_core.llm.families import Llm
+from fast3d_core.llm.generation import Prompt
+from fast3d_core.llm.weights import load_llm, read_shape, shape_of
 from fast3d_core.models.base import SceneModel
 from fast3d_core.models.chat_scene.checkpoint import check_fit, load_checkpoint, merge, projector
 from fast3d_core.models.chat_scene.lora import check_base
 from fast3d_core.models.chat_scene.prompt import Wording
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
-from fast3d_core.plan import LlmShape, Units
+from fast3d_core.plan import Units
 from fast3d_core.runtime.devices import pick_device
 
 _SCENES_BYTES = 1 << 30  # of embedded scenes, kept on the device; one is 3 MB for Vicuna-7B in bf16
@@ -43,7 +45,7 @@ class ChatScene(SceneModel):
 
     def __init__(
         self,
-        llm: LlamaForCausalLM,
+        llm: Llm,
         tokenizer: ChatSceneTokenizer,
         projectors: tuple[nn.Module, nn.Module],
         fixed_embeds: tuple[Tensor, Tensor],
@@ -183,7 +185,7 @@ class ChatScene(SceneModel):
         return tidy_answer(self.tokenizer.decode(list(ids)))
 
 
-def embed_fixed(llm: LlamaForCausalLM, tokenizer: ChatSceneTokenizer) -> tuple[Tensor, Tensor]:
+def embed_fixed(llm: Llm, tokenizer: ChatSceneTokenizer) -> tuple[Tensor, Tensor]:
     """The fixed text before and behind the visual tokens, (tokens, hidden) each."""
     wording = Wording(tokenizer)
     before, behind = (

@@ -10,9 +10,9 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.models.chat_scene.prompt import AFTER_OBJECTS, PREFIX, QUESTION
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.plan import LlmShape
 
 
 @torch.no_grad()

@@ -15,9 +15,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fast3d_core.config import Config
 from fast3d_core.data.annotations import Scene
-from fast3d_core.llm.weights import Prompt, shape_of
+from fast3d_core.llm.cost import LlmShape
+from fast3d_core.llm.generation import Prompt
+from fast3d_core.llm.weights import shape_of
 from fast3d_core.models.base import SceneModel
-from fast3d_core.plan import LlmShape
 from fast3d_core.runtime.devices import pick_device
 
 FIRST, LETTERS = ord(" "), 95  # printable ASCII
