@@ -72,11 +72,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable resul
 
 def check_datasets(names: Sequence[str] | None, option: str = "--dataset") -> None:
     """Raises `UsageError` for a dataset that does not exist."""
-    from fast3d_core.config import DATASETS
+    from fast3d_core.registry import BENCHMARKS
 
     for name in names or ():
-        if name not in DATASETS:
-            raise UsageError(f"{option}: there is no {name!r}; choose from {', '.join(DATASETS)}")
+        if name not in BENCHMARKS.names():
+            raise UsageError(f"{option}: there is no {name!r}; choose from {', '.join(BENCHMARKS.names())}")
 
 
 def check_map_key(map_key: str | None) -> None:

@@ -36,6 +36,7 @@ from fast3d_core.files.checkpoints import checkpoint_file
 from fast3d_core.files.files import need, need_file
 from fast3d_core.files.hub_cache import check_model_folder
 from fast3d_core.llm.generation import GenerationConfig
+from fast3d_core.registry import BENCHMARKS
 from fast3d_core.text import printable
 
 CACHE = Path(os.path.expanduser(os.environ.get("FAST3D_CACHE") or "~/.cache/fast3d")).absolute()  # noqa: PTH111 (never raises)
@@ -50,15 +51,19 @@ DEMO = "demo"
 MAX_BYTES, MAX_VALUES = 1_000_000, 10_000
 """A file with more is not a config; PyYAML would take half a minute over a crowded megabyte."""
 
-Dataset = Literal["scanrefer", "multi3dref", "scan2cap", "scanqa", "sqa3d"]
-DATASETS: tuple[Dataset, ...] = typing.get_args(Dataset)
-"""The five benchmarks, in the order they are run and reported."""
+DATASETS = tuple(BENCHMARKS.builtin)
+"""The five published benchmarks, in the order they are run and reported; other packages may add more."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """the LLM and the Chat-Scene checkpoint on top of it"""
+    """the scene model: an LLM and the Chat-Scene checkpoint on top of it"""
 
+    kind: str = setting(
+        "chat-scene",
+        "scene model: chat-scene, or one that an installed package adds",
+        form=(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "a name, such as chat-scene"),
+    )
     llm: Path = setting(Path("llm/vicuna-7b-v1.5"), "folder of the LLaMA weights and tokenizer (Hugging Face layout)")
     checkpoint: Path = setting(
         Path("ckpt_01_3446.pth"), "Chat-Scene checkpoint as released: LoRA, projectors, embeddings"
@@ -80,7 +85,7 @@ class DataConfig:
     """the benchmarks"""
 
     annotations: Path = setting(Path("annotations"), "folder of the released annotation and feature files")
-    datasets: tuple[Dataset, ...] = setting(DATASETS, "benchmarks to run, in this order")
+    datasets: tuple[str, ...] = setting(DATASETS, "benchmarks to run, in this order", choices=BENCHMARKS.names)
     max_objects: int = setting(100, "object slots per scene, three visual tokens each", at_least=1, at_most=1000)
 
 
@@ -358,7 +363,7 @@ def _checked(name: str, key: "dataclasses.Field[Any]", value: Any, place: str, b
             choices = typing.get_args(key.type)
             return _one_of(choices, value, f"one of {', '.join(choices)}")
         if typing.get_origin(key.type) is tuple:
-            return _names(typing.get_args(typing.get_args(key.type)[0]), value)
+            return _names(key.metadata["choices"](), value)
         return _path(key, value, base)
     except _WrongError as wrong:
         raise UsageError(f"{place}: {name} must be {wrong}") from None

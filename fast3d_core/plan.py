@@ -16,20 +16,25 @@ from fast3d_core.errors import PlanError
 
 __all__ = ["Look", "Merge", "Plan", "PlanError", "Select", "Stage", "Units", "View", "layer_counts", "pruning_ratio"]
 
-TOKENS_PER_OBJECT = 3  # identifier, 3D feature, 2D feature
-
 
 @dataclass(frozen=True)
 class Units:
-    """What the visual tokens of a prompt stand for, such as 100 objects of 3 tokens each, unit after unit."""
+    """What a scene is made of for the LLM: `count` units (objects, patches), each of `tokens` visual tokens in a row.
+
+    Unit i is what slot i of the scene's features shows; the visual tokens of a prompt are those of unit 0, 1, ...
+    """
 
     count: int
     tokens: int
 
     @property
     def visual(self) -> int:
-        """Visual tokens of all units."""
+        """Visual tokens of a prompt."""
         return self.count * self.tokens
+
+    def of(self, offsets: Iterable[int]) -> list[int]:
+        """The units that have any of these visual tokens, ascending."""
+        return sorted({offset // self.tokens for offset in offsets})
 
 
 Look = Literal["last", "text", "keys", "hidden"]

@@ -106,11 +106,11 @@ def ask(
     if compare and method:
         raise UsageError("--compare takes all methods; for some of them, give --method several times")
     from fast3d_core.asking.asker import Asker
-    from fast3d_core.asking.wording import check_task
+    from fast3d_core.asking.wording import dataset_of
     from fast3d_core.pruning import DEFAULT, METHODS
     from fast3d_core.pruning.options import MethodOptions
 
-    check_task(task)
+    dataset_of(task)  # raises for a task that there is not
     asker = Asker(settings, RunProgress())
     if scene == "list":
         list_scenes(asker.rooms, json)
@@ -257,18 +257,17 @@ def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions",
     """The methods; the alpha that nobody gave is the one that was found."""
     from dataclasses import replace
 
-    from fast3d_core.asking.wording import DATASETS
-    from fast3d_core.config import need_path
+    from fast3d_core.asking.wording import dataset_of
     from fast3d_core.evaluation.found_alpha import found_alpha
-    from fast3d_core.llm.weights import read_shape
     from fast3d_core.maps.published import MAP_KEYS
+    from fast3d_core.models.registry import scene_model
     from fast3d_core.pruning.options import build_pruners, wants_alpha
 
     if not options.alphas and wants_alpha(methods):
-        datasets = [DATASETS[task]] if task in DATASETS else []
+        datasets = [dataset_of(task)] if dataset_of(task) else []
         found = found_alpha(config, datasets, None, MAP_KEYS[0], note)
         if isinstance(found, Mapping) and not datasets:
             raise UsageError("the alpha that was found is one for each dataset; give --alpha, or a --task of theirs")
         options = replace(options, alphas=[] if found is None else [found])
-    layers = read_shape(need_path(config, "model.llm")).layers
-    return build_pruners(methods, options, layers, config.data.max_objects)
+    model = scene_model(config)
+    return build_pruners(methods, options, model.shape_of(config).layers, model.units_of(config))

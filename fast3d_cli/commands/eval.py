@@ -134,8 +134,8 @@ def eval_command(
     from fast3d_core.config import need_path
     from fast3d_core.evaluation.found_alpha import found_alpha
     from fast3d_core.evaluation.questions import Questions
-    from fast3d_core.llm.weights import read_shape
     from fast3d_core.maps.published import MAP_KEYS
+    from fast3d_core.models.registry import scene_model
     from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
 
     given_settings: dict[str, Any] = dict(context.obj or {})
@@ -145,8 +145,8 @@ def eval_command(
         found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0], note, kind)
         alphas += [] if found is None else [found]
     options = MethodOptions(preset or (), layer, keep, ratio, alphas, given_settings)
-    layers = read_shape(need_path(settings, "model.llm")).layers
-    pruners = build_pruners(method, options, layers, settings.data.max_objects)
+    model = scene_model(settings)
+    pruners = build_pruners(method, options, model.shape_of(settings).layers, model.units_of(settings))
     live = gap == "live"
     for option, value in (("--maps", maps), ("--map-key", map_key), ("--map-kind", kind), ("--gap live", live)):
         needed = any(pruner.needs_logits if option == "--map-kind" else pruner.needs_map for pruner in pruners)
@@ -217,14 +217,10 @@ def _jobs(
 
 
 def _results_table(results: "list[Result]") -> Table:
-    from fast3d_core.benchmarks import HEADLINES
+    from fast3d_core.benchmarks import benchmark
 
     # Narrow headers, so that run names stay whole at 80 columns.
-    breaks = {" ": "\n", "Multi3DRefer": "Multi-\n3DRefer", "ScanRefer": "Scan-\nRefer", "Scan2Cap": "Scan2-\nCap"}
-    breaks |= {"BLEU-4@": "BLEU-4\n@"}
-    labels = [HEADLINES[dataset].label for dataset in results[0].headline]
-    for long, broken in breaks.items():
-        labels = [label.replace(long, broken) for label in labels]
+    labels = [benchmark(dataset).narrow_column for dataset in results[0].headline]
     table = Table("run", *labels, "pruned", "samples\nper s", box=SIMPLE, padding=(0, 1, 0, 0))
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:

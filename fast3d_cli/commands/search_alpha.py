@@ -120,7 +120,8 @@ def _load(
 
     The annotations, which would tell how many there are, need not be there: maps are enough to choose an alpha.
     """
-    from fast3d_core.data.annotations import annotation_file
+
+    from fast3d_core.benchmarks.questions import annotation_file
     from fast3d_core.maps.origin import load_known_maps
 
     questions = annotation_file(config.data.annotations, dataset)

@@ -9,7 +9,7 @@ import torch
 
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
-from fast3d_core.asking.wording import DATASETS, named_slots, prompt_of
+from fast3d_core.asking.wording import dataset_of, prompt_of
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import DataError, UsageError
@@ -20,9 +20,10 @@ from fast3d_core.evaluation.planner import Planner
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.llm.cost import scene_flops
 from fast3d_core.maps.kind import AttentionMap
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
+from fast3d_core.models.registry import scene_model
+from fast3d_core.plan import Units
 from fast3d_core.pruning import BASELINE, Pruner
 from fast3d_core.pruning.options import run_name
 from fast3d_core.runtime.devices import out_of_memory_says, pick_device
@@ -50,7 +51,8 @@ class Asker:
 
     def __init__(self, config: Config, progress: Progress | None = None):
         self.config = config
-        self.rooms = Rooms(need_path(config, "data.annotations"), config.data.max_objects)
+        self._units = scene_model(config).units_of(config)
+        self.rooms = Rooms(need_path(config, "data.annotations"), self._units.count)
         self._context = Context(
             lambda: self.model.shape.layers, self.rooms.scene, self.rooms.detections.boxes, self.rooms.detections.labels
         )
@@ -81,8 +83,8 @@ class Asker:
         _ = self.model
 
     @cached_property
-    def model(self) -> ChatScene:
-        """The LLM with the checkpoint."""
+    def model(self) -> SceneModel:
+        """The scene model."""
         return load_model(self.config, self.rooms.scenes, self._device, self._progress)
 
     @cached_property
@@ -97,13 +99,13 @@ class Asker:
         return MapPredictor.from_config(self.config, self.rooms.scenes, self._device)
 
     def _check_length(self, prompt: str) -> None:
-        visual = TOKENS_PER_OBJECT * self.config.data.max_objects
-        longest = self.model.llm.config.max_position_embeddings - visual - self.config.generation.max_new_tokens
-        text = prompt_tokens(self.model.tokenizer, prompt)
+        positions, visual = self.model.positions, self._units.visual
+        longest = positions - visual - self.config.generation.max_new_tokens
+        text = self.model.text_tokens(prompt)
         if longest < 1:
             raise UsageError(
                 f"generation.max_new_tokens {self.config.generation.max_new_tokens} leaves no room for a question: the "
-                f"LLM reads {self.model.llm.config.max_position_embeddings} tokens in all, with the {visual} of a scene"
+                f"LLM reads {positions} tokens in all, with the {visual} of a scene"
             )
         if text > longest:
             raise UsageError(
@@ -116,17 +118,17 @@ class Asker:
     ) -> Reply:
         model, reuse = self.model, self.config.eval.reuse_scene
         watch = Stopwatch(self._device)
-        sample = _sample(room.scene_id, text, DATASETS.get(task, ""))
+        sample = _sample(room.scene_id, text, dataset_of(task))
         maps, gap_flops = self._map(sample, room) if pruner.needs_map else (None, None)
         watch.mark("gap")
-        (plan,) = Planner(pruner, self.config.data.max_objects, self._context)([sample], maps)
+        (plan,) = Planner(pruner, self._units, self._context)([sample], maps)
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")
-        known = model.engine.is_cached(prompt)
+        known = reuse and model.engine.is_cached(prompt)
         state = model.engine.prefill([prompt], [plan], self.config.generation, reuse)
         watch.mark("prefill")
-        (generation,) = model.engine.decode(state, model.tokenizer.bos_id, model.tokenizer.eos_id)
+        (generation,) = model.engine.decode(state, model.bos_id, model.eos_id)
         watch.mark("decode")
         answer = model.answer(generation).text
         watch.mark("text")
@@ -142,8 +144,8 @@ class Asker:
             prompt=text,
             method=run_name(pruner),
             text=entry.pred,
-            named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in named_slots(entry.pred)),
-            kept=tuple(by_slot[slot] for slot in _kept_slots(kept, share) if slot in by_slot),
+            named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in dict.fromkeys(model.mentioned(entry.pred))),
+            kept=tuple(by_slot[slot] for slot in _kept_slots(self._units, kept, share) if slot in by_slot),
             layer=entry.stages[0][0] if entry.stages else 0,
             layers=layers,
             visual=prompt.visual,
@@ -180,7 +182,7 @@ def _sample(scene: str, prompt: str, dataset: str) -> Sample:
     return Sample(dataset, number, scene, prompt, 0, 0, 0, (), 0, None)
 
 
-def _kept_slots(kept: Iterable[int], share: list[float] | None) -> list[int]:
+def _kept_slots(units: Units, kept: Iterable[int], share: list[float] | None) -> list[int]:
     """The slots of these visual tokens."""
-    slots = sorted({token // TOKENS_PER_OBJECT for token in kept})
+    slots = units.of(kept)
     return slots if share is None else sorted(slots, key=lambda slot: -share[slot])

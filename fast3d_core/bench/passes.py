@@ -15,7 +15,6 @@ from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.overlap import Ready, answer_all
 from fast3d_core.evaluation.planner import Planner
 from fast3d_core.llm.generation import Generation, Prompt
-from fast3d_core.models.chat_scene.tokenizer import tidy_answer
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import Pruner
 from fast3d_core.runtime.stopwatch import Stopwatch
@@ -40,13 +39,13 @@ class Pass:
 def fast_pass(
     subject: Subject, pruner: Pruner, batch: Batch, settings: GenerationConfig, reuse_scene: bool = False
 ) -> Pass:
-    """By the fast engine, as `ChatScene.generate` does it."""
-    tokenizer, engine = subject.model.tokenizer, subject.model.engine
+    """By the fast engine, as `SceneModel.generate` does it."""
+    engine = subject.model.engine
     watch = Stopwatch(subject.model.device)
     plans, prompts = _prepare(subject, pruner, batch, watch.mark)
     state = engine.prefill(prompts, plans, settings, reuse_scene)
     watch.mark("prefill")
-    generations = engine.decode(state, tokenizer.bos_id, tokenizer.eos_id)
+    generations = engine.decode(state, subject.model.bos_id, subject.model.eos_id)
     watch.mark("decode")
     _texts(subject, [generation.ids for generation in generations])
     watch.mark("text")
@@ -92,15 +91,15 @@ def stock_pass(
     subject: Subject, pruner: Pruner, batch: Batch, settings: GenerationConfig, attentions: bool = False
 ) -> Pass:
     """By stock transformers, without the tokens that are pruned; the plans drop at layer 0 alone."""
-    tokenizer, watch = subject.model.tokenizer, Stopwatch(subject.model.device)
+    watch = Stopwatch(subject.model.device)
     plans, prompts = _prepare(subject, pruner, batch, watch.mark)
     rows = [without_pruned(prompt, plan) for prompt, plan in zip(prompts, plans, strict=True)]
     ids = stock_generate(
         subject.model.llm,
         rows,
         settings,
-        tokenizer.bos_id,
-        tokenizer.eos_id,
+        subject.model.bos_id,
+        subject.model.eos_id,
         attentions=attentions,
         first_scores=lambda: watch.mark("prefill"),
     )
@@ -121,7 +120,7 @@ def _prepare(
         assert subject.gap is not None
         maps = predicted_maps(subject.gap, batch)
         mark("gap")
-    plans = Planner(pruner, model.objects, subject.context(batch))(batch.samples, maps)
+    plans = Planner(pruner, model.units, subject.context(batch))(batch.samples, maps)
     scenes = [batch.scenes[sample.scene_id] for sample in batch.samples]
     prompts = model.prompts(scenes, [sample.prompt for sample in batch.samples])
     mark("prompts")
@@ -130,4 +129,4 @@ def _prepare(
 
 def _texts(subject: Subject, answers: Sequence[list[int]]) -> None:
     for ids in answers:
-        tidy_answer(subject.model.tokenizer.decode(ids))
+        subject.model.decode(ids)

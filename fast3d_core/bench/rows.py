@@ -11,7 +11,6 @@ from fast3d_core.bench.subject import Subject, gap_flops
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.result import Spread
 from fast3d_core.llm.cost import cost, scene_flops
-from fast3d_core.plan import TOKENS_PER_OBJECT
 from fast3d_core.pruning import Pruner
 
 
@@ -63,7 +62,7 @@ def _kept(passes: Sequence[Pass], subject: Subject) -> Kept:
     layers = subject.model.shape.layers
     kept = [offsets for one in passes for offsets in one.kept]
     ratio = fmean(100 * plan.ratio(layers) for one in passes for plan in one.plans)
-    objects = [len((offsets // TOKENS_PER_OBJECT).unique()) for offsets in kept]
+    objects = [len(subject.model.units.of(offsets.tolist())) for offsets in kept]
     return Kept(ratio, fmean(map(len, kept)), Spread.of(objects))
 
 

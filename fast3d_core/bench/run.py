@@ -18,6 +18,7 @@ from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, NotFiniteError
 from fast3d_core.evaluation.result import describe_environment
 from fast3d_core.maps.kind import AttentionMap
+from fast3d_core.plan import Units
 from fast3d_core.pruning import Pruner, Vanilla
 from fast3d_core.pruning.alpha_search import nearest
 from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
@@ -49,8 +50,8 @@ class BenchOptions:
     method_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float = 1) -> list[Pruner]:
-    """The methods, at the ratio, for an LLM of `layers` layers and prompts of `objects` slots.
+def build_methods(options: BenchOptions, layers: int, units: Units, alpha: float = 1) -> list[Pruner]:
+    """The methods, at the ratio, for an LLM of `layers` layers and prompts of these units.
 
     Args:
         alpha: of methods that take one; any will do to see whether the options can be meant.
@@ -63,7 +64,7 @@ def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float
     return [
         pruner
         for method in options.methods
-        for pruner in build_pruners([method], everything.taken_by([method]), layers, objects)
+        for pruner in build_pruners([method], everything.taken_by([method]), layers, units)
     ]
 
 
@@ -130,7 +131,7 @@ class Bench:
             settings={
                 **_plain(self._options),
                 "generation": asdict(self._settings),
-                "objects": model.objects,
+                "objects": model.units.count,
                 "questions": self._subject.questions,
             },
             environment=describe_environment(self._device, 1, model.engine.attention),
@@ -139,7 +140,7 @@ class Bench:
 
     def _methods(self, alpha: float = 1) -> list[Pruner]:
         model = self._subject.model
-        return build_methods(self._options, model.shape.layers, model.objects, alpha)
+        return build_methods(self._options, model.shape.layers, model.units, alpha)
 
     def _timed(self) -> range:
         """Numbers of the batches that are timed."""

@@ -1,4 +1,4 @@
-"""What is benchmarked: a Chat-Scene with its GAP network, and batches of questions about scenes."""
+"""What is benchmarked: a scene model with its GAP network, and batches of questions about scenes."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from fast3d_core.evaluation.context import Context
 from fast3d_core.evaluation.questions import Questions
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.maps.kind import AttentionMap
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
 from fast3d_core.runtime.progress import Progress
 
 
@@ -57,7 +57,7 @@ class Subject:
     """
 
     name: str
-    model: ChatScene
+    model: SceneModel
     gap: MapPredictor | None
     batch: Callable[[int, int], Batch]
     questions: str
@@ -94,7 +94,7 @@ def real_subject(config: Config, device: torch.device, progress: Progress, *, ga
     predicting = None
     if gap:
         predicting = MapPredictor.from_config(config, questions.scenes, device)
-        locations = load_locations(questions.folder, "val", names, questions.objects)
+        locations = load_locations(questions.folder, "val", names, questions.units.count)
     model = load_model(config, questions.scenes, device, progress)
     datasets = list(questions.samples.values())
 
@@ -107,5 +107,5 @@ def real_subject(config: Config, device: torch.device, progress: Progress, *, ga
         return Batch(samples, scenes, {name: locations[name] for name in scenes} if gap else {})
 
     described = f"of {', '.join(questions.samples)}, in turn"
-    detections = Detections(questions.folder, questions.objects, ("val",))
+    detections = Detections(questions.folder, questions.units.count, ("val",))
     return Subject(str(config.source), model, predicting, batch, described, detections)

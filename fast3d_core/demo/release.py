@@ -25,8 +25,8 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 from transformers import RobertaConfig, RobertaModel
 
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, load_config
-from fast3d_core.data.annotations import load_samples
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.shape import SmallShape
 from fast3d_core.demo.world import write_world

@@ -65,6 +65,23 @@ class Check:
     reads: str = ""
 
 
+@dataclass(frozen=True)
+class ModelChecks:
+    """What is looked at for one kind of scene model alone; see `SceneModel.checks`.
+
+    Attributes:
+        files: checks of its own files; prompts: of the questions' prompts; features: of the scenes' features; deep:
+            those that read all bytes.
+        large_files: the files whose bytes `--deep` checks; default: all that answers depend on.
+    """
+
+    files: "Sequence[Check]" = ()
+    prompts: "Sequence[Check]" = ()
+    features: "Sequence[Check]" = ()
+    deep: "Sequence[Check]" = ()
+    large_files: "Callable[[Case], Sequence[Path]]" = lambda case: case.model.files(case.config)
+
+
 class NotCheckedError(Exception):
     """What a check needs could not be loaded, which another check has told."""
 

@@ -29,8 +29,7 @@ from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
 from fast3d_core.llm.cost import LlmShape, scene_flops
 from fast3d_core.llm.engine.backend import choose
-from fast3d_core.llm.weights import read_shape
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.models.registry import scene_model
 
 
 def conclude(
@@ -51,7 +50,7 @@ def conclude(
     if missing := sum(number not in done for number in range(len(batches))):
         raise DataError(f"{journal.folder} lacks {missing} batches; run the same command again")
     for number, batch in enumerate(batches):
-        if not _are_answers(done[number], batch, questions.objects * TOKENS_PER_OBJECT):
+        if not _are_answers(done[number], batch, questions.units.visual):
             raise DataError(
                 f"{journal.folder} is damaged: batch {number} of its journal does not answer the questions of that "
                 "batch; run again with --restart, or under another --name"
@@ -61,7 +60,7 @@ def conclude(
     predictions = _write_predictions(journal.folder, entries, questions)
     part = questions.limit is not None
     scores = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
-    shape = read_shape(config.model.llm, extra_tokens=questions.objects)
+    shape = scene_model(config).shape_of(config)
     seconds, gap_seconds = journal.seconds()
     backend = choose(device, getattr(torch, config.model.dtype), shape)
     attention = backend.name if config.eval.engine == "fast" else "eager"
@@ -108,17 +107,17 @@ def _are_answers(entries: Sequence[Entry], batch: Sequence[Sample], visual: int)
 def _pruning(entries: Sequence[Entry], questions: Questions, layers: int) -> Pruning | None:
     if not entries:
         return None
-    visual = questions.objects * TOKENS_PER_OBJECT
+    visual = questions.units.visual
     present_tokens: dict[str, Tensor] = {}
     ratios, ratios_present, objects, tokens = [], [], [], []
     for entry in entries:
         scene = questions.samples[entry.dataset][entry.index].scene_id
         if scene not in present_tokens:
-            present_tokens[scene] = questions.scenes[scene].present.repeat_interleave(TOKENS_PER_OBJECT)
+            present_tokens[scene] = questions.scenes[scene].present.repeat_interleave(questions.units.tokens)
         kept = range(visual) if entry.kept is None else entry.kept
         ratios.append(100 * pruned_share(entry, layers, visual))
         ratios_present.append(100 * pruned_share(entry, layers, visual, present_tokens[scene]))
-        objects.append(len({offset // TOKENS_PER_OBJECT for offset in kept}))
+        objects.append(len(questions.units.of(kept)))
         tokens.append(len(kept))
     return Pruning(_mean(ratios), _mean(ratios_present), Spread.of(objects), _mean(tokens))
 
@@ -129,7 +128,7 @@ def _cost(
     entries = [entry for batch in batches for entry in batch]
     if not entries:
         return None
-    visual, beams = questions.objects * TOKENS_PER_OBJECT, config.generation.beams
+    visual, beams = questions.units.visual, config.generation.beams
     element_bytes = getattr(torch, config.model.dtype).itemsize
     costs = [entry_cost(entry, shape, visual, beams, element_bytes) for entry in entries]
     scenes = sum(

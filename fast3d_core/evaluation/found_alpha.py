@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fast3d_core.config import DATASETS, Config, need_checkpoint
+from fast3d_core.benchmarks import benchmark_names
+from fast3d_core.config import Config, need_checkpoint
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import shown, write_json
 from fast3d_core.files.fingerprints import fingerprint
@@ -45,7 +46,7 @@ class _FoundAlpha:
     checkpoint: str | None = None
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.maps if name not in DATASETS]:
+        if unknown := [name for name in self.maps if name not in benchmark_names()]:
             raise ValueError(f"there is no dataset {shown(unknown[0])}")
         if isinstance(self.alpha, dict) and self.alpha.keys() != self.maps.keys():
             raise ValueError("alphas and maps are not of the same datasets")

@@ -1,6 +1,6 @@
 """What answering needs, by arithmetic from the LLM's shape and the plans: FLOPs, memory, and the batch that fits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,7 @@ from fast3d_core.data.annotations import Sample
 from fast3d_core.llm.cost import Cost, LlmShape, cost
 from fast3d_core.llm.engine.cache import GROWTH
 from fast3d_core.llm.engine.prefix_cache import PREFIXES_KEPT
-from fast3d_core.llm.weights import read_shape
-from fast3d_core.models.chat_scene.model import prompt_tokens
-from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
+from fast3d_core.models.registry import scene_model
 from fast3d_core.plan import Plan
 
 
@@ -35,6 +33,7 @@ class Needs:
     """Works out what samples need; no weights are read.
 
     Attributes:
+        text_tokens: of a question's prompt, those that are not visual.
         element_bytes: bytes of one weight, activation or cached number.
         reuse_scene: the keys and values of scenes are kept, too.
     """
@@ -42,18 +41,18 @@ class Needs:
     shape: LlmShape
     generation: GenerationConfig
     element_bytes: int
-    tokenizer: ChatSceneTokenizer
+    text_tokens: Callable[[str], int]
     reuse_scene: bool = False
 
     @classmethod
     def of_config(cls, config: Config) -> "Needs":
         """Of the model that the config names. Raises `DataError` where its config or its tokenizer is missing."""
-        objects = config.data.max_objects
+        model = scene_model(config)
         return cls(
-            read_shape(config.model.llm, extra_tokens=objects),
+            model.shape_of(config),
             config.generation,
             getattr(torch, config.model.dtype).itemsize,
-            ChatSceneTokenizer(config.model.llm, objects),
+            model.text_counter(config),
             config.eval.reuse_scene,
         )
 
@@ -77,7 +76,7 @@ class Needs:
 
     def of_batch(self, samples: Sequence[Sample], plans: Sequence[Plan]) -> list[Need]:
         """Of each sample under its plan."""
-        texts = [prompt_tokens(self.tokenizer, sample.prompt) for sample in samples]
+        texts = [self.text_tokens(sample.prompt) for sample in samples]
         return [self.of(plan, text) for plan, text in zip(plans, texts, strict=True)]
 
     def memory(self, batch: Sequence[Need]) -> float:

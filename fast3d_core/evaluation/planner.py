@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fast3d_core.attention_map import AttentionMap
 from fast3d_core.data.annotations import Sample
 from fast3d_core.evaluation.context import Context
-from fast3d_core.plan import Plan
+from fast3d_core.plan import Plan, Units
 from fast3d_core.pruning import PlanRequest, Pruner
 
 
@@ -15,14 +15,14 @@ class Planner:
     """Makes the plans of a batch, each from the method, the sample and its map alone.
 
     Attributes:
-        pruner: the method; objects: object slots in a prompt.
+        pruner: the method; units: of every prompt.
         context: where the method may find layers, boxes, labels and features; each is read when it is asked for.
         maps: finds the maps (samples, objects) of a batch; None where the method needs none, or they are given.
         gap_flops: what predicting the map of a sample takes, where `maps` predicts.
     """
 
     pruner: Pruner
-    objects: int
+    units: Units
     context: Context
     maps: Callable[[Sequence[Sample]], AttentionMap] | None = None
     gap_flops: Callable[[Sample], float] | None = None
@@ -44,4 +44,4 @@ class Planner:
         if own is not None and self.pruner.needs_logits:
             own.logits()  # raises where they are none
         scores, kind = (None, None) if own is None else (own.scores, own.kind)
-        return PlanRequest(sample.dataset, sample.index, self.objects, scores, kind=kind, **self.context.of(sample))
+        return PlanRequest(sample.dataset, sample.index, self.units, scores, kind=kind, **self.context.of(sample))

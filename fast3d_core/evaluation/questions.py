@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from fast3d_core.benchmarks.questions import annotation_file, check_samples, load_samples
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.data.detections import Detections
 from fast3d_core.data.features import features_files
 from fast3d_core.evaluation.context import Context
@@ -16,10 +17,10 @@ from fast3d_core.evaluation.planner import Planner
 from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.inputs import GapInputs
 from fast3d_core.gap.predictor import MapPredictor
-from fast3d_core.llm.weights import read_shape
 from fast3d_core.maps.kind import AttentionMap, AttentionMaps, MapKind
 from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
 from fast3d_core.maps.published import map_file
+from fast3d_core.models.registry import scene_model
 from fast3d_core.pruning import Pruner
 
 
@@ -48,6 +49,7 @@ class Questions:
     Attributes:
         samples: dataset -> the samples to answer; totals: dataset -> how many its annotations hold.
         limit: only the first `limit` samples of each dataset are answered.
+        units: of every prompt.
         files: what is read, watched for changes.
 
     Args:
@@ -65,7 +67,8 @@ class Questions:
         said: Callable[[str], None] = lambda _: None,
     ):
         self.folder = need_path(config, "data.annotations")
-        self.objects = config.data.max_objects
+        model = scene_model(config)
+        self.units = model.units_of(config)
         self.limit = limit
         self._config, self._said = config, said
         self.files = WatchedFiles()
@@ -76,12 +79,12 @@ class Questions:
         self._predictor: tuple[MapPredictor, GapInputs] | None = None
         self._maps: dict[tuple[Path, str], dict[str, AttentionMaps]] = {}
         self.files.watch(features_files(self.folder))
-        self.scenes = Scenes(self.folder, self.objects)
+        self.scenes = Scenes(self.folder, self.units.count)
         for samples in self.samples.values():
-            self.scenes.check(samples)
-        detections = Detections(self.folder, self.objects, ("val",))
+            check_samples(self.scenes, samples)
+        detections = Detections(self.folder, self.units.count, ("val",))
         self._context = Context(
-            lambda: read_shape(config.model.llm).layers, self.scenes.__getitem__, detections.boxes, detections.labels
+            lambda: model.shape_of(config).layers, self.scenes.__getitem__, detections.boxes, detections.labels
         )
 
     def batches(self, size: int) -> list[list[Sample]]:
@@ -112,7 +115,7 @@ class Questions:
 
     def _live_planner(self, job: Job, device: torch.device | None) -> Planner:
         if device is None:
-            return self._planner(job, lambda batch: AttentionMap("logits", torch.zeros(len(batch), self.objects)))
+            return self._planner(job, lambda batch: AttentionMap("logits", torch.zeros(len(batch), self.units.count)))
         if self._predictor is None:
             predictor = MapPredictor.from_config(self._config, self.scenes, device)
             everything = [sample for samples in self.samples.values() for sample in samples]
@@ -127,7 +130,7 @@ class Questions:
         maps: Callable[[Sequence[Sample]], AttentionMap] | None = None,
         gap_flops: Callable[[Sample], float] | None = None,
     ) -> Planner:
-        return Planner(job.pruner, self.objects, self._context, maps, gap_flops)
+        return Planner(job.pruner, self.units, self._context, maps, gap_flops)
 
     def _known_maps(self, folder: Path, key: str) -> dict[str, AttentionMaps]:
         """By dataset; of a folder that was read before, what was read then."""
@@ -136,7 +139,9 @@ class Questions:
             maps, unknown = dict[str, AttentionMaps](), []
             for dataset, total in self.totals.items():
                 questions = annotation_file(self.folder, dataset)
-                maps[dataset], known = load_known_maps(folder, dataset, questions, total, key=key, objects=self.objects)
+                maps[dataset], known = load_known_maps(
+                    folder, dataset, questions, total, key=key, objects=self.units.count
+                )
                 unknown += [] if known else [dataset]
             if not is_shipped(self._config, folder) and folder not in (read for read, _ in self._maps):
                 tell_unknown(folder, unknown, self.folder, self._said)

@@ -1,4 +1,4 @@
-"""`fast3d eval`: questions through Chat-Scene under a pruning method, batch by batch, to predictions and a result."""
+"""`fast3d eval`: questions through a scene model under a pruning method, batch by batch, to predictions and results."""
 
 import time
 from collections import deque
@@ -12,8 +12,9 @@ import torch
 from accelerate import PartialState
 
 from fast3d_core import __version__
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import Config, need_checkpoint, need_path, to_dict
-from fast3d_core.data.annotations import Sample, annotation_file, locations_file
+from fast3d_core.data.annotations import Sample, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.evaluation.asked import check_references
 from fast3d_core.evaluation.batch_size import batch_size
@@ -26,14 +27,14 @@ from fast3d_core.evaluation.planner import Planner
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.result import Result
 from fast3d_core.evaluation.sharing import largest_first, shared
-from fast3d_core.files.fingerprints import llm_files
 from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints
 from fast3d_core.gap.text import encoder_files, encoder_fingerprint
 from fast3d_core.llm.generation import Generation
 from fast3d_core.maps.published import map_file
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
+from fast3d_core.models.registry import scene_model
 from fast3d_core.pruning import METHODS
 from fast3d_core.runtime.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
 from fast3d_core.runtime.progress import Progress
@@ -55,7 +56,7 @@ def evaluate(
     Jobs that are complete are read back without loading the model; those that were interrupted continue.
 
     Raises:
-        UsageError, DataError: see `sole_use`, `Journal.open`, `ChatScene.from_config`, `load_maps`, `join_processes`.
+        UsageError, DataError: see `sole_use`, `Journal.open`, `SceneModel.from_config`, `load_maps`, `join_processes`.
         StoppedError: another process has stopped.
     """
     state = join_processes(config.model.device, progress.waiting)
@@ -117,6 +118,8 @@ def settings(
         **({"gap": gap} if gap else {}),
         "datasets": list(datasets),
         "limit": limit,
+        "model": config.model.kind,
+        "units": asdict(scene_model(config).units_of(config)),
         "max_objects": config.data.max_objects,
         "lora_alpha": plain["model"]["lora_alpha"],
         "dtype": plain["model"]["dtype"],
@@ -132,7 +135,7 @@ def settings(
 def _files(config: Config, job: Job, datasets: Sequence[str]) -> list[Path]:
     """The files that a run reads, but for the text encoder's."""
     folder = need_path(config, "data.annotations")
-    files = [*llm_files(config.model.llm), need_checkpoint(config, "model.checkpoint")]
+    files = scene_model(config).files(config)
     files += [annotation_file(folder, dataset) for dataset in datasets]
     files += features_files(folder)
     if job.maps is not None:
@@ -150,9 +153,9 @@ class _Model:
     def __init__(self, config: Config, questions: Questions, state: PartialState, progress: Progress):
         self.config, self.questions, self._progress = config, questions, progress
         self.device = own_device(config.model.device, state)
-        self._model: ChatScene | None = None
+        self._model: SceneModel | None = None
 
-    def load(self) -> ChatScene:
+    def load(self) -> SceneModel:
         """The model, loaded if it is not."""
         if self._model is None:
             self._model = load_model(self.config, self.questions.scenes, self.device, self._progress)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fast3d_core.benchmarks.questions import annotation_file, check_samples
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Sample, Scene, Scenes, annotation_file, load_locations
+from fast3d_core.data.annotations import Sample, Scene, Scenes, load_locations
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.text import QuestionTokenizer
@@ -99,7 +100,7 @@ def gap_inputs(
         DataError: the features or the number of object slots do not fit the network, or a scene has no boxes.
     """
     check_fit(config, scenes, network)
-    scenes.check(samples, split)
+    check_samples(scenes, samples, split)
     names = {sample.scene_id for sample in samples}
     locations = load_locations(scenes.folder, split, names, scenes.objects)
     return GapInputs(samples, scenes, locations, tokenizer, device)

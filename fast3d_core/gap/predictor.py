@@ -11,16 +11,9 @@ import torch
 from torch import Tensor
 
 from fast3d_core import __version__
+from fast3d_core.benchmarks.questions import annotation_file, check_samples, load_samples
 from fast3d_core.config import Config, need_checkpoint, need_path
-from fast3d_core.data.annotations import (
-    Sample,
-    Scene,
-    Scenes,
-    annotation_file,
-    load_locations,
-    load_samples,
-    locations_file,
-)
+from fast3d_core.data.annotations import Sample, Scene, Scenes, load_locations, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import shown
@@ -97,7 +90,7 @@ class MapPredictor:
 
     def inputs_of_split(self, samples: Sequence[Sample], split: str, scenes: Scenes) -> GapInputs:
         """The same with the boxes of a split's files. Raises `DataError` where a scene lacks features or boxes."""
-        scenes.check(samples, split)
+        check_samples(scenes, samples, split)
         names = {sample.scene_id for sample in samples}
         return self.inputs(samples, scenes, load_locations(scenes.folder, split, names, scenes.objects))
 

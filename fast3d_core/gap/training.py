@@ -21,8 +21,9 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from fast3d_core import __version__
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Scenes, annotation_file, load_samples, locations_file
+from fast3d_core.data.annotations import Scenes, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.files import atomic_write

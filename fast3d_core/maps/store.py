@@ -26,20 +26,26 @@ from safetensors.torch import save
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from fast3d_core.config import DATASETS
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.files import atomic_path, first_line, load_json, need_file, shown, write_json
 from fast3d_core.files.fingerprints import differences, file_hash
 from fast3d_core.files.typed import KEEPING, LENIENT, STRICT, load_typed, parse_typed
 from fast3d_core.maps.published import MAP_KEYS
+from fast3d_core.registry import BENCHMARKS
 
 STORE_FILE = "store.json"
 SHARD = 256
 """Samples of a shard: seconds of work on a GPU, and small beside what a killed run may lose."""
 
 _VERSION = 1
-_SHARD_NAME = re.compile(rf"(train|val)_({'|'.join(DATASETS)})-\d{{5}}\.safetensors", re.ASCII)
+_SHARD_NAME = re.compile(r"(train|val)_([a-z][a-z0-9_-]*)-\d{5}\.safetensors", re.ASCII)
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}  # as safetensors spells them
+
+
+def _shard_name(name: str) -> re.Match[str] | None:
+    """Split and dataset of a file that is named as a shard; None for another file."""
+    match = _SHARD_NAME.fullmatch(name)
+    return match if match and match[2] in BENCHMARKS.names() else None
 
 
 @dataclass(frozen=True)
@@ -254,7 +260,7 @@ class TargetStore:
         """
         _finish_deleting(folder)
         known: dict[str, PartInfo] = {}
-        shards = [path for path in sorted(folder.glob("*.safetensors")) if _SHARD_NAME.fullmatch(path.name)]
+        shards = [path for path in sorted(folder.glob("*.safetensors")) if _shard_name(path.name)]
         doomed: list[Path] = []
         try:
             old = cls.open(folder) if (folder / STORE_FILE).exists() else None
@@ -373,7 +379,7 @@ def parse_layers(text: str, layers: int) -> list[int] | None:
 
 
 def _is_of(path: Path, part: str) -> bool:
-    name = _SHARD_NAME.fullmatch(path.name)
+    name = _shard_name(path.name)
     return name is not None and f"{name[1]}/{name[2]}" == part
 
 
@@ -381,7 +387,7 @@ def remove_store(folder: Path) -> None:
     """Removes a store's files, store.json last: until then a command continues or refuses them by it. Leaves others."""
     if (folder / STORE_FILE).exists():
         for path in folder.glob("*.safetensors"):
-            if _SHARD_NAME.fullmatch(path.name):
+            if _shard_name(path.name):
                 path.unlink(missing_ok=True)
         (folder / STORE_FILE).unlink()
 
@@ -403,7 +409,7 @@ def _finish_deleting(folder: Path) -> None:
     except DataError:
         return
     for name in names:
-        if _SHARD_NAME.fullmatch(name):
+        if _shard_name(name):
             (folder / name).unlink(missing_ok=True)
 
 

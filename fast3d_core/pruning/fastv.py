@@ -38,11 +38,11 @@ class FastV(Pruner):
             raise UsageError("fastv reads the attention of layer K - 1, so K must be at least 1 (--layer 1)")
 
     def plan(self, request: PlanRequest) -> "Plan":
-        from fast3d_core.plan import TOKENS_PER_OBJECT, Plan, Stage
+        from fast3d_core.plan import Plan, Stage
 
         select = partial(_top_attended, self.keep)
         stage = Stage(self.layer, self.keep, select, look=("last",), every_step=True)
-        return Plan(request.objects * TOKENS_PER_OBJECT, [stage])
+        return Plan(request.units.visual, [stage])
 
 
 def _top_attended(keep: int, view: "View") -> "Tensor":

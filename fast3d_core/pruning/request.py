@@ -10,6 +10,8 @@ from fast3d_core.text import printable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fast3d_core.plan import Units
+
 T = TypeVar("T")
 Given: TypeAlias = T | Callable[[], T] | None
 """A value, or a function that reads it when it is first asked for, or None where there is none."""
@@ -43,14 +45,14 @@ class PlanRequest:
 
     Attributes:
         dataset, index: the sample's name; methods that draw at random draw from nothing but these and their seed.
-        objects: object slots in the prompt (100).
+        units: what the visual tokens of the prompt stand for.
     """
 
     def __init__(
         self,
         dataset: str,
         index: int,
-        objects: int = 100,
+        units: "Units",
         scores: "Given[Tensor]" = None,
         *,
         kind: MapKind | None = None,
@@ -61,7 +63,7 @@ class PlanRequest:
         features_3d: "Given[Tensor]" = None,
         features_2d: "Given[Tensor]" = None,
     ):
-        self.dataset, self.index, self.objects, self.kind = dataset, index, objects, kind
+        self.dataset, self.index, self.units, self.kind = dataset, index, units, kind
         self._given: dict[str, Any] = {
             "scores": scores,
             "layers": layers,
@@ -74,7 +76,7 @@ class PlanRequest:
 
     @property
     def scores(self) -> "Tensor":
-        """(objects,) float32 attention map, higher is more, of either kind: enough for methods that rank."""
+        """(units,) float32 attention map, higher is more, of either kind: enough for methods that rank."""
         return self._get("scores")  # type: ignore[no-any-return]
 
     @property
@@ -99,22 +101,22 @@ class PlanRequest:
 
     @property
     def boxes(self) -> "Tensor":
-        """(objects, 6) float32: centre and size of each slot's detected box in metres, zeros behind the last."""
+        """(units, 6) float32: centre and size of each slot's detected box in metres, zeros behind the last."""
         return self._get("boxes")  # type: ignore[no-any-return]
 
     @property
     def labels(self) -> Sequence[str | None]:
-        """What the detector took each slot's object for, as many as `objects`; None behind the last."""
+        """What the detector took each slot's object for, one a unit; None behind the last."""
         return self._get("labels")  # type: ignore[no-any-return]
 
     @property
     def features_3d(self) -> "Tensor":
-        """(objects, 3D width) float32 of each slot's object, zeros where there is none."""
+        """(units, 3D width) float32 of each slot's object, zeros where there is none."""
         return self._get("features_3d")  # type: ignore[no-any-return]
 
     @property
     def features_2d(self) -> "Tensor":
-        """(objects, 2D width) float32, likewise."""
+        """(units, 2D width) float32, likewise."""
         return self._get("features_2d")  # type: ignore[no-any-return]
 
     @property

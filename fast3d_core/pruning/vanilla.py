@@ -24,6 +24,6 @@ class Vanilla(Pruner):
     is_baseline: ClassVar[bool] = True
 
     def plan(self, request: PlanRequest) -> "Plan":
-        from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+        from fast3d_core.plan import Plan
 
-        return Plan(request.objects * TOKENS_PER_OBJECT)
+        return Plan(request.units.visual)

@@ -4,19 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fast3d_core.benchmarks import HEADLINES, References, score
+from fast3d_core.benchmarks import References, benchmark, benchmark_names
 from fast3d_core.errors import DataError
-from fast3d_core.evaluation.journal import Entry, Journal
+from fast3d_core.evaluation.journal import Journal
 from fast3d_core.files.files import shown
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.plan import Units
 from fast3d_core.report.runs import Run
 
-JUDGED_BY = {
-    **{dataset: (headline.label.split(maxsplit=1)[1], headline.key) for dataset, headline in HEADLINES.items()},
-    "scanqa": ("EM", "[scanqa] EM1"),
-}
-"""The metric that an answer alone is judged by: short name, published name. The benchmark's headline, but for ScanQA,
-whose BLEU-4 does not see answers of one word."""
+_PUBLISHED = Units(count=100, tokens=3)  # Chat-Scene's: identifier, 3D and 2D feature of an object
 
 
 @dataclass(frozen=True)
@@ -36,20 +31,37 @@ def read_answers(run: Run) -> Answers:
 
     Raises `DataError` for a damaged journal, and `VersionError` for one that another version of fast3d wrote.
     """
+    units = units_of(run)
     batches = Journal(run.path, {}).batches().values()
     entries = [entry for batch in batches for entry in batch]
-    if strange := next((entry for entry in entries if entry.dataset not in HEADLINES), None):
+    if strange := next((entry for entry in entries if entry.dataset not in benchmark_names()), None):
         raise DataError(
             f"the journal in {run.path} is damaged: it answers {shown(strange.dataset)}, which is no dataset",
             "run `fast3d eval` again",
         )
-    return {(entry.dataset, entry.index): Answered(entry.pred, _objects(entry)) for entry in entries}
+    return {
+        (entry.dataset, entry.index): Answered(entry.pred, None if entry.kept is None else units.of(entry.kept))
+        for entry in entries
+    }
+
+
+def units_of(run: Run) -> Units:
+    """The units of a run's prompts, from its settings; what these do not tell is as in the published runs."""
+    settings = run.result.settings
+    found = settings.get("units")
+    told = found if isinstance(found, dict) else {"count": settings.get("max_objects")}
+    count, tokens = told.get("count"), told.get("tokens")
+    return Units(
+        count if _is_index(count) and count else _PUBLISHED.count,
+        tokens if _is_index(tokens) and tokens else _PUBLISHED.tokens,
+    )
 
 
 def judge(dataset: str, record: dict[str, Any], references: References) -> float | None:
-    """The score of one prediction record alone, 0 to 1, by the benchmark's own metric (`JUDGED_BY`)."""
-    return score(dataset, [record], references, meteor=False, part=True).metrics[JUDGED_BY[dataset][1]]
+    """The score of one prediction record alone, 0 to 1, by `Benchmark.judge`."""
+    judged = benchmark(dataset)
+    return judged.score([record], references, meteor=False, part=True).metrics[judged.judge.key]
 
 
-def _objects(entry: Entry) -> list[int] | None:
-    return None if entry.kept is None else sorted({offset // TOKENS_PER_OBJECT for offset in entry.kept})
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fast3d_core.config import DATASETS, Config
-from fast3d_core.data.annotations import annotation_file, load_samples
+from fast3d_core.benchmarks import benchmark_names
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
+from fast3d_core.config import Config
 from fast3d_core.errors import DataError
 from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.quality import MapQuality, map_quality
@@ -50,7 +51,7 @@ def kept_objects(run: str, answers: Answers, objects: int) -> list[Kept]:
         counts.setdefault(dataset, Counter())[objects if answer.kept is None else len(answer.kept)] += 1
     return [
         Kept(run, dataset, [counts[dataset][n] for n in range(objects + 1)])
-        for dataset in DATASETS
+        for dataset in benchmark_names()
         if dataset in counts
     ]
 

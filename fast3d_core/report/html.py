@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fast3d_core.benchmarks import benchmark, benchmark_names
 from fast3d_core.config import Config
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.journal import VersionError
 from fast3d_core.files.files import atomic_write
 from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.report import render
-from fast3d_core.report.answers import JUDGED_BY, Answers, read_answers
+from fast3d_core.report.answers import Answers, read_answers
 from fast3d_core.report.attention import Agreement, Kept, agreements, kept_objects
 from fast3d_core.report.build import Report
 from fast3d_core.report.methods import MethodView, method_views
@@ -96,7 +97,7 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
         ],
         agreements=compared,
         browser=browser,
-        judged_by={dataset: name for dataset, (name, _) in JUDGED_BY.items()},
+        judged_by={dataset: benchmark(dataset).judge.label for dataset in benchmark_names()},
         notes=[*report.notes, *remarks.lines()],
     )
 

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fast3d_core import Asker, load_config
+from fast3d_core.benchmarks.wording import SHORT
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import load_gap, save_gap
 from fast3d_core.maps.published import load_maps
-from fast3d_core.prepare.templates import SHORT
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 from tests.conftest import MINIATURE
 

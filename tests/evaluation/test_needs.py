@@ -9,9 +9,7 @@ from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine.cache import GROWTH
-from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.plan import Plan, Stage
-from tests.conftest import MINIATURE
 
 LLAMA_7B = LlmShape(32, 4096, 32, 32, 128, 11008, 32100)
 VANILLA, SAP = Plan(300), Plan(300, [Stage(0, 30, torch.arange(30))])
@@ -19,7 +17,7 @@ VANILLA, SAP = Plan(300), Plan(300, [Stage(0, 30, torch.arange(30))])
 
 @pytest.fixture(scope="module")
 def needs():
-    return Needs(LLAMA_7B, GenerationConfig(), 2, ChatSceneTokenizer(MINIATURE.parent / "llm"))
+    return Needs(LLAMA_7B, GenerationConfig(), 2, len)
 
 
 def test_vanilla_at_batch_4_fits_a_small_gpu(needs):

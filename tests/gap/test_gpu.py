@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import Scenes, load_samples
+from fast3d_core.data.annotations import Scenes
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.training import LAST_FILE, TrainingOptions
 from tests.conftest import MINIATURE

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import annotation_file
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.extraction.extract import check_export, export, extract, load_part
 from fast3d_core.files.fingerprints import fingerprint

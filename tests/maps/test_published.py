@@ -4,6 +4,7 @@ import torch
 from fast3d_core.errors import DataError
 from fast3d_core.maps.kind import log_shares
 from fast3d_core.maps.published import load_maps, map_file, read_maps
+from fast3d_core.plan import Units
 from fast3d_core.pruning import PlanRequest, Sap
 from fast3d_core.pruning.sap import sorted_mass
 from tests.conftest import MINIATURE
@@ -121,8 +122,11 @@ def test_sap_on_shares_keeps_the_share_that_alpha_says(tmp_path):
     for i, logits in maps.as_logits("shares").scores.items():
         parts = (SHARES[i].double() ** 4).sort(descending=True).values
         enough = int((parts.cumsum(0) / parts.sum() < 0.5).sum()) + 1
-        assert Sap(0.5).plan(PlanRequest("scanqa", i, scores=logits, kind="logits")).counts(2) == [3 * enough] * 2
+        assert (
+            Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), scores=logits, kind="logits")).counts(2)
+            == [3 * enough] * 2
+        )
         with pytest.raises(DataError, match="shares of attention"):
-            Sap(0.5).plan(PlanRequest("scanqa", i, scores=maps.scores[i], kind="shares"))
-        as_if = PlanRequest("scanqa", i, scores=maps.scores[i], kind="logits")
+            Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), scores=maps.scores[i], kind="shares"))
+        as_if = PlanRequest("scanqa", i, Units(100, 3), scores=maps.scores[i], kind="logits")
         assert Sap(0.5).plan(as_if).counts(1) == [150] and 3 * enough < 150

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import Config
-from fast3d_core.data.annotations import Sample, annotation_file, load_samples
+from fast3d_core.data.annotations import Sample
 from fast3d_core.evaluation.costs import kept_stages, pruned_share
 from fast3d_core.evaluation.journal import Entry, Journal
 from fast3d_core.evaluation.result import (
@@ -26,6 +27,7 @@ from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.maps.published import load_maps, map_file
+from fast3d_core.plan import Units
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
 
@@ -107,7 +109,7 @@ def answered_run(
         done = []
         for sample in found:
             plan = pruner.plan(
-                PlanRequest(dataset, sample.index, objects, maps[dataset][sample.index] if maps else None)
+                PlanRequest(dataset, sample.index, Units(objects, 3), maps[dataset][sample.index] if maps else None)
             )
             # Stages that look at the LLM's attention keep everything here.
             stages = [(stage.layer, stage.select) for stage in plan.stages if isinstance(stage.select, Tensor)]

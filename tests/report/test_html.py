@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast3d_core.benchmarks import HEADLINES, References, score
+from fast3d_core.benchmarks import References, benchmark, score
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS, load_config
-from fast3d_core.data.annotations import annotation_file, load_locations, load_samples, locations_file
+from fast3d_core.data.annotations import load_locations, locations_file
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import write_json
 from fast3d_core.gap.inputs import load_targets
@@ -19,7 +20,7 @@ from fast3d_core.gap.quality import map_quality
 from fast3d_core.maps.published import load_maps, map_file
 from fast3d_core.pruning import METHODS, Gap, Random, Sap, Vanilla
 from fast3d_core.report import build_report, list_runs, load_runs
-from fast3d_core.report.answers import JUDGED_BY, judge, read_answers
+from fast3d_core.report.answers import judge, read_answers
 from fast3d_core.report.colours import DARK_GROUND, LIGHT_GROUND, shades
 from fast3d_core.report.html import ASSETS, SCRIPTS, build_page, to_html, write_html
 from fast3d_core.report.methods import method_views
@@ -99,9 +100,10 @@ def test_an_answer_alone_is_judged_by_the_benchmark(config):
             scores = [judge(dataset, record, references) for record in records]
             metrics = score(dataset, records, references, meteor=False).metrics
             if dataset != "scan2cap":
-                assert sum(scores) / len(scores) == pytest.approx(metrics[JUDGED_BY[dataset][1]])
+                assert sum(scores) / len(scores) == pytest.approx(metrics[benchmark(dataset).judge.key])
             assert all(0 <= one <= 1 for one in scores)
-    assert {d: key for d, (_, key) in JUDGED_BY.items() if key != HEADLINES[d].key} == {"scanqa": "[scanqa] EM1"}
+    other = {d: benchmark(d).judge.key for d in DATASETS if benchmark(d).judge != benchmark(d).headline}
+    assert other == {"scanqa": "[scanqa] EM1"}
 
 
 def test_attention_is_compared_where_both_maps_are(config):
