@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from fast3d_core.bench.shapes import QUESTIONS_A_SCENE, WORDS
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import Config, load_config
-from fast3d_core.data.annotations import Scenes, load_samples
+from fast3d_core.data.annotations import Scenes
 from fast3d_core.extraction.extract import load_part, record
 from fast3d_core.llm.weights import load_llm, weight_files
 from fast3d_core.models.chat_scene.checkpoint import load_checkpoint, merge

@@ -30,6 +30,10 @@ class UsageError(Fast3DError):
     exit_code = 2
 
 
+class PlanError(Fast3DError, ValueError):
+    """A plan that no engine can carry out: a fault of the method that made it."""
+
+
 class StoppedError(Fast3DError):
     """Another process of the same run has stopped, and says why; this one has nothing to add."""
 

@@ -105,11 +105,11 @@ def ask(
         raise UsageError("--compare takes all methods; for some of them, give --method several times")
     from fast3d_core.asking.asker import Asker
     from fast3d_core.asking.methods import choose_pruners
-    from fast3d_core.asking.wording import check_task
+    from fast3d_core.asking.wording import dataset_of
     from fast3d_core.pruning import DEFAULT, METHODS
     from fast3d_core.pruning.options import MethodOptions
 
-    check_task(task)
+    dataset_of(task)  # raises for a task that there is not
     asker = Asker(settings, RunProgress())
     if scene == "list":
         list_scenes(asker.rooms, json)

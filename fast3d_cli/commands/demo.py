@@ -112,10 +112,10 @@ def _chdir(folder: Path) -> Any:
 
 
 def _print_bounds(bounds: dict[str, dict[str, dict[str, float]]], exact: dict[str, float | None]) -> None:
-    from fast3d_core.benchmarks import HEADLINES
+    from fast3d_core.benchmarks import benchmark
     from fast3d_core.demo.world import MEASURES
 
-    columns = [(task, HEADLINES[task].label, HEADLINES[task].key) for task in bounds]
+    columns = [(task, benchmark(task).column, benchmark(task).headline.key) for task in bounds]
     columns.append(("scanqa", "ScanQA EM", MEASURES["scanqa"]))
     table = Table("answers", *(label.replace(" ", "\n") for _, label, _ in columns), box=SIMPLE_HEAD)
     for column in table.columns[1:]:

@@ -179,14 +179,10 @@ def _evaluate(
 
 
 def _results_table(results: "list[Result]") -> Table:
-    from fast3d_core.benchmarks import HEADLINES
+    from fast3d_core.benchmarks import benchmark
 
     # Narrow headers, so that run names stay whole at 80 columns.
-    breaks = {" ": "\n", "Multi3DRefer": "Multi-\n3DRefer", "ScanRefer": "Scan-\nRefer", "Scan2Cap": "Scan2-\nCap"}
-    breaks |= {"BLEU-4@": "BLEU-4\n@"}
-    labels = [HEADLINES[dataset].label for dataset in results[0].headline]
-    for long, broken in breaks.items():
-        labels = [label.replace(long, broken) for label in labels]
+    labels = [benchmark(dataset).narrow_column for dataset in results[0].headline]
     table = Table("run", *labels, "pruned", "samples\nper s", box=SIMPLE, padding=(0, 1, 0, 0))
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:

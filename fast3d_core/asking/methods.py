@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from fast3d_core.asking.wording import DATASETS
-from fast3d_core.config import Config, need_path
+from fast3d_core.asking.wording import dataset_of
+from fast3d_core.config import Config
 from fast3d_core.errors import UsageError
 from fast3d_core.evaluation.found_alpha import found_alpha
-from fast3d_core.llm.weights import read_shape
 from fast3d_core.maps.published import MAP_KEYS
+from fast3d_core.models.registry import scene_model
 from fast3d_core.pruning import Pruner
 from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
 
@@ -30,10 +30,11 @@ def choose_pruners(
         DataError: see `found_alpha`.
     """
     if not options.alphas and wants_alpha(methods):
-        datasets = [DATASETS[task]] if task in DATASETS else []
+        dataset = dataset_of(task)
+        datasets = [dataset] if dataset else []
         found = found_alpha(config, datasets, None, MAP_KEYS[0], log)
         if isinstance(found, Mapping) and not datasets:
             raise UsageError("the alpha that was found is one for each dataset; give --alpha, or a --task of theirs")
         options = replace(options, alphas=[] if found is None else [found])
-    layers = read_shape(need_path(config, "model.llm")).layers
-    return build_pruners(methods, options, layers, config.data.max_objects)
+    model = scene_model(config)
+    return build_pruners(methods, options, model.shape_of(config).layers, model.units_of(config))

@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fast3d_core.fields import setting
+from fast3d_core.llm.generation import GenerationConfig
+from fast3d_core.registry import BENCHMARKS
 
-Dataset = Literal["scanrefer", "multi3dref", "scan2cap", "scanqa", "sqa3d"]
-DATASETS: tuple[Dataset, ...] = typing.get_args(Dataset)
-"""The five benchmarks, in the order they are run and reported."""
+DATASETS = tuple(BENCHMARKS.builtin)
+"""The five published benchmarks, in the order they are run and reported; other packages may add more."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """the LLM and the Chat-Scene checkpoint on top of it"""
+    """the scene model: an LLM and the Chat-Scene checkpoint on top of it"""
 
+    kind: str = setting(
+        "chat-scene",
+        "scene model: chat-scene, or one that an installed package adds",
+        form=(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "a name, such as chat-scene"),
+    )
     llm: Path = setting(Path("llm/vicuna-7b-v1.5"), "folder of the LLaMA weights and tokenizer (Hugging Face layout)")
     checkpoint: Path = setting(
         Path("ckpt_01_3446.pth"), "Chat-Scene checkpoint as released: LoRA, projectors, embeddings"
@@ -41,7 +47,7 @@ class DataConfig:
     """the benchmarks"""
 
     annotations: Path = setting(Path("annotations"), "folder of the released annotation and feature files")
-    datasets: tuple[Dataset, ...] = setting(DATASETS, "benchmarks to run, in this order")
+    datasets: tuple[str, ...] = setting(DATASETS, "benchmarks to run, in this order", choices=BENCHMARKS.names)
     max_objects: int = setting(100, "object slots per scene, three visual tokens each", at_least=1, at_most=1000)
 
 
@@ -67,22 +73,6 @@ class GapConfig:
         12, "attention heads of a new network, and where a checkpoint does not tell", at_least=1, at_most=256
     )
     layers: int = setting(4, "decoder layers of a new network", at_least=1, at_most=100)
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """beam search"""
-
-    beams: int = setting(5, "beams per sample; 1 is greedy search", at_least=1, at_most=1000)
-    max_new_tokens: int = setting(64, "longest answer, in tokens", at_least=1, at_most=4096)
-    repetition_penalty: float = setting(
-        3.0, "penalty on tokens that are already there; 1 is off", at_least=0.01, at_most=100
-    )
-    # Scores are float32: beyond, 4096 to that power takes them, with what a sum may be, near its ends.
-    length_penalty: float = setting(
-        1.0, "exponent of the length that divides a finished beam's score", at_least=-5, at_most=5
-    )
-    min_length: int = setting(1, "shortest answer, in tokens", at_least=0, at_most=4096)
 
 
 @dataclass(frozen=True)

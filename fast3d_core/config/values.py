@@ -36,7 +36,7 @@ def checked(name: str, key: "dataclasses.Field[Any]", value: Any, place: str, ba
             choices = typing.get_args(key.type)
             return _one_of(choices, value, f"one of {', '.join(choices)}")
         if typing.get_origin(key.type) is tuple:
-            return _names(typing.get_args(typing.get_args(key.type)[0]), value)
+            return _names(key.metadata["choices"](), value)
         return _path(key, value, base)
     except _WrongError as wrong:
         raise UsageError(f"{place}: {name} must be {wrong}") from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fast3d_core.config import Config
@@ -63,6 +64,23 @@ class Check:
     do: str = ""
     status: Status = "error"
     reads: str = ""
+
+
+@dataclass(frozen=True)
+class ModelChecks:
+    """What is looked at for one kind of scene model alone; see `SceneModel.checks`.
+
+    Attributes:
+        files: checks of its own files; prompts: of the questions' prompts; features: of the scenes' features; deep:
+            those that read all bytes.
+        large_files: the files whose bytes `--deep` checks; default: all that answers depend on.
+    """
+
+    files: "Sequence[Check]" = ()
+    prompts: "Sequence[Check]" = ()
+    features: "Sequence[Check]" = ()
+    deep: "Sequence[Check]" = ()
+    large_files: "Callable[[Case], Sequence[Path]]" = lambda case: case.model.files(case.config)
 
 
 class NotCheckedError(Exception):

@@ -9,8 +9,9 @@ from fast3d_core.errors import UsageError
 from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run_folder import check_name
-from fast3d_core.llm.weights import read_shape
-from fast3d_core.maps.published import MAP_KEYS, MapKind
+from fast3d_core.maps.kind import MapKind
+from fast3d_core.maps.published import MAP_KEYS
+from fast3d_core.models.registry import scene_model
 from fast3d_core.pruning import Pruner
 from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name, wants_alpha
 
@@ -64,8 +65,8 @@ def choose_jobs(
         folder = None if maps.live else maps.folder_in(config)
         found = found_alpha(config, datasets or config.data.datasets, folder, maps.key_or_default, log, maps.kind)
         options = replace(options, alphas=[] if found is None else [found])
-    layers = read_shape(need_path(config, "model.llm")).layers
-    pruners = build_pruners(methods, options, layers, config.data.max_objects)
+    model = scene_model(config)
+    pruners = build_pruners(methods, options, model.shape_of(config).layers, model.units_of(config))
     _check_map_options(pruners, maps)
     return [_job(config, pruner, maps, name, alone=len(pruners) == 1) for pruner in pruners]
 

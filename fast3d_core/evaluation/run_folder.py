@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.config import DATASETS
+from fast3d_core.benchmarks import benchmark_names
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE
 from fast3d_core.files.files import load_json
@@ -91,7 +91,7 @@ def _remove_files(folder: Path) -> None:
 def _own_files(folder: Path) -> Iterator[Path]:
     yield from parts(folder)
     yield from (folder / name for name in (RESULT_FILE, SCORES_FILE))
-    yield from (folder / PREDICTIONS / f"{dataset}.json" for dataset in DATASETS)
+    yield from (folder / PREDICTIONS / f"{dataset}.json" for dataset in benchmark_names())
 
 
 def parts(folder: Path) -> list[Path]:

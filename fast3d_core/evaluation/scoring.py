@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.benchmarks import HEADLINES, References, score
-from fast3d_core.config import DATASETS
+from fast3d_core.benchmarks import References, benchmark, benchmark_names
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.asked import compare
 from fast3d_core.evaluation.result import RESULT_FILE, DatasetStats, Result, load_result, save_result
@@ -46,11 +45,11 @@ def score_predictions(
     scores = Scores({}, {}, {}, [], {})
     for dataset, records in predictions.items():
         try:
-            scored = score(dataset, records, references, part=part, meteor=meteor)
+            scored = benchmark(dataset).score(records, references, part=part, meteor=meteor)
         except DataError as error:
-            scored = replace(score(dataset, [], references), notes=[f"{dataset}: not scored: {error}"])
+            scored = replace(benchmark(dataset).score([], references), notes=[f"{dataset}: not scored: {error}"])
             scores.errors[dataset] = error
-        value = scored.metrics.get(HEADLINES[dataset].key)
+        value = scored.metrics.get(benchmark(dataset).headline.key)
         scores.headline[dataset] = None if value is None else 100 * value
         scores.metrics.update(scored.metrics)
         scores.stats[dataset] = DatasetStats(scored.keys, scored.stats)
@@ -67,7 +66,7 @@ def read_predictions(folder: Path) -> dict[str, list[dict[str, Any]]]:
     inner = folder / "predictions"
     folder = inner if inner.is_dir() else folder
     found: dict[str, list[dict[str, Any]]] = {}
-    for dataset in DATASETS:
+    for dataset in benchmark_names():
         paths = sorted({*folder.glob(f"{dataset}.json"), *folder.glob(f"preds_*{dataset}.json")})
         if len(paths) > 1:
             raise DataError(f"{folder} holds several prediction files for {dataset}: {paths[0].name}, {paths[1].name}")

@@ -5,17 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import Config
-from fast3d_core.data.annotations import annotation_file
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.found_alpha import write_alpha
 from fast3d_core.evaluation.jobs import MapOptions
 from fast3d_core.files.watched import WatchedFiles
+from fast3d_core.maps.kind import AttentionMap, MapKind
 from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
-from fast3d_core.maps.published import MapKind, map_file
+from fast3d_core.maps.published import map_file
 from fast3d_core.pruning.alpha_search import Outcome, nearest, outcome, within
 from fast3d_core.pruning.sap import Alpha
 
@@ -102,8 +100,8 @@ def search_alpha(
 
 def _load_all(
     config: Config, folder: Path, names: Sequence[str], maps: MapOptions, log: Callable[[str], None]
-) -> dict[str, Tensor]:
-    """dataset -> (samples, objects) logits; `log` is called with those that may be of other questions."""
+) -> dict[str, AttentionMap]:
+    """dataset -> its maps as logits; `log` is called with those that may be of other questions."""
     loaded, unknown = {}, []
     for name in names:
         loaded[name], known = _load(config, folder, name, maps.key_or_default, maps.kind)
@@ -113,18 +111,17 @@ def _load_all(
     return loaded
 
 
-def _load(config: Config, folder: Path, dataset: str, key: str, kind: MapKind | None) -> tuple[Tensor, bool]:
-    """The maps of a dataset as logits, (samples, objects) by index, and whether it is known of which questions.
+def _load(config: Config, folder: Path, dataset: str, key: str, kind: MapKind | None) -> tuple[AttentionMap, bool]:
+    """The maps of a dataset by index, as logits, and whether it is known of which questions.
 
     The annotations, which would tell how many there are, need not be there: maps are enough to choose an alpha.
     """
     questions = annotation_file(config.data.annotations, dataset)
     loaded, known = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)
-    maps = loaded.logits(kind)
-    return torch.stack([maps[index] for index in range(len(maps))]), known
+    return loaded.as_logits(kind).all(), known
 
 
-def _search(maps: dict[str, Tensor], target: float, tolerance: float, of: str = "") -> float:
+def _search(maps: dict[str, AttentionMap], target: float, tolerance: float, of: str = "") -> float:
     """The alpha of the ratio nearest to the target. Raises `DataError` if that is not within the tolerance."""
     around = nearest(maps, target)
     best = min(around, key=lambda one: abs(one.ratio - target))

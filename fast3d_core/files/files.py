@@ -170,9 +170,15 @@ def load_json(path: Path, what: str) -> Any:
     Its numbers are finite, its integers have at most 64 bits, its texts can be written as UTF-8, and nothing in it is
     nested deeper than Python follows.
     """
+    return load_json_text(path, what)[1]
+
+
+def load_json_text(path: Path, what: str) -> tuple[str, Any]:
+    """The text of a JSON file, and its content; see `load_json`."""
     need_file(path, what)
     try:
-        return parse_json(path.read_bytes())
+        text = _decoded(path.read_bytes())
+        return text, parse_json(text)
     except OSError as error:
         raise DataError(f"{what}: {path} cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -182,7 +188,7 @@ def load_json(path: Path, what: str) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """The value that a JSON text of a stranger tells; `ValueError` when it tells none, see `load_json`."""
     try:
-        text = text.decode(json.detect_encoding(text)) if isinstance(text, bytes) else text
+        text = _decoded(text) if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_integer)
         _check_depth(value)
         if _HALF_PAIR.search(text):
@@ -192,6 +198,10 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(json.detect_encoding(text))
 
 
 def _number(text: str) -> float:

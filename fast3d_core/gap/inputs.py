@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fast3d_core.benchmarks.questions import annotation_file, check_samples
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Sample, Scene, Scenes, annotation_file, load_locations
+from fast3d_core.data.annotations import Sample, Scene, Scenes, load_locations
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.text import QuestionTokenizer
@@ -55,9 +56,14 @@ class GapInputs:
         self._device_lengths = self._lengths.to(device)
         self._ids = ids.to(device)
         self._scene = torch.tensor([number[sample.scene_id] for sample in samples]).to(device)
+        self._rows = {(sample.dataset, sample.index): row for row, sample in enumerate(samples)}
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def row(self, sample: Sample) -> int:
+        """The position of a sample."""
+        return self._rows[sample.dataset, sample.index]
 
     def tokens(self, row: int) -> int:
         """Length of the question at this position."""
@@ -94,7 +100,7 @@ def gap_inputs(
         DataError: the features or the number of object slots do not fit the network, or a scene has no boxes.
     """
     check_fit(config, scenes, network)
-    scenes.check(samples, split)
+    check_samples(scenes, samples, split)
     names = {sample.scene_id for sample in samples}
     locations = load_locations(scenes.folder, split, names, scenes.objects)
     return GapInputs(samples, scenes, locations, tokenizer, device)
@@ -162,7 +168,7 @@ def load_targets(
         loaded, _ = load_known_maps(
             folder, dataset, annotations, samples, key=key, objects=objects, split=split, what="--targets"
         )
-        maps = torch.stack([loaded.scores[i] for i in range(samples)])
+        maps = loaded.all().scores
     for wrong, what in (
         (~maps.isfinite().all(-1), "holds NaN or infinity"),
         ((maps < 0).any(-1), "has numbers below 0"),

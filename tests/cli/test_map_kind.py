@@ -30,7 +30,7 @@ def test_eval_refuses_shares_unless_told(fast3d, tmp_path):
     for part in folder.glob("part-*.jsonl"):
         for sample in json.loads(part.read_text())["samples"]:
             parts = (maps[sample["index"]].double() / maps[sample["index"]].double().sum()).sort(descending=True).values
-            assert len(sample["kept"]) == 3 * (int((parts.cumsum(0) < 0.5).sum()) + 1)
+            assert len(sample["stages"][0][1]) == 3 * (int((parts.cumsum(0) < 0.5).sum()) + 1)
     assert "loading the model" not in fast3d(*sap, *SHARES).stderr
     other = fast3d(*sap, "--map-kind", "logits", check=False)
     assert 'map_kind: "shares" -> "logits"' in error(other, 2)

@@ -94,6 +94,7 @@ def test_python(tmp_path):
 
 def test_the_method_of_contributing_md(fixture, monkeypatch):
     """The example of CONTRIBUTING.md runs as it stands, through both engines."""
+    from fast3d_core.plan import Units
     from fast3d_core.pruning import METHODS
     from fast3d_core.pruning.options import MethodOptions, build_pruners
 
@@ -101,7 +102,7 @@ def test_the_method_of_contributing_md(fixture, monkeypatch):
     namespace: dict = {"__name__": "mymethod"}
     exec("\n".join(line.removeprefix("   ") for line in code.splitlines()), namespace)
     monkeypatch.setitem(METHODS, "mymethod", namespace["MyMethod"])
-    (pruner,) = build_pruners(["mymethod"], MethodOptions(layer=2, keep=15), layers=4, objects=100)
+    (pruner,) = build_pruners(["mymethod"], MethodOptions(layer=2, keep=15), 4, Units(100, 3))
     plans = fixture.plans(pruner, fixture.config.maps.predicted)[:3]
     answers = [
         fixture.model.generate(fixture.prompts[:3], plans, fixture.config.generation, engine)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fast3d_core import demo
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import Scenes, load_samples
+from fast3d_core.data.annotations import Scenes
 from fast3d_core.demo import WEIGHTS, demo_folder, ensure_demo, release
 from fast3d_core.demo.release import DemoSize, write_demo
 from fast3d_core.demo.shape import SmallShape

@@ -12,7 +12,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
-from fast3d_core.doctor import llm
+from fast3d_core.doctor.chat_scene import llm
 from fast3d_core.files.fingerprints import file_hash, fingerprint
 from fast3d_core.gap.predictor import map_sources
 from tests.conftest import ROOT_DATA

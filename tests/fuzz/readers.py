@@ -11,9 +11,10 @@ import torch
 
 from fast3d_core.asking.rooms import Rooms
 from fast3d_core.benchmarks import References
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.convert import convert, plan
-from fast3d_core.data.annotations import Scenes, load_locations, load_samples
+from fast3d_core.data.annotations import Scenes, load_locations
 from fast3d_core.errors import Fast3DError
 from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.evaluation.journal import Journal

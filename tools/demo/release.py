@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from tokenizers import ByteLevelBPETokenizer
 
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import load_samples
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.release import GAP, TEXT_WORDS, DemoSize, write_demo
 from fast3d_core.demo.world import write_world

@@ -33,7 +33,7 @@ from fast3d_core.demo.rooms import COLOURS, KINDS, SIZES, draw_size, make_room
 from fast3d_core.demo.shape import SmallShape
 from fast3d_core.demo.world import room_rng
 from fast3d_core.files.files import atomic_path, write_json
-from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION
+from fast3d_core.models.chat_scene.prompt import AFTER_OBJECTS, PREFIX, QUESTION
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.runtime.draws import seed_of
 from fast3d_core.runtime.graphs import Inputs, StepGraphs

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Scenes, annotation_file, load_samples, locations_file
+from fast3d_core.data.annotations import Scenes, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import UsageError
 from fast3d_core.files.fingerprints import digest

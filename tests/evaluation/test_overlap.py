@@ -3,8 +3,8 @@ import threading
 import pytest
 import torch
 
-from fast3d_core.evaluation.ahead import Ahead, Behind, Ready, answer_all
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.evaluation.overlap import Postprocess, Prefetch, Ready, answer_all
+from fast3d_core.llm.generation import Prompt
 
 CPU = torch.device("cpu")
 
@@ -16,18 +16,18 @@ def test_the_next_item_is_made_while_this_one_is_in_use():
         started[number].set()
         return number, threading.current_thread()
 
-    threads, ahead = set(), Ahead(range(3), make, threaded=True)
-    for number, thread in ahead:
+    threads, prefetch = set(), Prefetch(range(3), make, threaded=True)
+    for number, thread in prefetch:
         threads.add(thread)
         if number < 2:
             assert not started[number + 1].is_set()  # only when it is asked for
-            ahead.begin()
+            prefetch.begin()
             assert started[number + 1].wait(10)
-            ahead.begin()
+            prefetch.begin()
         if number == 0:
             assert not started[2].is_set()  # one ahead, not two
     assert len(threads) == 1 and threading.current_thread() not in threads
-    assert list(Ahead([], make, threaded=True)) == []
+    assert list(Prefetch([], make, threaded=True)) == []
 
 
 def test_an_error_comes_when_its_item_is_asked_for():
@@ -39,10 +39,10 @@ def test_an_error_comes_when_its_item_is_asked_for():
             raise ValueError("two")
         return number
 
-    used, ahead = [], Ahead(range(9), make, threaded=True)
+    used, prefetch = [], Prefetch(range(9), make, threaded=True)
     with pytest.raises(ValueError, match="two"):
-        for number in ahead:
-            ahead.begin()
+        for number in prefetch:
+            prefetch.begin()
             if number == 1:
                 assert failed.wait(10)  # it has happened, and does not hurt yet
             used.append(number)
@@ -58,11 +58,11 @@ def test_items_are_asked_for_one_ahead():
             asked.append(number)
             yield number
 
-    ahead = Ahead(numbers(), str, threaded=True)
-    assert next(ahead) == "0"
+    prefetch = Prefetch(numbers(), str, threaded=True)
+    assert next(prefetch) == "0"
     assert asked == [0]
-    ahead.begin()
-    ahead.close()
+    prefetch.begin()
+    prefetch.close()
     assert asked == [0, 1]
 
 
@@ -117,20 +117,20 @@ def test_what_is_left_is_done_behind_in_order():
         assert go.wait(10)
         done.append((number, threading.current_thread()))
 
-    with Behind(threaded=True) as behind:
-        behind(lambda: work(0))
+    with Postprocess(threaded=True) as postprocess:
+        postprocess(lambda: work(0))
         assert not done  # it has not been waited for
         go.set()
         for number in (1, 2):
-            behind(lambda number=number: work(number))
+            postprocess(lambda number=number: work(number))
     assert [number for number, _ in done] == [0, 1, 2]
     assert len({thread for _, thread in done}) == 1 and threading.current_thread() is not done[0][1]
 
 
 def test_without_a_thread_it_is_done_at_once():
     done = []
-    with Behind(threaded=False) as behind:
-        behind(lambda: done.append(threading.current_thread()))
+    with Postprocess(threaded=False) as postprocess:
+        postprocess(lambda: done.append(threading.current_thread()))
         assert done == [threading.current_thread()]
 
 
@@ -140,20 +140,20 @@ def _fails(name):
 
 def test_an_error_behind_comes_with_the_next_call():
     done = []
-    with pytest.raises(ValueError, match="first"), Behind(threaded=True) as behind:
-        behind(lambda: _fails("first"))
-        behind(lambda: done.append(1))
+    with pytest.raises(ValueError, match="first"), Postprocess(threaded=True) as postprocess:
+        postprocess(lambda: _fails("first"))
+        postprocess(lambda: done.append(1))
     assert not done
 
 
 def test_an_error_behind_comes_at_the_end():
-    with pytest.raises(ValueError, match="last"), Behind(threaded=True) as behind:
-        behind(lambda: _fails("last"))
+    with pytest.raises(ValueError, match="last"), Postprocess(threaded=True) as postprocess:
+        postprocess(lambda: _fails("last"))
 
 
 def test_the_error_that_ends_it_all_is_the_one_that_is_told():
     done = []
-    with pytest.raises(KeyError), Behind(threaded=True) as behind:
-        behind(lambda: (done.append(1), _fails("behind")))
+    with pytest.raises(KeyError), Postprocess(threaded=True) as postprocess:
+        postprocess(lambda: (done.append(1), _fails("behind")))
         raise KeyError("the next batch")
     assert done  # what was left to do of the batch before was done all the same

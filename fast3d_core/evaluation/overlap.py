@@ -1,5 +1,5 @@
-"""A GPU is kept busy: while it decodes a batch, the next one's maps, plans and prompts are made, and what came of the
-one before is written."""
+"""Keeps a GPU busy: while it decodes a batch, the maps, plans and prompts of the next one are prefetched, and what came
+of the one before is postprocessed."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fast3d_core.data.annotations import Sample
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.llm.generation import Prompt
 from fast3d_core.plan import Plan
 
 _Item = TypeVar("_Item")
@@ -45,22 +45,22 @@ def answer_all(
     finish: Callable[[Ready, _Answered], None],
     device: torch.device,
 ) -> None:
-    """Has batches prepared, answered and finished, one after another; on a GPU the first and the last in threads, the
-    next one's and the last one's while one is answered.
+    """Prepares, answers and finishes batches, one after another. On a GPU, one thread prepares the next batch and
+    another finishes the batch before, while one is answered.
 
     An error in preparing a batch is raised after the one before is answered and finished.
 
     Args:
-        answer: is given the batch, and what to call when the GPU has work enough: then the next one is begun with.
+        answer: is given the batch, and what to call when the GPU has work enough: then the next one is prefetched.
     """
     on_gpu = device.type == "cuda"  # else a second thread would only fight for the cores
-    batches = _OnStream(numbers, prepare, device) if on_gpu else Ahead(numbers, prepare, threaded=False)
-    with Behind(threaded=on_gpu) as behind, closing(batches):
+    batches = _StreamPrefetch(numbers, prepare, device) if on_gpu else Prefetch(numbers, prepare, threaded=False)
+    with Postprocess(threaded=on_gpu) as postprocess, closing(batches):
         for ready in batches:
-            behind(partial(finish, ready, answer(ready, batches.begin)))
+            postprocess(partial(finish, ready, answer(ready, batches.begin)))
 
 
-class Ahead(Iterator[_Made]):
+class Prefetch(Iterator[_Made]):
     """What `make` makes of each item, in order.
 
     Args:
@@ -69,11 +69,11 @@ class Ahead(Iterator[_Made]):
 
     def __init__(self, items: Iterable[_Item], make: Callable[[_Item], _Made], *, threaded: bool):
         self._made = map(make, items)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead") if threaded else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch") if threaded else None
         self._waiting: Future[list[_Made]] | None = None
 
     def begin(self) -> None:
-        """With the next one, if that can be and has not been done."""
+        """Begins the next item, unless that has been done, or there is no thread for it."""
         if self._thread and not self._waiting:
             self._waiting = self._thread.submit(lambda: list(itertools.islice(self._made, 1)))
 
@@ -93,9 +93,9 @@ class Ahead(Iterator[_Made]):
             self._thread.shutdown()
 
 
-class _OnStream(Ahead[Ready]):
-    """Batches prepared in a thread and on a stream of their own, which waits for what was launched before `begin`: so
-    they share the GPU with decoding, which leaves them room, and not with prefill."""
+class _StreamPrefetch(Prefetch[Ready]):
+    """Prepares batches in a thread and on a CUDA stream of its own. The stream waits for what was launched before
+    `begin`, so preparing shares the GPU with decoding, which leaves room for it, and not with prefill."""
 
     def __init__(self, numbers: Iterable[int], prepare: Callable[[int], Ready], device: torch.device):
         self._device, self._stream = device, torch.cuda.Stream(device)
@@ -122,17 +122,17 @@ class _OnStream(Ahead[Ready]):
         return ready
 
 
-class Behind:
-    """Does what is left to do of batches, in order; in a thread, while the next one is decoded, or at once.
+class Postprocess:
+    """Does what is left to do of batches, in order: in a thread, while the next one is decoded, or at once.
 
-    An error is raised at the next call, or at the end, unless another one ends it all anyway.
+    An error is raised at the next call, or at the end, unless another error ends the loop anyway.
     """
 
     def __init__(self, *, threaded: bool):
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind") if threaded else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="postprocess") if threaded else None
         self._waiting: Future[None] | None = None
 
-    def __enter__(self) -> "Behind":
+    def __enter__(self) -> "Postprocess":
         return self
 
     def __call__(self, work: Callable[[], None]) -> None:

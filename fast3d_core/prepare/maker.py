@@ -1,16 +1,18 @@
-"""What a raw release becomes, and what of it is left out."""
+"""What a raw release becomes, and what of it is left out: a `RecordMaker` for each benchmark."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from fast3d_core.benchmarks.wording import Wording
 from fast3d_core.runtime.draws import seed_of
 
 if TYPE_CHECKING:
     from fast3d_core.prepare.boxes import Boxes
-    from fast3d_core.prepare.raw import RawRecord
-
+    from fast3d_core.prepare.raw import RawRecord, Releases
 
 EMPTY = "empty description"
 
@@ -64,3 +66,31 @@ class Task:
     def choose(self, among: Sequence[str], *what: object) -> str:
         """One of several texts, drawn by the seed for `what`, independently of all other draws."""
         return among[seed_of("prepare", self.seed, self.dataset, self.split, *what) % len(among)]
+
+    def prompt(self, wording: Wording, about: str, *what: object) -> str:
+        """The prompt about something, in one of the benchmark's wordings, drawn as `choose` does."""
+        return wording.prompt(about, self.choose(wording.templates, *what))
+
+
+class RecordMaker(ABC):
+    """Makes a benchmark's annotation files; `Benchmark.maker` names it.
+
+    Attributes:
+        files: the raw files of a split, as "name_{split}.json", each with the key that its records are under, or None.
+        source: where to get them.
+    """
+
+    files: ClassVar[tuple[tuple[str, str | None], ...]]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def convert(self, task: Task) -> Draft:
+        """The records of a split."""
+
+    def beside(self, task: Task) -> dict[str, Any]:
+        """What else is made of the same raw records: contents by file name."""
+        return {}
+
+    def lookups(self, folder: Path, releases: "Releases") -> tuple[dict[Path, Any], list[str]]:
+        """What is made once of all splits that are there, for the annotations `folder`, and what is to be said."""
+        return {}, []

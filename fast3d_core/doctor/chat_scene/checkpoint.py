@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from fast3d_core.doctor.case import Case
+from fast3d_core.doctor.chat_scene import files
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.files.files import shown
 from fast3d_core.models.chat_scene.checkpoint import check_fit
-from fast3d_core.models.chat_scene.loading import check_widths
 from fast3d_core.models.chat_scene.lora import check_base
+from fast3d_core.models.chat_scene.model import check_widths
 
 _RELEASED = 16  # rank and alpha of the released checkpoint
 _ROWS = 64  # of the embedding that are compared
@@ -30,27 +31,27 @@ _PROMPT = {
 
 def tensors(case: Case) -> Iterator[Finding]:
     """Names and shapes of all tensors against the LLM's config.json; the numbers of the small ones."""
-    checkpoint = case.checkpoint
-    check_fit(checkpoint, case.shape, case.config.data.max_objects)
+    checkpoint, shape = files.checkpoint(case), files.llm_shape(case)
+    check_fit(checkpoint, shape, case.config.data.max_objects)
     for name, tensor in checkpoint.state.items():
         if ("lora" in name or "proj" in name) and not tensor.isfinite().all():
             yield error(f"{name} holds NaN or infinity", "download the checkpoint again, or take an earlier one")
             return
     ranks = ", ".join(map(str, sorted(checkpoint.lora_ranks())))
-    slots = checkpoint.vocab - case.shape.vocab
-    yield ok(f"fits {case.shape.layers} layers of width {case.shape.hidden}; LoRA rank {ranks}, {slots} object tokens")
+    slots = checkpoint.vocab - shape.vocab
+    yield ok(f"fits {shape.layers} layers of width {shape.hidden}; LoRA rank {ranks}, {slots} object tokens")
 
 
 def widths(case: Case) -> Iterator[Finding]:
     """Of the features against the projectors."""
-    wanted = case.checkpoint.feature_widths()
-    check_widths(case.config, case.scenes, wanted)
+    wanted = files.checkpoint(case).feature_widths()
+    check_widths(str(case.config.model.checkpoint), case.scenes, wanted)
     yield ok(f"features are {wanted[0]} (3D) and {wanted[1]} (2D) wide, as the checkpoint reads them")
 
 
 def lora_alpha(case: Case) -> Iterator[Finding]:
     """Against the checkpoint's settings, where it has them: its tensors do not tell."""
-    settings, alpha = case.checkpoint.settings, case.config.model.lora_alpha
+    settings, alpha = files.checkpoint(case).settings, case.config.model.lora_alpha
     lora = settings.get("lora")
     told = lora.get("lora_alpha") if isinstance(lora, dict) else None
     if isinstance(told, (int, float)):
@@ -58,7 +59,7 @@ def lora_alpha(case: Case) -> Iterator[Finding]:
             yield error(f"the checkpoint was trained with lora_alpha {told}, not {alpha:g}", f"set it to {told}")
         else:
             yield ok(f"{alpha:g}, as the checkpoint says")
-    elif case.checkpoint.lora_ranks() == {_RELEASED} and alpha != _RELEASED:
+    elif files.checkpoint(case).lora_ranks() == {_RELEASED} and alpha != _RELEASED:
         yield warning(
             f"it is {alpha:g}, {_RELEASED} for the released checkpoint of this rank", f"set it to {_RELEASED}"
         )
@@ -68,7 +69,7 @@ def lora_alpha(case: Case) -> Iterator[Finding]:
 
 def training(case: Case) -> Iterator[Finding]:
     """Was it trained on prompts as fast3d builds them?"""
-    model = case.checkpoint.settings.get("model")
+    model = files.checkpoint(case).settings.get("model")
     told = model if isinstance(model, dict) else {}
     other = [f"{name} {shown(told[name])}" for name, value in _PROMPT.items() if told.get(name, value) != value]
     if other:
@@ -86,9 +87,9 @@ def training(case: Case) -> Iterator[Finding]:
 
 def base(case: Case) -> Iterator[Finding]:
     """Its embedding began as that of the LLM it was trained on, and training moves it little."""
-    checkpoint = case.checkpoint
-    check_base(checkpoint.base, case.weights, str(checkpoint.path))
-    own, trained = case.weights["model.embed_tokens.weight"], checkpoint.embedding
+    checkpoint = files.checkpoint(case)
+    check_base(checkpoint.base, files.llm_weights(case), str(checkpoint.path))
+    own, trained = files.llm_weights(case)["model.embed_tokens.weight"], checkpoint.embedding
     if own.shape[1] != trained.shape[1]:
         return  # told by `tensors`
     rows = torch.linspace(0, min(len(own), len(trained)) - 1, _ROWS).long().unique()
@@ -101,3 +102,14 @@ def base(case: Case) -> Iterator[Finding]:
         )
     else:
         yield ok(f"its embedding resembles that of model.llm (cosine {likeness:.2f}), so it was trained on it")
+
+
+def numbers(case: Case) -> Iterator[Finding]:
+    """Are all weights finite?"""
+    for what, tensors in (("the LLM", files.llm_weights(case)), ("the checkpoint", files.checkpoint(case).state)):
+        case.options.said(f"reading the numbers of {what}")
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                yield error(f"{what}: {name} holds NaN or infinity", "download it again")
+                return
+    yield ok("all weights of the LLM and the checkpoint are finite")

@@ -1,15 +1,17 @@
-"""The LLM's folder: weights and tokeniser."""
+"""Chat-Scene's LLM: its weights and its tokeniser."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from fast3d_core.doctor.case import Case
+from fast3d_core.doctor.chat_scene.files import llm_folder, llm_shape, llm_weights, tokenizer
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.files.fingerprints import file_hash
-from fast3d_core.llm.weights import check_beams, read_config, weight_files
-from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, check_vocabulary
+from fast3d_core.llm.generation import check_beams
+from fast3d_core.llm.weights import read_config, weight_files
+from fast3d_core.models.chat_scene.model import check_vocabulary
+from fast3d_core.models.chat_scene.prompt import AFTER_OBJECTS, PREFIX, QUESTION
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.plan import TOKENS_PER_OBJECT
 
 # The tokenizer.model that LLaMA 1 and 2 and Vicuna were released with: bytes and sha256.
 _RELEASED = (499_723, "9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347")
@@ -32,36 +34,36 @@ _PROBED = 200  # questions of each dataset that are searched for text unknown to
 
 def weights(case: Case) -> Iterator[Finding]:
     """Names, shapes and number types of all tensors."""
-    tensors = case.weights.values()
+    tensors = llm_weights(case).values()
     numbers = sum(tensor.numel() for tensor in tensors)
     kinds = dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
-    files = weight_files(case.llm)
+    files = weight_files(llm_folder(case))
     several = f"{len(files)} files, {files[0].name} first" if len(files) > 1 else files[0].name
     yield ok(f"{len(tensors)} tensors, {numbers / 1e6:.4g} M numbers, {', '.join(kinds)}; in {several}")
 
 
 def tokeniser(case: Case) -> Iterator[Finding]:
     """Is tokenizer.model the LLM's own? Another's gives other ids, and the LLM reads noise without an error."""
-    tokenizer = case.tokenizer
-    check_vocabulary(tokenizer, case.shape.vocab)
-    if _is_released(case.llm / "tokenizer.model"):
-        yield ok(f"tokenizer.model: {tokenizer.vocab_size} tokens, LLaMA's own, byte for byte")
+    read_by = tokenizer(case)
+    check_vocabulary(read_by, llm_shape(case).vocab)
+    if _is_released(llm_folder(case) / "tokenizer.model"):
+        yield ok(f"tokenizer.model: {read_by.vocab_size} tokens, LLaMA's own, byte for byte")
         return
-    config = read_config(case.llm)
+    config = read_config(llm_folder(case))
     own = {"bos": config.bos_token_id, "eos": config.eos_token_id}
-    read = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    read = {"bos": read_by.bos_id, "eos": read_by.eos_id}
     problems = [
         f"{name} is token {read[name]} in tokenizer.model, {own[name]} in config.json"
         for name in own
         if isinstance(own[name], int) and own[name] != read[name]
     ]
-    if tokenizer.vocab_size == _VICUNA_VOCAB:
-        problems += _not_vicuna(tokenizer)
+    if read_by.vocab_size == _VICUNA_VOCAB:
+        problems += _not_vicuna(read_by)
     if problems:
         yield error(f"tokenizer.model is of another model: {problems[0]}", "take the one from the LLM's own repository")
     else:
-        known = "LLaMA's own" if tokenizer.vocab_size == _VICUNA_VOCAB else "of an LLM that is not known here"
-        yield ok(f"tokenizer.model: {tokenizer.vocab_size} tokens, {known}")
+        known = "LLaMA's own" if read_by.vocab_size == _VICUNA_VOCAB else "of an LLM that is not known here"
+        yield ok(f"tokenizer.model: {read_by.vocab_size} tokens, {known}")
 
 
 def _is_released(path: Path) -> bool:
@@ -69,9 +71,9 @@ def _is_released(path: Path) -> bool:
     return path.stat().st_size == size and file_hash(path) == sha256
 
 
-def _not_vicuna(tokenizer: ChatSceneTokenizer) -> Iterator[str]:
+def _not_vicuna(read_by: ChatSceneTokenizer) -> Iterator[str]:
     for text, wanted in _VICUNA.items():
-        ids = tokenizer.encode(text, bos=text is PREFIX)
+        ids = read_by.encode(text, bos=text is PREFIX)
         if len(ids) != len(wanted):
             yield f"{text[:40]!r} takes {len(ids)} tokens, {len(wanted)} in LLaMA's"
         elif ids != wanted:
@@ -80,22 +82,21 @@ def _not_vicuna(tokenizer: ChatSceneTokenizer) -> Iterator[str]:
 
 def prompts(case: Case) -> Iterator[Finding]:
     """Can the tokeniser spell the questions, and the LLM hold them?"""
-    tokenizer, config = case.tokenizer, case.config
+    read_by, config = tokenizer(case), case.config
     unknown = total = 0
     for dataset in case.datasets:
         for sample in case.samples(dataset)[:_PROBED]:
-            ids = tokenizer.encode(sample.prompt)
-            unknown, total = unknown + ids.count(tokenizer.unk_id), total + len(ids)
+            ids = read_by.encode(sample.prompt)
+            unknown, total = unknown + ids.count(read_by.unk_id), total + len(ids)
     if unknown * 20 > total:
         share = 100 * unknown / total
         yield error(
             f"tokenizer.model does not know {share:.0f}% of the questions' tokens, so it is of another model",
             "take the one from the LLM's own repository",
         )
-    check_beams(config.generation, case.shape_with_objects.vocab)
-    positions = read_config(case.llm).max_position_embeddings
-    visual = config.data.max_objects * TOKENS_PER_OBJECT
-    longest = case.longest_text() + visual + config.generation.max_new_tokens
+    check_beams(config.generation, case.shape.vocab)
+    positions = read_config(llm_folder(case)).max_position_embeddings
+    longest = case.longest_text() + case.units.visual + config.generation.max_new_tokens
     if longest > positions:
         yield warning(
             f"the longest prompt and answer take {longest} tokens, the LLM was trained on {positions}",
