@@ -1,9 +1,7 @@
-"""A question, and what several tasks' questions end with."""
+"""A question, and the form of its answer."""
 
 from dataclasses import dataclass
 from typing import Any
-
-SHORT = " Answer the question using a single word or phrase."
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fast3d_core.benchmarks.wording import SHORT
 from fast3d_core.demo.detection import Detection
 from fast3d_core.demo.questions.draws import TRIES, pick, pick_weighted
 from fast3d_core.demo.questions.names import (
@@ -20,7 +21,7 @@ from fast3d_core.demo.questions.names import (
     nearest,
     own_name,
 )
-from fast3d_core.demo.questions.question import SHORT, Answered, Question, sentence
+from fast3d_core.demo.questions.question import Answered, Question, sentence
 from fast3d_core.demo.questions.refer import refer
 from fast3d_core.demo.rooms import COLOURS, KINDS, MATERIALS, Room
 

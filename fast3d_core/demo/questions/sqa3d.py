@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fast3d_core.benchmarks.wording import SHORT
 from fast3d_core.demo.detection import Detection
 from fast3d_core.demo.questions.draws import TRIES, pick
 from fast3d_core.demo.questions.names import NUMBERS, clear, draw_anchor, own_name
-from fast3d_core.demo.questions.question import SHORT, Answered, Question, sentence
+from fast3d_core.demo.questions.question import Answered, Question, sentence
 from fast3d_core.demo.rooms import KINDS, Room
 
 _FRONT, _LEFT, _BEHIND, _RIGHT = range(4)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from fast3d_core.benchmarks.wording import SHORT
 from fast3d_core.demo.questions.multi3dref import TEMPLATES as MULTI3DREF
 from fast3d_core.demo.questions.names import NUMBERS
-from fast3d_core.demo.questions.question import SHORT
 from fast3d_core.demo.questions.refer import SUPERLATIVES
 from fast3d_core.demo.questions.scan2cap import TEMPLATES as SCAN2CAP
 from fast3d_core.demo.questions.scanrefer import TEMPLATES as SCANREFER
