@@ -27,11 +27,12 @@ from torch import Tensor
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.files import atomic_path, first_line, load_json, need_file, shown, write_json
+from fast3d_core.files.files import atomic_path, load_json, need_file, write_json
 from fast3d_core.files.fingerprints import differences, file_hash
 from fast3d_core.files.typed import KEEPING, LENIENT, STRICT, load_typed, parse_typed
 from fast3d_core.maps.published import MAP_KEYS
 from fast3d_core.registry import BENCHMARKS
+from fast3d_core.text import first_line, shown
 
 STORE_FILE = "store.json"
 SHARD = 256
@@ -141,8 +142,6 @@ class TargetStore:
         """Samples of a shard."""
         return self.settings["shard"]
 
-    # --- reading
-
     @classmethod
     def open(cls, folder: Path) -> "TargetStore":
         """The store in `folder`. Raises `DataError` if there is none, or its `store.json` is damaged."""
@@ -240,8 +239,6 @@ class TargetStore:
             shapes[key] = (torch.float32, (self.objects,))
             shapes[f"{key}_layers"] = (torch.float16, (self.layers, self.objects))
         return shapes if names is None else {name: shapes[name] for name in names}
-
-    # --- writing
 
     @classmethod
     def create(
@@ -353,29 +350,6 @@ def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tup
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({first_line(error)}); delete it and run `fast3d extract` again") from None
     return Shard(index, maps, answers, seconds)
-
-
-def parse_layers(text: str, layers: int) -> list[int] | None:
-    """The layers that `--layers` names, of an LLM with `layers` of them: `all`, `from:N`, or a list as `3,5,8-11`.
-
-    Returns:
-        None for all, else the layers counted from 0, ascending, each once.
-
-    Raises:
-        UsageError: it is none of these, or names a layer that does not exist.
-    """
-    if text == "all":
-        return None
-    chosen: set[int] = set()
-    for item in [f"{text[5:]}-{layers - 1}"] if text.startswith("from:") else text.split(","):
-        ends = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?", item)
-        if not ends:
-            raise UsageError(f"--layers is all, from:N, or a list such as 3,5,8-11, not {text[:80]!r}")
-        first, last = int(ends[1]), int(ends[2] or ends[1])
-        if not first <= last < layers:
-            raise UsageError(f"--layers {text[:80]}: the LLM has layers 0 to {layers - 1}, and ranges ascend")
-        chosen.update(range(first, last + 1))
-    return sorted(chosen)
 
 
 def _is_of(path: Path, part: str) -> bool:

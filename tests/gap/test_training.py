@@ -16,7 +16,6 @@ from fast3d_core.config import load_config
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.tensors import TensorFile, write_tensors
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
-from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
 from fast3d_core.gap.training import loop
 from fast3d_core.gap.training.data import new_network
@@ -24,6 +23,7 @@ from fast3d_core.gap.training.loop import TrainingRun, train
 from fast3d_core.gap.training.options import TrainingOptions
 from fast3d_core.gap.training.schedule import lr_factor, parameter_groups
 from fast3d_core.gap.training.state import BEST_FILE, LAST_FILE, LOG_FILE
+from fast3d_core.maps.targets import load_targets
 from fast3d_core.runtime.draws import seed_of
 from tests.cli.conftest import ROOT
 from tests.conftest import MINIATURE
