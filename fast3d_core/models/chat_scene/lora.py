@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fast3d_core.errors import DataError
 from fast3d_core.files.checkpoints import renamed
-from fast3d_core.files.files import load_json, shown
+from fast3d_core.files.files import load_json
+from fast3d_core.text import shown
 
 LLM = "llama_model.base_model.model."
 """What Chat-Scene puts before the LLM's own names; PEFT's part of it is `base_model.model.`."""
