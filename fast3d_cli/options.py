@@ -99,12 +99,6 @@ def check_map_kind(map_kind: str | None) -> "MapKind | None":
     return None
 
 
-def check_name(name: str | None) -> None:
-    """Raises `UsageError` for a run name that would leave the runs folder."""
-    if name is not None and (Path(name).name != name or name.startswith(".") or len(name) > 200):
-        raise UsageError(f"--name is the name of a folder under the runs folder, not a path: {name[:200]!r}")
-
-
 def path_override(key: str, path: Path | None) -> list[str]:
     """An option that names a file or folder, as the override of its config key; nothing where it was not given."""
     return [] if path is None else [f"{key}={dumps(str(path), ensure_ascii=False)}"]
@@ -118,7 +112,7 @@ def note_text_encoder(config: "Config") -> None:
 
 def load(path: Path | None, overrides: list[str] | None) -> "Config":
     """The config of a command; says so when it is the embedded demo."""
-    from fast3d_core.config import load_config
+    from fast3d_core.defaults import load_config
 
     config = load_config(path, overrides or (), note)
     if config.embedded:

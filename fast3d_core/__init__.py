@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fast3d_core.asking.asker import Asker
     from fast3d_core.benchmarks.questions import load_samples
-    from fast3d_core.config import Config, load_config
+    from fast3d_core.config import Config
     from fast3d_core.data.annotations import Sample, Scene, Scenes
+    from fast3d_core.defaults import load_config
     from fast3d_core.models.base import SceneModel
     from fast3d_core.models.chat_scene.model import ChatScene
     from fast3d_core.plan import Plan
@@ -24,7 +25,7 @@ _HOME = {
     "Sample": "data.annotations",
     "Scene": "data.annotations",
     "Scenes": "data.annotations",
-    "load_config": "config",
+    "load_config": "defaults",
     "load_samples": "benchmarks.questions",
 }
 

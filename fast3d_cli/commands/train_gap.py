@@ -103,7 +103,9 @@ def train_gap(
     if tensorboard:
         _need_tensorboard()
     from fast3d_core.config import output_path
-    from fast3d_core.gap.training import LAST_FILE, TrainingOptions, export_best, train
+    from fast3d_core.gap.training.loop import export_best, train
+    from fast3d_core.gap.training.options import TrainingOptions
+    from fast3d_core.gap.training.state import LAST_FILE
 
     options = TrainingOptions(
         epochs, batch_size, lr, text_lr, precision, map_key, layers,  # type: ignore[arg-type]  # it checks precision

@@ -125,7 +125,7 @@ class Asker:
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")
-        known = reuse and model.engine.knows(prompt)
+        known = reuse and model.engine.is_cached(prompt)
         state = model.engine.prefill([prompt], [plan], self.config.generation, reuse)
         watch.mark("prefill")
         (generation,) = model.engine.decode(state, model.bos_id, model.eos_id)

@@ -19,8 +19,8 @@ from fast3d_core.config import DATASETS
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, TYPE, Sample, locations_file
 from fast3d_core.demo.detection import Detection, best_slots, detect
 from fast3d_core.demo.features import features, object_codes
+from fast3d_core.demo.questions import Question, answer_ids, ask
 from fast3d_core.demo.rooms import KINDS, Room, draw_size, make_room
-from fast3d_core.demo.tasks import Question, answer_ids, ask
 from fast3d_core.errors import UsageError
 from fast3d_core.files.files import atomic_path, load_json, load_torch, write_json
 from fast3d_core.runtime.draws import seed_of

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.benchmarks.references import References
-from fast3d_core.config import Config, load_config, need_path
+from fast3d_core.config import Config, need_path
 from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.doctor.findings import ModelChecks, NotCheckedError, Options
 from fast3d_core.errors import Fast3DError, UsageError
@@ -66,8 +66,7 @@ class Case:
 
     @property
     def config(self) -> Config:
-        options = self.options
-        return self.once("the config", lambda: load_config(options.config, options.overrides, options.said))
+        return self.once("the config", self.options.load)
 
     @property
     def needs_maps(self) -> bool:

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fast3d_core.config import Config
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fast3d_core.doctor.case import Case
 
 Status = Literal["ok", "warning", "error"]
@@ -16,15 +19,14 @@ class Options:
     """What shall be examined.
 
     Attributes:
-        config, overrides: see `load_config`.
+        load: reads the config; what it raises becomes a finding.
         methods: those that `fast3d eval` shall run, by name; empty for all.
         live: whether the GAP network predicts their maps during the run.
         deep: whether all bytes of the large files are read.
         said: told what is being read.
     """
 
-    config: Path | None = None
-    overrides: Sequence[str] = ()
+    load: Callable[[], Config]
     methods: Sequence[str] = ()
     live: bool = False
     deep: bool = False

@@ -10,11 +10,11 @@ from typing import Any
 from fast3d_core.benchmarks import benchmark_names
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
-from fast3d_core.download.source import in_units, need_room
 from fast3d_core.errors import Fast3DError
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
 from fast3d_core.evaluation.run_folder import SETTINGS_FILE
+from fast3d_core.files.disk import in_units, need_room
 from fast3d_core.files.files import load_json
 from fast3d_core.files.fingerprints import differences
 from fast3d_core.maps.kind import MAP_KINDS

@@ -7,7 +7,8 @@ from pathlib import Path
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
-from fast3d_core.download.source import RemoteFile, check_file, in_units
+from fast3d_core.files.digests import check_digest
+from fast3d_core.files.disk import in_units
 from fast3d_core.files.files import unfinished
 
 _AGAIN = "download it again"
@@ -37,7 +38,7 @@ def checksums(case: Case) -> Iterator[Finding]:
         case.options.said(f"reading {path.name} ({in_units(path.stat().st_size)})")
         digest = _digest_of(path)
         known += digest is not None
-        if digest and (problem := check_file(path, RemoteFile(path.name, "", digest=digest))):
+        if digest and (problem := check_digest(path, digest)):
             yield error(f"{path.name} is not the file that Hugging Face has: {problem}", _AGAIN)
         elif problem := _damaged(path):
             yield error(f"{path.name} is damaged: {problem}", _AGAIN)

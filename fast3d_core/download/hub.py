@@ -9,15 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from fast3d_core.download.source import (
-    BusyError,
-    RemoteFile,
-    Said,
-    UnavailableError,
-    check_file,
-    patiently,
-    safe_name,
-)
+from fast3d_core.download.source import BusyError, RemoteFile, Said, UnavailableError, check_file, patiently, safe_name
 from fast3d_core.errors import DataError, UsageError
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from fast3d_core.config import Config, GenerationConfig
 from fast3d_core.data.annotations import Sample
 from fast3d_core.llm.cost import Cost, LlmShape, cost
 from fast3d_core.llm.engine.cache import GROWTH
-from fast3d_core.llm.engine.prefix_cache import SCENES_KEPT
+from fast3d_core.llm.engine.prefix_cache import PREFIXES_KEPT
 from fast3d_core.models.registry import scene_model
 from fast3d_core.plan import Plan
 
@@ -98,6 +98,6 @@ class Needs:
         layer = rows * (4 * shape.hidden + 3 * shape.intermediate) * self.element_bytes
         scores = 4 * samples * self.generation.beams * shape.vocab * 4
         # At worst every sample asks about a scene of its own.
-        scenes = max(samples, SCENES_KEPT) * tokens if self.reuse_scene else 0
+        scenes = max(samples, PREFIXES_KEPT) * tokens if self.reuse_scene else 0
         kept = GROWTH * scenes * shape.layers * 2 * shape.kv_heads * shape.head_dim * self.element_bytes
         return self.weights + GROWTH * cached + kept + max(layer, scores)

@@ -21,6 +21,16 @@ _REMOVED = ".settings.json.removed"
 _OF_A_RUN = ("method", "datasets", "files", "batch_size")  # keys by which settings are known as a run's
 
 
+_LONGEST_NAME = 200  # characters: a file system's 255 bytes, less what temporary files put around a name
+
+
+def check_name(name: str | None) -> None:
+    """Raises `UsageError` for a run name that would leave the runs folder; None, where there is to be no name, is one
+    that does not."""
+    if name is not None and (Path(name).name != name or name.startswith(".") or len(name) > _LONGEST_NAME):
+        raise UsageError(f"--name is the name of a folder under the runs folder, not a path: {name[:_LONGEST_NAME]!r}")
+
+
 def read_settings(folder: Path) -> dict[str, Any] | None:
     """The settings of the run in a folder; None where there are none.
 

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from fast3d_core.data.annotations import Sample
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.planner import Planner
-from fast3d_core.runtime.devices import ask
+from fast3d_core.runtime.devices import next_ticket
 
 _queues = itertools.count()
 
@@ -35,6 +35,6 @@ def shared(numbers: Sequence[int], state: PartialState) -> Iterator[int]:
         place = state.process_index
         while place < len(numbers):
             yield numbers[place]
-            place = state.num_processes + ask(name) if state.num_processes > 1 else place + 1
+            place = state.num_processes + next_ticket(name) if state.num_processes > 1 else place + 1
 
     return turns()

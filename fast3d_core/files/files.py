@@ -16,6 +16,7 @@ from typing import IO, Any
 from fast3d_core.errors import DataError
 from fast3d_core.files import pickles
 from fast3d_core.files.temporary import remove_left, temporary_file
+from fast3d_core.text import first_line, shown  # noqa: F401 (readers of files import both from here)
 
 # Read as an OrderedDict, a type torch's restricted unpickler fills without running anything.
 _INERT: list[Any] = [(OrderedDict, name.replace(" ", ".")) for name in pickles.INERT]
@@ -229,13 +230,6 @@ def _items(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def shown(value: Any) -> str:
-    """A value for an error message: one short line; only the kind of what could be long, or too long to spell."""
-    if isinstance(value, (str, bool, float)) or value is None or (isinstance(value, int) and abs(value) < 10**20):
-        return ascii(value[:60] if isinstance(value, str) else value)
-    return f"this {type(value).__name__}"
-
-
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A place to write a file that appears under `path` only once it is whole and on disk.
@@ -281,9 +275,3 @@ def _refused(error: Exception) -> str:
     found = re.search(r"WeightsUnpickler error:\s*([^\n]*)", str(error))
     reason = found[1].strip()[:160] if found else str(error) if isinstance(error, pickles.RefusedError) else ""
     return "it is damaged, or holds more than tensors and plain data" + (f" ({reason})" if reason else "")
-
-
-def first_line(error: BaseException) -> str:
-    """What another library says, cut to one line."""
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

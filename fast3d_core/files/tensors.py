@@ -62,7 +62,7 @@ def write_tensors(
 
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     origin = {} if source is None else {_SOURCE: asdict(source)}
-    with told_when_full(path), atomic_path(path) as temporary:
+    with raise_if_unwritable(path), atomic_path(path) as temporary:
         save_file(plain, temporary, {_METADATA: json.dumps({**metadata, **origin})})
 
 
@@ -72,8 +72,8 @@ def is_name(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
-    """Raises `DataError` where a file cannot be written."""
+def raise_if_unwritable(path: Path) -> Iterator[None]:
+    """Raises `DataError` where the block cannot write the file `path`."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own words for it

@@ -70,19 +70,18 @@ def text_attention(
     texts = [texts[i] for i in order]
     followers = [sum(text.prefix == i for text in texts) for i in range(len(prefixes))]
     before = Packing([len(prefix) for prefix in prefixes], device)
-    behind = Packing([len(text.embeds) for text in texts], device)
-    behind.longest += -behind.longest % _ALIGNED
-    prefixes_alone = Layout(before, room=0, padded=False)
+    behind = Packing([len(text.embeds) for text in texts], device, multiple=_ALIGNED)
+    prefixes_alone = Layout(before, decode_slots=0, padded=False)
     x = torch.cat([*(prefix.embeds for prefix in prefixes), *(text.embeds for text in texts)])
     places = [torch.arange(n) for n in before.lengths]
     places += [torch.arange(len(text.embeds)) + len(prefixes[text.prefix]) for text in texts]
     cos, sin = (table[0] for table in llm.model.rotary_emb(x, torch.cat(places).to(device)[None]))
-    shares = _row_shares(texts, behind.longest).to(device).split(followers)
+    shares = _row_shares(texts, behind.max_seqlen).to(device).split(followers)
     recorded = []
     for layer in llm.model.layers:
         q, k, v = project(layer, x, cos, sin)
         (q_before, q_behind), (k_before, k_behind), (v_before, v_behind) = (
-            part.split([before.total, behind.total]) for part in (q, k, v)
+            part.split([before.num_tokens, behind.num_tokens]) for part in (q, k, v)
         )
         own = zip(*(behind.pad(part).split(followers) for part in (q_behind, k_behind, v_behind)), strict=True)
         shared = zip(k_before.split(before.lengths), v_before.split(before.lengths), strict=True)

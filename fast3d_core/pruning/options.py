@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fast3d_core.errors import UsageError
-from fast3d_core.files.files import first_line
 from fast3d_core.pruning.base import Pruner
 from fast3d_core.pruning.registry import METHODS
 from fast3d_core.pruning.settings import BUDGET, Setting
-from fast3d_core.text import printable
+from fast3d_core.text import first_line, printable
 
 if TYPE_CHECKING:
     from fast3d_core.plan import Units

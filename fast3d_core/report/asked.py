@@ -1,6 +1,7 @@
 """The page of one question of one's own: the room, what each method kept and answered, and what each answer took."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -8,8 +9,9 @@ from torch import Tensor
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
 from fast3d_core.asking.wording import dataset_of, named_slots
-from fast3d_core.pruning import METHODS, Gap, Pruner, Sap
+from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.report.html import Page, Table
+from fast3d_core.report.methods import method_views
 from fast3d_core.report.render import Column, human
 from fast3d_core.report.scenes import Answer, Browser, Question, RunView, SceneView, rounded
 
@@ -30,7 +32,8 @@ def asked_page(rooms: Rooms, asked: Sequence[tuple[Pruner, Reply]]) -> Page:
     detected, notes = rooms.detected(name), []
     attention = next((reply.attention for reply in replies if reply.attention is not None), None)
     if attention is None:
-        notes.append("no method that was asked predicts attention, as gap and sap do, so objects have no colour of it")
+        follow = " and ".join(name for name, method in METHODS.items() if method.needs_map)
+        notes.append(f"no method that was asked predicts attention, as {follow} do, so objects have no colour of it")
     if not detected:
         notes.append(f"{rooms.scenes.folder} has no boxes of {name}, so there is no room to show")
     scene = SceneView(
@@ -43,7 +46,7 @@ def asked_page(rooms: Rooms, asked: Sequence[tuple[Pruner, Reply]]) -> Page:
         title=f"fast3d ask: {name}",
         report=None,
         tables=[_table(replies)],
-        methods=list(METHODS),
+        methods=method_views(),
         kept=[],
         agreements=[],
         browser=Browser(slots, [_run_view(*one, slots) for one in asked], [scene]) if detected else None,
@@ -73,12 +76,14 @@ def _answer(number: int, reply: Reply, objects: int) -> Answer:
 
 
 def _run_view(pruner: Pruner, reply: Reply, slots: int) -> RunView:
-    if isinstance(pruner, Sap):
-        alpha = pruner.alpha[dataset_of(reply.task)] if isinstance(pruner.alpha, Mapping) else pruner.alpha
+    settings = asdict(pruner)
+    if pruner.rule == "share":
+        alpha = settings["alpha"]
+        alpha = alpha[dataset_of(reply.task)] if isinstance(alpha, Mapping) else alpha
         return RunView(reply.method, pruner.name, {DATASET: alpha})
-    if isinstance(pruner, Gap) and reply.kept_tokens < reply.visual:
-        keep = -(-pruner.keep // (reply.visual // slots))
-        return RunView(reply.method, pruner.name, None, pruner.layer, keep, 1 - pruner.layer / reply.layers)
+    if pruner.rule == "rank" and reply.kept_tokens < reply.visual:
+        layer, keep = settings["layer"], -(-settings["keep"] // (reply.visual // slots))
+        return RunView(reply.method, pruner.name, None, layer, keep, 1 - layer / reply.layers)
     return RunView(reply.method, pruner.name)
 
 

@@ -9,7 +9,7 @@ from fast3d_core.benchmarks import DATASETS, benchmark, benchmark_names
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import DatasetStats
 from fast3d_core.files.typed import STRICT
-from fast3d_core.pruning import METHODS
+from fast3d_core.pruning import BASELINE, METHODS
 from fast3d_core.report import published as paper
 from fast3d_core.report.bootstrap import CONFIDENCE, Sampled, interval, resample
 from fast3d_core.report.runs import Run
@@ -137,7 +137,7 @@ def build_report(
     """Compares `runs`.
 
     Args:
-        vanilla: name of the run that ratios are relative to; default: the one whose method is vanilla.
+        vanilla: name of the run that ratios are relative to; default: the one of the baseline method.
         against: name of the run that differences are to; default: the vanilla run.
         published: add the published rows.
         resamples, seed: of the bootstrap.
@@ -157,12 +157,12 @@ def build_report(
             raise UsageError(f"there is no run {name}; choose from {', '.join(by_name)}")
     notes = []
     if vanilla is None:
-        found = [run.name for run in runs if run.result.method == "vanilla"]
+        found = [run.name for run in runs if run.result.method == BASELINE]
         vanilla = found[0] if len(found) == 1 else None
         if not found:
-            notes.append("there is no score ratio: no run is vanilla; add one, or name one with --vanilla RUN")
+            notes.append(f"there is no score ratio: no run is {BASELINE}; add one, or name one with --vanilla RUN")
         elif vanilla is None:
-            notes.append(f"there is no score ratio: {', '.join(found)} are vanilla; name one with --vanilla RUN")
+            notes.append(f"there is no score ratio: {', '.join(found)} are {BASELINE}; name one with --vanilla RUN")
     base = by_name.get(vanilla or "")
     other = by_name.get(against or vanilla or "")
     runs = sorted(runs, key=lambda run: (run is not base, *_order(run)))

@@ -17,11 +17,12 @@ from fast3d_core.config import Config
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.journal import VersionError
 from fast3d_core.files.files import atomic_write
-from fast3d_core.pruning import METHODS
+from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.report import render
 from fast3d_core.report.answers import Answers, read_answers
 from fast3d_core.report.attention import Agreement, Kept, agreements, kept_objects
 from fast3d_core.report.build import Report
+from fast3d_core.report.methods import MethodView, method_views
 from fast3d_core.report.plot import writing
 from fast3d_core.report.remarks import Remarks
 from fast3d_core.report.runs import Run
@@ -49,8 +50,8 @@ class Page:
         title: of the window and the page.
         report: null for one question of one's own (`asked.py`): then only scenes and tables are shown.
         tables: the comparison, and the differences where there are any; of a question, what each answer took.
-        methods: the registry's names in its order, by which colours and markers are given.
-        kept: of SAP's runs; agreements: of the datasets that have both kinds of maps.
+        methods: the registry's in its order, and others that runs are of.
+        kept: of the runs whose method is adaptive; agreements: of the datasets that have both kinds of maps.
         browser: null where the questions or boxes are not there.
         judged_by: dataset -> name of the metric that an answer alone is judged by; empty for a question of one's own.
         notes: of the report, and on what the page lacks.
@@ -59,7 +60,7 @@ class Page:
     title: str
     report: Report | None
     tables: list[Table]
-    methods: list[str]
+    methods: list[MethodView]
     kept: list[Kept]
     agreements: list[Agreement]
     browser: Browser | None
@@ -87,11 +88,11 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
         title="fast3d report",
         report=report,
         tables=_tables(report),
-        methods=list(METHODS),
+        methods=method_views(row.method for row in report.rows),
         kept=[
             one
             for run in runs
-            if run.result.method == "sap"
+            if (method := _method(run)) and method.adaptive
             for one in kept_objects(run.name, answers[run.name], slots)
         ],
         agreements=compared,
@@ -107,6 +108,12 @@ def _answers(run: Run, remarks: Remarks) -> Answers:
     except VersionError:
         remarks.add(f"{run.name} is a run of another version of fast3d, whose answers this one does not read")
         return {}
+
+
+def _method(run: Run) -> type[Pruner] | None:
+    """Of a run; None where it is not there any more."""
+    name = run.result.method
+    return METHODS[name] if name is not None and name in METHODS else None
 
 
 def to_html(page: Page) -> str:

@@ -11,19 +11,12 @@ from pathlib import Path
 
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.files import atomic_path
-from fast3d_core.pruning import METHODS
+from fast3d_core.pruning import BASELINE, METHODS
 from fast3d_core.report.build import Report, Row
+from fast3d_core.report.methods import in_order
 
 SUFFIXES = (".png", ".svg")
 _DPI = 300
-# Okabe and Ito's colours, which colour-blind readers tell apart, and a marker for those who print in grey.
-_LOOKS = {
-    "vanilla": ("vanilla", "black", "o"),
-    "random": ("random", "#7d848e", "X"),
-    "fastv": ("FastV", "#d55e00", "^"),
-    "gap": ("GAP", "#0072b2", "s"),
-    "sap": ("GAP+SAP", "#009e73", "D"),
-}
 
 
 @dataclass(frozen=True)
@@ -56,23 +49,23 @@ def write_plot(path: Path, report: Report) -> None:
     groups = _groups(report)
     if not groups:
         raise DataError(
-            "there is nothing to plot: no run has both a pruning ratio and a score ratio to a vanilla run; "
-            "add a vanilla run, or name one with --vanilla RUN"
+            f"there is nothing to plot: no run has both a pruning ratio and a score ratio to a {BASELINE} run; "
+            f"add a {BASELINE} run, or name one with --vanilla RUN"
         )
     # Text stays text in an SVG, and nothing in the file tells the day or is drawn at random.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fast3d", "font.size": 9}):
         figure = Figure(figsize=(4.8, 3.4), layout="constrained")
         axes = figure.add_subplot()
         for (method, published), points in groups.items():
-            title, colour, marker = _LOOKS.get(method or "", (method or "scored", "#cc79a7", "P"))
+            style = METHODS.style(method)
             axes.errorbar(
                 [point.x for point in points],
                 [point.y for point in points],
                 yerr=[[point.below for point in points], [point.above for point in points]],
-                label=f"{title} (published)" if published else title,
-                color=colour,
-                marker=marker,
-                markerfacecolor="none" if published else colour,
+                label=f"{style.title} (published)" if published else style.title,
+                color=style.colour,
+                marker=style.marker,
+                markerfacecolor="none" if published else style.colour,
                 linestyle="--" if published else "-",
                 linewidth=1.2,
                 markersize=5.5,
@@ -91,7 +84,7 @@ def _groups(report: Report) -> dict[tuple[str | None, bool], list[_Point]]:
     """The points to draw, by method and whether they are published, each group by pruning ratio."""
     groups = {}
     for published in (False, True):
-        for method in (*METHODS, None):
+        for method in in_order(row.method for row in report.rows):
             rows = [row for row in report.rows if (row.method, row.published) == (method, published)]
             if points := [point for row in rows if (point := _point(row))]:
                 groups[method, published] = sorted(points, key=lambda point: point.x)

@@ -16,6 +16,7 @@ from fast3d_core.evaluation.result import Result
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.maps.published import map_file
 from fast3d_core.mentions import mentioned
+from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.sap import sorted_mass
 from fast3d_core.report.answers import Answered, Answers, judge, units_of
 from fast3d_core.report.attention import logits_to_show
@@ -80,8 +81,8 @@ class RunView:
     """A run in the browser, with what the slider needs.
 
     Attributes:
-        alpha: SAP's, by dataset; layer, keep: GAP's K and number of objects.
-        pruning_layers: the part of all layers in which GAP's pruned objects are missing, 1 - K / layers.
+        alpha: by dataset, of methods whose rule is "share"; layer, keep: K and number of objects, where it is "rank".
+        pruning_layers: the part of all layers in which pruned objects are missing then, 1 - K / layers.
     """
 
     name: str
@@ -262,11 +263,12 @@ def _run_view(run: Run) -> RunView:
     """Settings are those of the method's fields, see `fast3d_core.pruning`."""
     settings, method, pruning = run.result.settings, run.result.method, run.result.pruning
     alpha, layer = settings.get("alpha"), settings.get("layer")
-    if method == "sap":
+    rule = METHODS[method].rule if method is not None and method in METHODS else None
+    if rule == "share":
         by_dataset = alpha if isinstance(alpha, dict) else dict.fromkeys(benchmark_names(), alpha)
         return RunView(run.name, method, alpha={d: a for d, a in by_dataset.items() if isinstance(a, (int, float))})
     visual = units_of(run).visual
-    if method == "gap" and isinstance(layer, int) and pruning and pruning.kept_tokens < visual:
+    if rule == "rank" and isinstance(layer, int) and pruning and pruning.kept_tokens < visual:
         # All samples keep alike, so the measured ratio is (1 - K / layers)(1 - kept / visual).
         part = pruning.ratio / 100 / (1 - pruning.kept_tokens / visual)
         return RunView(run.name, method, None, layer, round(pruning.kept_objects.p50), part)

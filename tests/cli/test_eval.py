@@ -12,11 +12,12 @@ import time
 import pytest
 import torch
 
-from fast3d_core.config import CACHE, DATASETS, load_config
+from fast3d_core.config import DATASETS, load_config
 from fast3d_core.demo import demo_folder
 from fast3d_core.evaluation import batch_size, overlap
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.overlap import Prefetch
+from fast3d_core.files.cache import CACHE
 from fast3d_core.llm.engine.fast import FastEngine
 from fast3d_core.models.chat_scene.model import ChatScene
 from tests.cli.conftest import ROOT

@@ -43,7 +43,7 @@ def test_ctrl_c_is_one_line(fast3d, maps, monkeypatch):
     def interrupt(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fast3d_core.evaluation.found_alpha.write_alpha", interrupt)
+    monkeypatch.setattr("fast3d_core.evaluation.search_alpha.write_alpha", interrupt)
     done = fast3d("search-alpha", "--maps", maps, check=False)
     assert done.returncode == 130 and done.stdout == ""
     assert done.stderr.endswith("interrupted; what is done is kept, the same command does the rest\n")

@@ -8,8 +8,8 @@ from fast3d_core.benchmarks.answers import clean_answer
 from fast3d_core.config import DATASETS
 from fast3d_core.demo.detection import detect
 from fast3d_core.demo.features import features, object_codes
+from fast3d_core.demo.questions import WORDS, answer_ids, ask
 from fast3d_core.demo.rooms import make_room
-from fast3d_core.demo.tasks import WORDS, answer_ids, ask
 from fast3d_core.mentions import mentioned
 from tests.demo import oracle
 

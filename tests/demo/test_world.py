@@ -11,8 +11,8 @@ from fast3d_core.benchmarks.questions import check_samples, load_samples
 from fast3d_core.config import DATASETS
 from fast3d_core.data.annotations import Scenes, load_locations
 from fast3d_core.demo.detection import detect
+from fast3d_core.demo.questions import answer_ids
 from fast3d_core.demo.rooms import make_room
-from fast3d_core.demo.tasks import answer_ids
 from fast3d_core.demo.world import MEASURES, ceiling, questions, room_rng, write_world
 from fast3d_core.errors import UsageError
 

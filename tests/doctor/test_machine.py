@@ -16,6 +16,7 @@ from fast3d_core.evaluation.run import settings
 from fast3d_core.files.files import load_json, write_json
 from fast3d_core.plan import Units
 from fast3d_core.pruning import Gap, Vanilla
+from tests.conftest import MINIATURE
 from tests.doctor.conftest import edit_json, troubles
 
 VANILLA = {"methods": ["vanilla"]}
@@ -72,7 +73,7 @@ def test_no_memory_for_the_batch(examined, monkeypatch, method, status):
 def test_little_memory_to_load_through(monkeypatch):
     """Weights on a GPU pass through the computer's memory."""
     case = SimpleNamespace(
-        config=load_config(None),
+        config=load_config(MINIATURE),
         device=torch.device("cuda"),
         datasets=["scanqa"],
         methods=["vanilla"],

@@ -9,7 +9,8 @@ from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes
 from fast3d_core.gap.predictor import MapPredictor
-from fast3d_core.gap.training import LAST_FILE, TrainingOptions
+from fast3d_core.gap.training.options import TrainingOptions
+from fast3d_core.gap.training.state import LAST_FILE
 from tests.conftest import MINIATURE
 from tests.gap.test_training import Silent, run, same, targets, weights  # noqa: F401 (a fixture)
 
@@ -33,7 +34,7 @@ def test_captured_steps_are_ordinary_steps(targets, tmp_path, monkeypatch, dropo
     options = TrainingOptions(epochs=12, batch_size=2, lr=1e-4, dropout=dropout)
     graphs, plain = Silent(), Silent()
     run(targets, tmp_path / "graphs", options, "model.device=cuda", progress=graphs)
-    monkeypatch.setattr("fast3d_core.gap.training.StepGraphs", lambda step, device: None)
+    monkeypatch.setattr("fast3d_core.gap.training.loop.StepGraphs", lambda step, device: None)
     run(targets, tmp_path / "plain", options, "model.device=cuda", progress=plain)
     assert graphs.losses == pytest.approx(plain.losses, abs=1e-4)
     model = [

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fast3d_core.config import load_config
+from fast3d_core import load_config
 from fast3d_core.errors import DataError
 from fast3d_core.gap.inputs import load_targets
 from fast3d_core.maps.published import map_file

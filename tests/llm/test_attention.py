@@ -12,7 +12,7 @@ from fast3d_core.llm.engine import flash
 from fast3d_core.llm.engine.attention import beam_attention, padded_attention, row_weights
 from fast3d_core.llm.engine.backend import Backend, choose
 from fast3d_core.llm.engine.cache import Layout
-from fast3d_core.llm.engine.decode import Ancestry
+from fast3d_core.llm.engine.decode import BeamAncestry
 from fast3d_core.llm.engine.packing import Packing
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def cached(packed, layout):
     """Packed prompt rows as they stand in a cache whose other rows hold nonsense."""
     cache = torch.full((layout.rows, *packed.shape[1:]), 1e3)
     lengths = layout.prompts.lengths
-    cache[layout.places([0] * len(lengths), lengths)] = packed
+    cache[layout.slot_mapping([0] * len(lengths), lengths)] = packed
     return cache
 
 
@@ -91,7 +91,7 @@ def test_beams_attend_to_the_shared_prompt_and_their_own_suffix(lengths, beams, 
     _, k, v = packed(lengths, heads, kv_heads)
     q = torch.randn(samples, beams, heads, d, generator=generator)
     written = [torch.randn(samples, steps, beams, kv_heads, d, generator=generator) for _ in range(2)]
-    ancestry = Ancestry(torch.zeros(samples, beams, steps, dtype=torch.long))
+    ancestry = BeamAncestry(torch.zeros(samples, beams, steps, dtype=torch.long))
     owners = [[[] for _ in range(beams)] for _ in range(samples)]  # (step, beam) of each beam's tokens
     for step in range(steps):
         ancestry.grow(torch.tensor(step + 1))

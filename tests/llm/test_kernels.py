@@ -11,7 +11,7 @@ if sys.platform != "linux":
 from fast3d_core.llm.engine import kernels, operations
 from fast3d_core.llm.engine.attention import beam_attention
 from fast3d_core.llm.engine.cache import Layout
-from fast3d_core.llm.engine.decode import Ancestry
+from fast3d_core.llm.engine.decode import BeamAncestry
 from fast3d_core.llm.engine.packing import Packing
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # tests/conftest.py asks for the interpreter
@@ -74,7 +74,7 @@ def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
     prompts = [random(sum(lengths), kv_heads, dim, dtype=dtype, seed=s) for s in (1, 2)]
     written = [random(samples, most * beams, kv_heads, dim, dtype=dtype, seed=s) for s in (3, 4)]
     q = random(samples, beams, heads, dim, dtype=dtype)
-    ancestry = Ancestry(torch.zeros(samples, beams, most, dtype=torch.long, device=DEVICE))
+    ancestry = BeamAncestry(torch.zeros(samples, beams, most, dtype=torch.long, device=DEVICE))
     generator = torch.Generator().manual_seed(0)
     for step in range(1, number + 1):
         ancestry.grow(torch.tensor(step, device=DEVICE))
@@ -83,7 +83,7 @@ def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
 
     def cache(layout, prompt, new):
         rows = torch.full((layout.rows, kv_heads, dim), 1e4, dtype=dtype, device=DEVICE)
-        rows[layout.places([0] * samples, lengths)] = prompt
+        rows[layout.slot_mapping([0] * samples, lengths)] = prompt
         for i, first in enumerate(layout.bounds[2].tolist()):
             rows[first : first + most * beams] = new[i]
         return rows
@@ -91,7 +91,7 @@ def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
     done = torch.tensor([False, False, True, False], device=DEVICE)
     count = torch.tensor(number, device=DEVICE)
     caches = [cache(packed, prompt, new) for prompt, new in zip(prompts, written, strict=True)]
-    got = kernels.attend_beams(q, *caches, *packed.bounds, ancestry.slots, count, done)
+    got = kernels.attend_beams(q, *caches, *packed.bounds, ancestry.written_by, count, done)
     k, v = (dense.view(cache(dense, p, w), new=number * beams) for p, w in zip(prompts, written, strict=True))
     visible = [packing.valid[:, None].expand(-1, beams, -1), ancestry.visible(count, number)]
     want = beam_attention(q, k, v, torch.cat(visible, dim=-1), range(samples))

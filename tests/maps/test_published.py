@@ -122,5 +122,11 @@ def test_sap_on_shares_keeps_the_share_that_alpha_says(tmp_path):
     for i, logits in maps.as_logits("shares").scores.items():
         parts = (SHARES[i].double() ** 4).sort(descending=True).values
         enough = int((parts.cumsum(0) / parts.sum() < 0.5).sum()) + 1
-        assert Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), logits)).count == 3 * enough
-        assert Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), maps.scores[i])).count == 150 > 3 * enough
+        assert (
+            Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), scores=logits, kind="logits")).counts(2)
+            == [3 * enough] * 2
+        )
+        with pytest.raises(DataError, match="shares of attention"):
+            Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), scores=maps.scores[i], kind="shares"))
+        as_if = PlanRequest("scanqa", i, Units(100, 3), scores=maps.scores[i], kind="logits")
+        assert Sap(0.5).plan(as_if).counts(1) == [150] and 3 * enough < 150

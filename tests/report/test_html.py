@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fast3d_core.benchmarks import References, benchmark, score
 from fast3d_core.benchmarks.questions import annotation_file, load_samples
@@ -16,10 +18,12 @@ from fast3d_core.files.files import write_json
 from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.quality import map_quality
 from fast3d_core.maps.published import load_maps, map_file
-from fast3d_core.pruning import Gap, Random, Sap, Vanilla
+from fast3d_core.pruning import METHODS, Gap, Random, Sap, Vanilla
 from fast3d_core.report import build_report, list_runs, load_runs
 from fast3d_core.report.answers import judge, read_answers
+from fast3d_core.report.colours import DARK_GROUND, LIGHT_GROUND, shades
 from fast3d_core.report.html import ASSETS, SCRIPTS, build_page, to_html, write_html
+from fast3d_core.report.methods import method_views
 from tests.report.fabricate import answered_run, make_run, right_answer
 
 
@@ -252,6 +256,11 @@ def _luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def _contrast(colour, ground):
+    a, b = sorted((_luminance(colour), _luminance(ground)))
+    return (b + 0.05) / (a + 0.05)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_colours_are_readable_in_both_themes(theme):
     """WCAG 2: text has a contrast of 4.5 with what is behind it, marks and lines in charts 3."""
@@ -264,7 +273,26 @@ def test_colours_are_readable_in_both_themes(theme):
     for ground in ("paper", "raised"):
         for name, least in {
             **dict.fromkeys(("ink", "faint", "accent", "right", "wrong", "partly"), 4.5),
-            **dict.fromkeys(("vanilla", "random", "fastv", "gap", "sap", "other", "target", "named"), 3.0),
+            **dict.fromkeys(("predicted", "other", "target", "named"), 3.0),
         }.items():
-            a, b = sorted((_luminance(colours[name]), _luminance(colours[ground])))
-            assert (b + 0.05) / (a + 0.05) >= least, (name, ground)
+            assert _contrast(colours[name], colours[ground]) >= least, (name, ground)
+        for method in method_views(["gone"]):
+            assert _contrast(getattr(method, theme), colours[ground]) >= 3, (method, ground)
+    assert colours["raised"] == {"light": LIGHT_GROUND, "dark": DARK_GROUND}[theme]
+
+
+@given(st.integers(0, 0xFFFFFF))
+def test_any_colour_of_a_method_can_be_told_from_the_page(number):
+    own = shades(f"#{number:06x}")
+    assert _contrast(own.light, LIGHT_GROUND) >= 2.99 and _contrast(own.dark, DARK_GROUND) >= 4.49
+    assert own.light == f"#{number:06x}" or _contrast(f"#{number:06x}", LIGHT_GROUND) < 3
+
+
+def test_methods_keep_their_looks():
+    """Black is white on dark; others keep their hue; what is not installed has a name and a colour."""
+    views = {one.name: one for one in method_views(["gone", None])}
+    assert list(views) == [*METHODS, "gone"]
+    assert (views["vanilla"].light, views["vanilla"].dark) == ("#000000", "#ebebeb")
+    assert (views["sap"].title, views["sap"].light, views["sap"].marker) == ("GAP+SAP", "#009e73", "rectRot")
+    assert views["gone"].title == "gone" and views["gone"].rule is None
+    assert len({one.light for one in views.values()}) == len({one.dark for one in views.values()}) == len(views)

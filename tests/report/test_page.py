@@ -102,7 +102,7 @@ def test_javascript_keeps_what_python_keeps(visit, made):
     page = visit(path)
     questions = page.evaluate("page.browser.scenes.flatMap(({ questions }) => questions)")
     assert len(questions) == 15
-    rules = """question => rulesOf(question, page.browser.runs, page.browser.slots).map((rule) => (
+    rules = """question => rulesOf(question, page.browser.runs, page.browser.slots, page.methods).map((rule) => (
         { id: rule.id, positions: rule.positions, all: rule.positions.map((_, i) => [rule.kept(i), rule.ratio(i)]) }
     ))"""
     for question in questions:
@@ -114,7 +114,7 @@ def test_javascript_keeps_what_python_keeps(visit, made):
 
         alphas = [*torch.rand(20, dtype=torch.float64).tolist(), *question["mass"][:5], 1.0]
         for alpha in alphas:
-            count = page.evaluate("([mass, alpha]) => sapCount(mass, alpha)", [question["mass"], alpha])
+            count = page.evaluate("([mass, alpha]) => shareCount(mass, alpha)", [question["mass"], alpha])
             assert sorted(question["order"][:count]) == objects(Sap(alpha)), alpha
         sap, gap = page.evaluate(rules, question)
         assert (sap["id"], gap["id"]) == ("sap", "gap-2") and 0.5 in sap["positions"]

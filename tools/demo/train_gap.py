@@ -24,7 +24,7 @@ from transformers import RobertaConfig, RobertaModel
 
 from fast3d_core.config import DATASETS
 from fast3d_core.demo import WEIGHTS
-from fast3d_core.demo.release import GAP, train_text_tokenizer, write_text_encoder
+from fast3d_core.demo.release import GAP, write_text_encoder
 from fast3d_core.demo.shape import SmallShape
 from fast3d_core.files.files import load_json, write_json
 from fast3d_core.files.tensors import write_tensors
@@ -35,6 +35,7 @@ from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.runtime.draws import seed_of
 from fast3d_core.runtime.graphs import Inputs, StepGraphs
 from tools.demo.muon import Muon
+from tools.demo.release import train_text_tokenizer
 from tools.demo.train_llm import Recipe, Stream, Trainer, draw_questions
 
 

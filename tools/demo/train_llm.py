@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from fast3d_core.config import DATASETS
 from fast3d_core.demo.detection import detect
 from fast3d_core.demo.features import CODE_WIDTH, MIX_2D, MIX_3D, NOISE_2D, NOISE_3D, object_codes
+from fast3d_core.demo.questions import ask
 from fast3d_core.demo.rooms import COLOURS, KINDS, SIZES, draw_size, make_room
 from fast3d_core.demo.shape import SmallShape
-from fast3d_core.demo.tasks import ask
 from fast3d_core.demo.world import room_rng
 from fast3d_core.files.files import atomic_path, write_json
 from fast3d_core.models.chat_scene.prompt import AFTER_OBJECTS, PREFIX, QUESTION

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fast3d_core.llm.engine.cache import Layout
-from fast3d_core.llm.engine.packing import Packing
+from fast3d_core.llm.engine.packing import Packing, Seqlens
 
 
 def padded_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, layout: Layout) -> Tensor:
@@ -32,8 +32,10 @@ def padded_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, 
     q, k, v = (x.transpose(1, 2) for x in (queries.pad(q), layout.view(keys), layout.view(values)))
     mask = None
     if queries.lengths != prompts.lengths:
-        place = torch.arange(queries.longest, device=q.device)[:, None] + _difference(prompts, queries)[:, None, None]
-        mask = (torch.arange(prompts.longest, device=q.device) <= place)[:, None]
+        place = (
+            torch.arange(queries.max_seqlen, device=q.device)[:, None] + _difference(prompts, queries)[:, None, None]
+        )
+        mask = (torch.arange(prompts.max_seqlen, device=q.device) <= place)[:, None]
     # Padding stands behind a sample's rows, where causal attention never looks.
     gqa = q.shape[1] != k.shape[1]
     out = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=gqa)
@@ -42,10 +44,10 @@ def padded_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, 
 
 def _difference(prompts: Packing, queries: Packing) -> Tensor:
     """(samples,) how many rows stand before the first that asks."""
-    return prompts.offsets.diff() - queries.offsets.diff()
+    return prompts.cu_seqlens.diff() - queries.cu_seqlens.diff()
 
 
-def varlen_attention(q: Tensor, k: Tensor, v: Tensor, queries: Packing, prompts: Packing) -> Tensor:
+def varlen_attention(q: Tensor, k: Tensor, v: Tensor, queries: Seqlens, prompts: Seqlens) -> Tensor:
     """The same over packed rows, by torch's flash attention; k and v are (prompt rows, kv heads, head_dim)."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -56,7 +58,15 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, queries: Packing, prompts:
         else:
             k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     out = varlen_attn(
-        q, k, v, queries.offsets, prompts.offsets, queries.longest, prompts.longest, window_size=(-1, 0), **more
+        q,
+        k,
+        v,
+        queries.cu_seqlens,
+        prompts.cu_seqlens,
+        queries.max_seqlen,
+        prompts.max_seqlen,
+        window_size=(-1, 0),
+        **more,
     )
     assert isinstance(out, Tensor)
     return out

@@ -14,9 +14,9 @@ from torch import Tensor
 from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine import flash, operations
 from fast3d_core.llm.engine.attention import beam_attention, padded_attention, row_weights, varlen_attention
-from fast3d_core.llm.engine.cache import Layout
+from fast3d_core.llm.engine.cache import Layout, PromptRows
 from fast3d_core.llm.engine.operations import HeadNorms
-from fast3d_core.llm.engine.packing import Packing
+from fast3d_core.llm.engine.packing import Packing, Seqlens
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,16 @@ class Backend:
         """silu(gate) * up of (rows, 2 x width), gate before up: (rows, width)."""
         return operations.gated(both)
 
-    def prefill_attention(self, q: Tensor, keys: Tensor, values: Tensor, queries: Packing, layout: Layout) -> Tensor:
+    def prefill_attention(
+        self, q: Tensor, keys: Tensor, values: Tensor, queries: Seqlens, layout: PromptRows
+    ) -> Tensor:
         """Causal attention of each sample's last rows to all rows of its prompt; see `attention.padded_attention`."""
         if layout.padded or self._prefill == "sdpa":
+            assert isinstance(queries, Packing) and isinstance(layout, Layout)  # nothing is captured there
             return padded_attention(q, keys, values, queries, layout)
         prompts = layout.prompts
         attend = flash.causal_attention if self._prefill == "flash-attn" else varlen_attention
-        return attend(q, keys[: prompts.total], values[: prompts.total], queries, prompts)
+        return attend(q, keys[: prompts.num_tokens], values[: prompts.num_tokens], queries, prompts)
 
     def row_weights(self, q: Tensor, k: Tensor, valid: Tensor) -> Tensor:
         """Attention weights of one query row per sample; see `attention.row_weights`."""

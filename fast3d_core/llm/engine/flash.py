@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fast3d_core.llm.engine.packing import Packing
+from fast3d_core.llm.engine.packing import Seqlens
 
 
 @cache
@@ -31,7 +31,7 @@ def is_installed() -> bool:
     return _varlen_func() is not None
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, queries: Seqlens, keys: Seqlens) -> Tensor:
     """Causal attention inside each sample of packed rows; the queries are the last of its rows.
 
     Args:
@@ -46,9 +46,9 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Pa
         q,
         k,
         v,
-        cu_seqlens_q=queries.offsets,
-        cu_seqlens_k=keys.offsets,
-        max_seqlen_q=queries.longest,
-        max_seqlen_k=keys.longest,
+        cu_seqlens_q=queries.cu_seqlens,
+        cu_seqlens_k=keys.cu_seqlens,
+        max_seqlen_q=queries.max_seqlen,
+        max_seqlen_k=keys.max_seqlen,
         causal=True,  # aligned at the end: the last query sees every key
     )

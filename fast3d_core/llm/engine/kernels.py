@@ -179,7 +179,8 @@ def attend_beams(
     Args:
         q: (samples, beams, heads, head_dim); keys, values: (cache rows, kv heads, head_dim).
         begin, end, new: (samples,) int32, rows of `cache.Layout.bounds`.
-        slots: (samples, beams, tokens) int32, of `decode.Ancestry`; number: () int64, how many tokens a beam has.
+        slots: (samples, beams, tokens) int32, of `decode.BeamAncestry.written_by`.
+        number: () int64, how many tokens a beam has.
         done: (samples,) bool; for those zeros come out.
     """
     (samples, beams, heads, dim), kv_heads = q.shape, keys.shape[1]

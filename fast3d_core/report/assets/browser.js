@@ -6,7 +6,8 @@
 const SLIDER = -1; // in place of a run's position: the room shows what the slider keeps
 
 class SceneBrowser {
-  constructor({ browser, report, judged_by: judgedBy }) {
+  constructor({ browser, report, methods, judged_by: judgedBy }) {
+    this.methods = methods;
     Object.assign(this, browser, { report, judgedBy });
     byId("browser").hidden = false;
     try {
@@ -77,7 +78,7 @@ class SceneBrowser {
     byId("expected").textContent = this.expected();
     this.share = shares(this.question);
     const before = this.rule && { id: this.rule.id, value: this.rule.positions[this.position] };
-    this.rules = rulesOf(this.question, this.runs, this.slots);
+    this.rules = rulesOf(this.question, this.runs, this.slots, this.methods);
     byId("slider-box").hidden = !this.rules.length;
     const rule = byId("rule").value;
     byId("rule").replaceChildren(...this.rules.map(({ id, title }) => element("option", { value: id }, title)));

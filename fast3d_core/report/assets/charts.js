@@ -9,11 +9,12 @@ Chart.register(
   Libraries.PointElement, Libraries.LineElement, Libraries.BarElement, Libraries.Legend, Libraries.Tooltip,
 );
 
-const MARKERS = { vanilla: "circle", random: "crossRot", fastv: "triangle", gap: "rect", sap: "rectRot" };
-const TITLES = { vanilla: "vanilla", random: "random", fastv: "FastV", gap: "GAP", sap: "GAP+SAP" };
-const METHOD_COLOURS = new Set(Object.keys(MARKERS));
-
-const methodColour = (method) => styled(METHOD_COLOURS.has(method) ? method : "other");
+/** How a method is drawn: title, colour and marker, of predictions of no method too. */
+function methodStyle(methods, name) {
+  const found = methods.find((one) => one.name === name);
+  if (!found) return { title: name ?? "scored", colour: styled("other"), marker: "star" };
+  return { ...found, colour: matchMedia("(prefers-color-scheme: dark)").matches ? found.dark : found.light };
+}
 
 /** Draws the interval, low to high, of every point that has one. */
 const errorBars = {
@@ -71,7 +72,7 @@ function options(x, y, { label, legend = true, ticks = (value) => value } = {}) 
 function points(report, methods, measure, xOf) {
   const groups = [];
   for (const published of [false, true]) {
-    for (const method of [...methods, null]) {
+    for (const method of [...methods.map(({ name }) => name), null]) {
       const found = report.rows
         .filter((row) => row.published === published && row.method === method)
         .map((row) => ({ x: xOf(row), name: row.name, estimate: measure === "ratio" ? row.ratio : row.scores[measure] }))
@@ -85,12 +86,12 @@ function points(report, methods, measure, xOf) {
 }
 
 /** Chart.js's datasets of those points. */
-function methodDatasets(groups) {
+function methodDatasets(groups, methods) {
   return groups.map(({ method, published, found }) => {
-    const colour = methodColour(method);
+    const { title, colour, marker } = methodStyle(methods, method);
     return {
-      label: `${TITLES[method] ?? method ?? "scored"}${published ? " (published)" : ""}`,
-      data: found, showLine: true, pointStyle: MARKERS[method] ?? "star", radius: 5, hoverRadius: 7, pointBorderWidth: 2,
+      label: `${title}${published ? " (published)" : ""}`,
+      data: found, showLine: true, pointStyle: marker, radius: 5, hoverRadius: 7, pointBorderWidth: 2,
       borderColor: colour, backgroundColor: published ? "transparent" : colour, borderWidth: 1.5,
       borderDash: published ? [4, 4] : [],
     };
@@ -115,7 +116,7 @@ function accuracyCharts({ report, methods }) {
       const measure = `${select.selectedOptions[0]?.textContent ?? ""}, %`;
       const label = ({ raw }) => `${raw.name}: ${raw.y.toFixed(2)}${raw.low === null ? "" : ` (${raw.low.toFixed(1)} to ${raw.high.toFixed(1)})`}`;
       const drawn = new Chart(id, {
-        type: "scatter", data: { datasets: methodDatasets(groups) }, plugins: [errorBars],
+        type: "scatter", data: { datasets: methodDatasets(groups, methods) }, plugins: [errorBars],
         options: options(title, measure, { label, ticks }),
       });
       // Bars may reach beyond the points, which the scale is made for.
@@ -145,27 +146,29 @@ function smallChart(parent, title, label, made) {
 
 const BARS = 30; // of a histogram, at most
 
-/** How many objects the samples of each dataset kept, of the SAP run that the reader chooses. */
-function keptCharts({ kept, report }) {
+/** How many objects the samples of each dataset kept, of the run that the reader chooses. */
+function keptCharts({ kept, report, methods }) {
   const select = byId("kept-run");
   const runs = [...new Set(kept.map((one) => one.run))];
   select.append(...runs.map((run) => element("option", { value: run }, run)));
   if (!runs.length) {
     byId("kept-none").hidden = false;
-    byId("kept-none").textContent = "None of the runs is SAP's, so there is nothing to show.";
+    byId("kept-none").textContent = "No run is of a method that keeps more objects of one sample than of another, so there is nothing to show.";
     select.closest("p").hidden = true;
     return;
   }
   select.value = runs.at(-1); // the one that prunes most
   const draw = () => {
     byId("kept-charts").replaceChildren();
-    kept.filter(({ run }) => run === select.value).forEach((one) => histogram(one, datasetTitle(report, one.dataset)));
+    const method = report.rows.find(({ name }) => name === select.value)?.method;
+    const colour = () => methodStyle(methods, method).colour;
+    kept.filter(({ run }) => run === select.value).forEach((one) => histogram(one, datasetTitle(report, one.dataset), colour));
   };
   select.addEventListener("change", draw);
   draw();
 }
 
-function histogram({ samples }, dataset) {
+function histogram({ samples }, dataset, colour) {
   const total = samples.reduce((a, b) => a + b, 0);
   const mean = samples.reduce((all, count, n) => all + n * count, 0) / total;
   const most = samples.findLastIndex((count) => count > 0);
@@ -179,7 +182,7 @@ function histogram({ samples }, dataset) {
     Object.assign(made.scales.x, { type: "category", grid: { display: false }, ticks: { color: styled("faint"), maxRotation: 0 } });
     Object.assign(made.scales.y, { min: 0 });
     const data = counts.map((count) => (100 * count) / total);
-    return { type: "bar", data: { labels: names, datasets: [{ data, backgroundColor: styled("sap") }] }, options: made };
+    return { type: "bar", data: { labels: names, datasets: [{ data, backgroundColor: colour() }] }, options: made };
   });
 }
 
@@ -201,7 +204,7 @@ function attentionCharts({ agreements, report }) {
       Object.assign(made.scales.y, { min: 0, max: 100, grace: 0 });
       const curve = { showLine: true, radius: 0, hoverRadius: 4, hitRadius: 8, borderWidth: 2, pointStyle: "line" };
       return { type: "scatter", options: made, data: { datasets: [
-        { ...curve, label: "ranked by GAP", data: dots(predicted), borderColor: styled("gap") },
+        { ...curve, label: "ranked by GAP", data: dots(predicted), borderColor: styled("predicted") },
         { ...curve, label: "that have most", data: dots(extracted), borderColor: styled("faint"), borderDash: [6, 4] },
       ] } };
     });

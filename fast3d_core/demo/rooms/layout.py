@@ -1,4 +1,4 @@
-"""Procedural rooms: furniture with colour, material, size and place, laid out without interpenetration.
+"""Rooms laid out at random without interpenetration.
 
 A room is built of units, a piece of furniture with what stands beside and on it. Units against a wall are packed along
 the walls, the others in rows inside, and the room is made as large as they need: nothing is ever tried and rejected.
@@ -6,129 +6,11 @@ the walls, the others in rows inside, and the room is made as large as they need
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
-SIZES = ("small", "medium", "large")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray", "beige")
-MATERIALS = ("wooden", "metal", "plastic", "leather", "fabric", "glass")
-
-_PALETTES = {
-    "any": " ".join(COLOURS),
-    "wood": "brown black white gray beige yellow orange",
-    "cloth": "red yellow green blue purple pink brown black white gray beige",
-    "machine": "black white gray red blue",
-    "bright": "red orange yellow green blue purple pink white black",
-}
-
-# Similar shapes are neighbours: fours of them are hard to tell apart in the 3D features. No name is part of another,
-# because refined exact match would take "table" for "coffee table".
-# name, plural, where it stands, width x depth x height in metres, colours, materials
-_FURNITURE = """
-sofa        sofas         wall   1.90 0.85 0.70  cloth    leather,fabric
-bed         beds          wall   1.50 2.00 0.55  wood     wooden,metal,fabric
-bench       benches       floor  1.20 0.45 0.45  wood     wooden,metal,plastic,leather
-recliner    recliners     floor  0.85 0.85 0.90  cloth    leather,fabric
-desk        desks         wall   1.40 0.70 0.75  wood     wooden,metal,glass
-table       tables        floor  1.50 0.90 0.75  wood     wooden,metal,glass,plastic
-counter     counters      wall   1.80 0.60 0.95  wood     wooden,metal,plastic
-piano       pianos        wall   1.45 0.65 1.15  wood     wooden,plastic
-cabinet     cabinets      wall   0.90 0.50 1.00  any      wooden,metal,plastic
-dresser     dressers      wall   1.10 0.50 0.85  wood     wooden,plastic
-wardrobe    wardrobes     wall   1.20 0.60 1.80  wood     wooden,metal,plastic
-shelf       shelves       wall   0.90 0.35 1.60  any      wooden,metal,plastic
-nightstand  nightstands   side   0.45 0.40 0.55  wood     wooden,metal,plastic
-stool       stools        side   0.38 0.38 0.60  any      wooden,metal,plastic,leather
-ottoman     ottomans      floor  0.60 0.50 0.42  cloth    leather,fabric
-chair       chairs        side   0.48 0.50 0.88  any      wooden,metal,plastic,leather,fabric
-box         boxes         floor  0.40 0.35 0.32  any      wooden,plastic,metal
-basket      baskets       floor  0.38 0.38 0.35  any      wooden,plastic,metal,fabric
-trash can   trash cans    floor  0.30 0.30 0.45  any      metal,plastic
-suitcase    suitcases     floor  0.50 0.30 0.65  any      plastic,leather,fabric
-backpack    backpacks     floor  0.35 0.25 0.45  bright   leather,fabric
-plant       plants        floor  0.45 0.45 0.85  any      wooden,plastic,glass
-radiator    radiators     wall   0.90 0.15 0.60  machine  metal
-refrigerator refrigerators wall  0.70 0.70 1.65  machine  metal,plastic
-television  televisions   top    0.85 0.12 0.50  machine  plastic,glass,metal
-monitor     monitors      top    0.50 0.15 0.40  machine  plastic,glass,metal
-printer     printers      top    0.42 0.38 0.25  machine  plastic,metal
-microwave   microwaves    top    0.48 0.36 0.28  machine  plastic,metal
-lamp        lamps         top    0.25 0.25 0.48  any      metal,glass,fabric,plastic
-vase        vases         top    0.16 0.16 0.28  any      glass,metal,plastic
-bottle      bottles       top    0.09 0.09 0.27  bright   glass,plastic,metal
-cup         cups          top    0.10 0.10 0.11  any      glass,plastic,metal
-book        books         top    0.20 0.26 0.06  any      leather,fabric,plastic
-keyboard    keyboards     top    0.42 0.15 0.04  machine  plastic,metal
-pillow      pillows       top    0.50 0.35 0.16  cloth    leather,fabric
-clock       clocks        hung   0.32 0.05 0.32  any      wooden,metal,plastic,glass
-picture     pictures      hung   0.60 0.04 0.50  any      wooden,metal,plastic,glass
-window      windows       hung   1.20 0.06 1.10  wood     wooden,metal,plastic
-mirror      mirrors       hung   0.55 0.04 0.90  wood     wooden,metal,plastic
-door        doors         wall   0.90 0.06 2.00  any      wooden,metal,glass
-"""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A class of things: where it stands, its medium size (3,) in metres, the colours and materials it comes in."""
-
-    name: str
-    plural: str
-    place: str
-    extent: tuple[float, float, float]
-    colours: tuple[int, ...]
-    materials: tuple[int, ...]
-
-
-def _kind(row: str) -> Kind:
-    words = row.split()
-    *names, place, width, depth, height, palette, materials = words
-    half = len(names) // 2  # "trash can trash cans"
-    colours = _PALETTES[palette].split()
-    return Kind(
-        " ".join(names[:half]),
-        " ".join(names[half:]),
-        place,
-        (float(width), float(depth), float(height)),
-        tuple(map(COLOURS.index, colours)),
-        tuple(map(MATERIALS.index, materials.split(","))),
-    )
-
-
-KINDS = tuple(_kind(row) for row in _FURNITURE.strip().splitlines())
-_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
-_AT = {place: [i for i, kind in enumerate(KINDS) if kind.place == place] for place in ("wall", "floor", "top", "hung")}
-
-
-def _indices(table: dict[str, str]) -> dict[int, tuple[int, ...]]:
-    return {_INDEX[base]: tuple(_INDEX[name] for name in names.split(",")) for base, names in table.items()}
-
-
-_BESIDE = _indices(
-    {"table": "chair", "desk": "chair", "counter": "stool", "piano": "stool", "bed": "nightstand", "shelf": "chair"}
-)
-_ON = _indices(
-    {
-        "table": "lamp,vase,bottle,cup,book,cup,printer,keyboard",
-        "desk": "monitor,keyboard,lamp,book,cup,bottle,printer,monitor",
-        "counter": "microwave,cup,bottle,vase,book,cup,lamp",
-        "cabinet": "television,lamp,vase,printer,book,clock,microwave,box",
-        "dresser": "television,lamp,vase,book,clock,bottle,monitor",
-        "nightstand": "lamp,book,cup,clock,bottle",
-        "wardrobe": "box,suitcase,basket,backpack",
-        "shelf": "box,plant,vase,book,basket",
-        "refrigerator": "box,microwave,basket",
-        "piano": "lamp,vase,book,plant",
-        "bed": "pillow,pillow,book,backpack",
-        "sofa": "pillow,pillow,book",
-        "bench": "pillow,backpack,box,book",
-        "ottoman": "book,pillow,cup",
-        "box": "book,box,cup",
-    }
-)
-_TWO_SIDED = _INDEX["table"]  # chairs stand on both sides of a table, of all else in front
-_NEXT_TO = _INDEX["bed"]  # nightstands stand next to a bed, not in front of it
+from fast3d_core.demo.rooms.catalogue import AT, BESIDE, COLOURS, KINDS, MATERIALS, NEXT_TO, ON, TWO_SIDED
+from fast3d_core.demo.rooms.relations import Room
 
 _SCALES = (0.74, 1.0, 1.32)  # of small, medium, large
 _SPREAD = 0.06  # of each side, within a size
@@ -136,69 +18,6 @@ _AISLE = 0.35  # m between what stands at the walls and inside
 _FROM_WALL = 0.09  # m that things on furniture keep from its back, so that nothing hung on the wall meets them
 _OVER = 0.12  # m between furniture and what hangs above
 _HANGS_AT = 1.15  # m, the lowest
-_ON_GAP = 0.02  # m between a thing and what it stands on, at most
-_NEAR, _NEAR_MARGIN = 1.5, 0.25  # m between centres
-
-
-@dataclass(frozen=True)
-class Room:
-    """The n things of a room.
-
-    Attributes:
-        kinds: (n,) class, into `KINDS`; colours, materials, sizes: (n,) into `COLOURS`, `MATERIALS`, `SIZES`.
-        boxes: (n, 6) float64 centre and size in metres, z up from the floor, x and y centred on the room.
-    """
-
-    scene_id: str
-    kinds: np.ndarray
-    colours: np.ndarray
-    materials: np.ndarray
-    sizes: np.ndarray
-    boxes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-    @cached_property
-    def distances(self) -> np.ndarray:
-        """(n, n) metres between centres."""
-        centres = self.boxes[:, :3]
-        return np.sqrt(np.square(centres[:, None] - centres).sum(-1))
-
-    @cached_property
-    def near(self) -> np.ndarray:
-        """(n, n) int: 1 within 1.5 m, 0 beyond, -1 too close to call; 0 for a thing and itself."""
-        near = (self.distances < _NEAR).astype(np.int8)
-        near[np.abs(self.distances - _NEAR) < _NEAR_MARGIN] = -1
-        np.fill_diagonal(near, 0)
-        return near
-
-    @cached_property
-    def _covered(self) -> np.ndarray:
-        """(n, n) share of thing j's footprint that is over or under thing i's."""
-        low = self.boxes[:, :2] - self.boxes[:, 3:5] / 2
-        high = self.boxes[:, :2] + self.boxes[:, 3:5] / 2
-        shared = np.clip(np.minimum(high[:, None], high) - np.maximum(low[:, None], low), 0, None).prod(-1)
-        return shared / self.boxes[:, 3:5].prod(-1)
-
-    @cached_property
-    def _gap(self) -> np.ndarray:
-        """(n, n) metres from the top of thing i up to the bottom of thing j."""
-        half = self.boxes[:, 5] / 2
-        return (self.boxes[:, 2] - half) - (self.boxes[:, 2] + half)[:, None]
-
-    @cached_property
-    def on(self) -> np.ndarray:
-        """(n, n) int: 1 where thing i stands on thing j."""
-        return ((np.abs(self._gap) <= _ON_GAP) & (self._covered > 0.5)).T.astype(np.int8)
-
-    @cached_property
-    def under(self) -> np.ndarray:
-        """(n, n) int: 1 where thing i is below thing j, which hangs above most of it, -1 where it is hard to say."""
-        hangs = self._gap > 0.05
-        under = (hangs & (self._covered > 0.7)).astype(np.int8)
-        under[hangs & (self._covered > 0.2) & (self._covered <= 0.7)] = -1
-        return under
 
 
 def draw_size(rng: np.random.Generator, full: bool = True) -> int:
@@ -226,12 +45,12 @@ def make_room(rng: np.random.Generator, things: int, scene_id: str = "scene0000_
     """A room of exactly `things` things, at least 1."""
     weights = rng.exponential(size=len(KINDS))  # a room has much of a few kinds, and none of many
     weights[rng.random(len(KINDS)) < 0.25] = 0
-    hung = [_thing(rng, kind) for kind in _choose(rng, _AT["hung"], weights, int(things * rng.uniform(0.06, 0.18)))]
+    hung = [_thing(rng, kind) for kind in _choose(rng, AT["hung"], weights, int(things * rng.uniform(0.06, 0.18)))]
     units: dict[bool, list[_Unit]] = {True: [], False: []}  # against a wall?
     count = len(hung)
     while count < things:
         wall = rng.random() < 0.5
-        base = _choose(rng, _AT["wall" if wall else "floor"], weights, 1)[0]
+        base = _choose(rng, AT["wall" if wall else "floor"], weights, 1)[0]
         unit = _unit(rng, base, things - count, weights)
         units[wall].append(unit)
         count += len(unit.things)
@@ -283,15 +102,15 @@ def _unit(rng: np.random.Generator, base: int, budget: int, weights: np.ndarray)
     core = _thing(rng, base)
     width, depth, top = core[5:]
     unit = _Unit([_at(core, width / 2, depth / 2)], width, depth)
-    if base in _BESIDE and rng.random() < 0.8:
-        if base == _NEXT_TO:
-            _stand_next_to(rng, unit, _BESIDE[base][0], budget - 1)
+    if base in BESIDE and rng.random() < 0.8:
+        if base == NEXT_TO:
+            _stand_next_to(rng, unit, BESIDE[base][0], budget - 1)
         else:
-            _stand_in_front(rng, unit, _BESIDE[base][0], budget - 1, base == _TWO_SIDED)
-    if base in _ON:
+            _stand_in_front(rng, unit, BESIDE[base][0], budget - 1, base == TWO_SIDED)
+    if base in ON:
         _, _, x, y, *_ = unit.things[0]
         count = min(int(rng.exponential(2.2)), budget - len(unit.things))
-        found = [_thing(rng, kind) for kind in _choose(rng, _ON[base], weights, count)]
+        found = [_thing(rng, kind) for kind in _choose(rng, ON[base], weights, count)]
         row = _fit(found, width, depth - _FROM_WALL)
         for thing, centre in zip(row, _spread(rng, [thing[5] for thing in row], width), strict=True):
             back = rng.uniform(_FROM_WALL, depth - thing[6])
