@@ -310,7 +310,7 @@ def test_overrides_are_yaml_and_the_last_one_wins(folder):
         ("generation.beams=[", "--set: the value of generation.beams is not valid YAML: "),
         ("runs=@x", "--set: the value of runs is not valid YAML: "),
         ("source=/x", 'unknown key "source" in --set'),
-        ("model..dtype=x", 'unknown key "model." in --set; known here: model.llm'),
+        ("model..dtype=x", 'unknown key "model." in --set; known here: model.kind'),
     ],
 )
 def test_a_wrong_override_names_itself(folder, override, message):
@@ -506,6 +506,7 @@ valid = {
     "model.lora_alpha": st.floats(0, 10_000, exclude_min=True) | st.integers(1, 10_000),
     "model.dtype": st.sampled_from(["float32", "bfloat16", "float16"]),
     "model.device": st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:12"]),
+    "model.kind": st.sampled_from(["chat-scene", "patches", "My.model_2"]),
     "model.allow_unexpected": st.booleans(),
     "data.datasets": st.lists(st.sampled_from(DATASETS), min_size=1, unique=True),
     "data.max_objects": st.integers(1, 1000),
