@@ -6,6 +6,7 @@ from pathlib import Path
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.files.fingerprints import file_hash
+from fast3d_core.llm.families import FAMILIES, LlmConfig, check_window
 from fast3d_core.llm.generation import check_beams
 from fast3d_core.llm.weights import read_config, weight_files
 from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, check_vocabulary
@@ -32,23 +33,25 @@ _PROBED = 200  # questions of each dataset that are searched for text unknown to
 
 
 def weights(case: Case) -> Iterator[Finding]:
-    """Names, shapes and number types of all tensors."""
+    """Family, names, shapes and number types of all tensors."""
     tensors = case.weights.values()
     numbers = sum(tensor.numel() for tensor in tensors)
     kinds = dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
     files = weight_files(case.llm)
     several = f"{len(files)} files, {files[0].name} first" if len(files) > 1 else files[0].name
-    yield ok(f"{len(tensors)} tensors, {numbers / 1e6:.4g} M numbers, {', '.join(kinds)}; in {several}")
+    family = FAMILIES[read_config(case.llm).model_type]
+    yield ok(f"{family.title}: {len(tensors)} tensors, {numbers / 1e6:.4g} M numbers, {', '.join(kinds)}; in {several}")
 
 
 def tokeniser(case: Case) -> Iterator[Finding]:
     """Is tokenizer.model the LLM's own? Another's gives other ids, and the LLM reads noise without an error."""
     tokenizer = case.tokenizer
     check_vocabulary(tokenizer, case.shape.vocab)
-    if _is_released(case.llm / "tokenizer.model"):
+    config = read_config(case.llm)
+    released = _is_released(case.llm / "tokenizer.model")
+    if released and config.model_type == "llama":
         yield ok(f"tokenizer.model: {tokenizer.vocab_size} tokens, LLaMA's own, byte for byte")
         return
-    config = read_config(case.llm)
     own = {"bos": config.bos_token_id, "eos": config.eos_token_id}
     read = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
     problems = [
@@ -56,13 +59,20 @@ def tokeniser(case: Case) -> Iterator[Finding]:
         for name in own
         if isinstance(own[name], int) and own[name] != read[name]
     ]
-    if tokenizer.vocab_size == _VICUNA_VOCAB:
+    if released:
+        problems.append(f"it is LLaMA's own, the LLM is a {FAMILIES[config.model_type].title}")
+    elif _is_vicunas_size(config):
         problems += _not_vicuna(tokenizer)
     if problems:
         yield error(f"tokenizer.model is of another model: {problems[0]}", "take the one from the LLM's own repository")
     else:
-        known = "LLaMA's own" if tokenizer.vocab_size == _VICUNA_VOCAB else "of an LLM that is not known here"
+        known = "LLaMA's own" if _is_vicunas_size(config) else "of an LLM that is not known here"
         yield ok(f"tokenizer.model: {tokenizer.vocab_size} tokens, {known}")
+
+
+def _is_vicunas_size(config: LlmConfig) -> bool:
+    """Whether the tokeniser should be LLaMA's own; Mistral's has as many tokens, and others."""
+    return config.model_type == "llama" and config.vocab_size == _VICUNA_VOCAB
 
 
 def _is_released(path: Path) -> bool:
@@ -94,9 +104,11 @@ def prompts(case: Case) -> Iterator[Finding]:
             "take the one from the LLM's own repository",
         )
     check_beams(config.generation, case.shape_with_objects.vocab)
-    positions = read_config(case.llm).max_position_embeddings
-    visual = config.data.max_objects * TOKENS_PER_OBJECT
-    longest = case.longest_text() + visual + config.generation.max_new_tokens
+    llm = read_config(case.llm)
+    positions = llm.max_position_embeddings
+    prompt = case.longest_text() + config.data.max_objects * TOKENS_PER_OBJECT
+    check_window(llm, prompt, config.generation.max_new_tokens)
+    longest = prompt + config.generation.max_new_tokens
     if longest > positions:
         yield warning(
             f"the longest prompt and answer take {longest} tokens, the LLM was trained on {positions}",
