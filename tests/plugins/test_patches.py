@@ -82,7 +82,7 @@ def test_engines_agree(loaded, pruner):
 
 
 def test_whole_units_stay(loaded):
-    settings, model, samples, _ = loaded
+    settings, model, _, _ = loaded
     scores = load_maps(settings.maps.predicted, "scanqa", 3)[0]
     plan = Sap(0.4).plan(PlanRequest("scanqa", 0, model.units, scores))
     (stage,) = plan.stages
