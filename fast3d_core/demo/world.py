@@ -23,6 +23,7 @@ from fast3d_core.demo.questions import Question, answer_ids, ask
 from fast3d_core.demo.rooms import KINDS, Room, draw_size, make_room
 from fast3d_core.errors import UsageError
 from fast3d_core.files.files import atomic_path, load_json, load_torch, write_json
+from fast3d_core.mentions import mention
 from fast3d_core.runtime.draws import seed_of
 
 SPLITS = {"train": "train", "val": "val", "test": "val"}
@@ -194,7 +195,7 @@ def _guesses(
     task: str, samples: list[Sample], perfect: list[str], references: References, rng: random.Random
 ) -> list[str]:
     if task == "scanrefer":
-        return [f"<OBJ{rng.randrange(len(references.instances.scenes[s.scene_id])):03}>." for s in samples]
+        return [f"{mention(rng.randrange(len(references.instances.scenes[s.scene_id])))}." for s in samples]
     if task == "multi3dref":
         return [
             answer_ids(sorted(rng.sample(range(len(references.instances.scenes[sample.scene_id])), answer.count("<"))))

@@ -4,9 +4,10 @@ import numpy as np
 
 from fast3d_core.demo.detection import Detection
 from fast3d_core.demo.questions.draws import TRIES, pick, pick_weighted
-from fast3d_core.demo.questions.names import NAMES, Name, article, draw_anchor, invented, object_token, some_name
+from fast3d_core.demo.questions.names import NAMES, Name, article, draw_anchor, invented, some_name
 from fast3d_core.demo.questions.question import Question
 from fast3d_core.demo.rooms import KINDS, Room
+from fast3d_core.mentions import mention
 
 TEMPLATES = (
     'Are there any objects fitting the description of "{}"? If so, kindly provide the IDs for those objects.',
@@ -42,7 +43,7 @@ def answer_ids(slots: list[int]) -> str:
     """The answer that names these slots, in the released form: "No.", "Yes. <OBJ003> and <OBJ010>." """
     if not slots:
         return "No."
-    *most, last = map(object_token, slots)
+    *most, last = map(mention, slots)
     if len(most) < 2:
         return f"Yes. {' and '.join([*most, last])}."
     return f"Yes. {', '.join(most)}, and {last}."

@@ -107,11 +107,6 @@ def full_name(room: Room, thing: int) -> str:
     return name_of(room, thing, 7).words()
 
 
-def object_token(slot: int) -> str:
-    """How prompts and answers name a detected object: 17 -> "<OBJ017>"."""
-    return f"<OBJ{slot:03}>"
-
-
 def clear(first: float, second: float) -> bool:
     """Whether the second of two distances is clearly greater: by 20 cm and by 15%."""
     return second - first >= max(0.2, 0.15 * second)

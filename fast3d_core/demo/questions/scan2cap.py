@@ -4,9 +4,10 @@ import numpy as np
 
 from fast3d_core.demo.detection import Detection
 from fast3d_core.demo.questions.draws import TRIES, pick
-from fast3d_core.demo.questions.names import COLOUR, article, name_of, nearest, object_token
+from fast3d_core.demo.questions.names import COLOUR, article, name_of, nearest
 from fast3d_core.demo.questions.question import Question
 from fast3d_core.demo.rooms import COLOURS, KINDS, MATERIALS, SIZES, Room
+from fast3d_core.mentions import mention
 
 TEMPLATES = (
     "Describe the appearance of the {}, then elaborate on its positioning relative to other objects in the scene.",
@@ -23,7 +24,7 @@ def scan2cap(room: Room, detection: Detection, rng: np.random.Generator) -> Ques
         found = captions(room, thing)
         if found:
             slot = int(detection.slots[thing])
-            prompt = pick(rng, TEMPLATES).format(object_token(slot))
+            prompt = pick(rng, TEMPLATES).format(mention(slot))
             texts, neighbour = found
             return Question("scan2cap", prompt, texts[0], thing, slot, texts, 0, (thing, neighbour))
     return None

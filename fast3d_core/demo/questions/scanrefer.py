@@ -4,10 +4,10 @@ import numpy as np
 
 from fast3d_core.demo.detection import Detection
 from fast3d_core.demo.questions.draws import pick
-from fast3d_core.demo.questions.names import object_token
 from fast3d_core.demo.questions.question import Question
 from fast3d_core.demo.questions.refer import refer
 from fast3d_core.demo.rooms import Room
+from fast3d_core.mentions import mention
 
 TEMPLATES = (
     'Share the ID of the object that best fits the description "{}".',
@@ -24,5 +24,5 @@ def scanrefer(room: Room, detection: Detection, rng: np.random.Generator) -> Que
         return None
     thing, words, about = found
     slot = int(detection.slots[thing])
-    answer = f"{object_token(slot)}."
+    answer = f"{mention(slot)}."
     return Question("scanrefer", pick(rng, TEMPLATES).format(words), answer, thing, slot, (answer,), 0, about)
