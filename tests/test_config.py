@@ -40,8 +40,8 @@ EMBEDDED = CACHE / "demo" / "fast3d.yaml"
 
 # The schema as the project promises it; the dataclasses must agree.
 SCHEMA = """
-model: {kind: chat-scene, llm: llm/vicuna-7b-v1.5, checkpoint: ckpt_01_3446.pth, lora_alpha: 16, dtype: bfloat16, device: auto,
-        allow_unexpected: false}
+model: {kind: chat-scene, llm: llm/vicuna-7b-v1.5, checkpoint: ckpt_01_3446.pth, lora_alpha: 16, dtype: bfloat16,
+        device: auto, allow_unexpected: false}
 data: {annotations: annotations, datasets: [scanrefer, multi3dref, scan2cap, scanqa, sqa3d], max_objects: 100}
 maps: {predicted: outputs/pred_attn_maps, targets: outputs/infer_attn_maps}
 gap: {text_encoder: FacebookAI/roberta-base, checkpoint: outputs/gap/checkpoint_best.safetensors, heads: 12, layers: 4}
@@ -310,7 +310,7 @@ def test_overrides_are_yaml_and_the_last_one_wins(folder):
         ("generation.beams=[", "--set: the value of generation.beams is not valid YAML: "),
         ("runs=@x", "--set: the value of runs is not valid YAML: "),
         ("source=/x", 'unknown key "source" in --set'),
-        ("model..dtype=x", 'unknown key "model." in --set; known here: model.llm'),
+        ("model..dtype=x", 'unknown key "model." in --set; known here: model.kind'),
     ],
 )
 def test_a_wrong_override_names_itself(folder, override, message):
