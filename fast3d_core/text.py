@@ -1,17 +1,26 @@
 """Texts and values that come from files or other libraries, as people may see them."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 _FORMULA = re.compile(r"[=+\-@\t\r\n]")
 
 
-def printable(text: str) -> str:
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def printable(text: str, instead: Callable[[str], str] = _escaped) -> str:
     """`text` with what would move a terminal's cursor, or hide, or cannot be encoded, as escapes: names and labels come
-    from files. What is printable stays as it is."""
+    from files. What is printable stays as it is.
+
+    Args:
+        instead: what stands for a character that is not printable.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else instead(c) for c in text)
 
 
 def printable_lines(text: str) -> str:

@@ -502,10 +502,10 @@ def test_loading_does_not_import_torch_and_is_quick(folder):
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
 hub_names = st.from_regex(r"[A-Za-z]{1,8}/[A-Za-z0-9._-]{1,8}", fullmatch=True)
 valid = {
-    "model.kind": st.sampled_from(["chat-scene", "other.model"]),
     "model.lora_alpha": st.floats(0, 10_000, exclude_min=True) | st.integers(1, 10_000),
     "model.dtype": st.sampled_from(["float32", "bfloat16", "float16"]),
     "model.device": st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:12"]),
+    "model.kind": st.sampled_from(["chat-scene", "patches", "My.model_2"]),
     "model.allow_unexpected": st.booleans(),
     "data.datasets": st.lists(st.sampled_from(DATASETS), min_size=1, unique=True),
     "data.max_objects": st.integers(1, 1000),

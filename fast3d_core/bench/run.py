@@ -18,6 +18,7 @@ from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, NotFiniteError
 from fast3d_core.evaluation.result import describe_environment
 from fast3d_core.maps.kind import AttentionMap
+from fast3d_core.models.registry import check_shares_prefix
 from fast3d_core.plan import Units
 from fast3d_core.pruning import Pruner, Vanilla
 from fast3d_core.pruning.alpha_search import nearest
@@ -98,6 +99,8 @@ class Bench:
         self._settings = replace(settings, min_length=settings.max_new_tokens + 1)
         self._device = subject.model.device
         self._methods()  # what cannot be meant stops here
+        if options.reuse_scene:
+            check_shares_prefix(type(subject.model), "--reuse-scene")
         self._machine = Machine(self._device, subject.model.llm.dtype)
         self._result = self._without_rows()
         saved(self._result)

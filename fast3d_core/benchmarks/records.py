@@ -11,7 +11,7 @@ import numpy as np
 from fast3d_core.benchmarks.references import SceneBoxes
 from fast3d_core.data.annotations import TYPE
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import shown
+from fast3d_core.text import shown
 
 MOST_IDS = 1000
 """Objects of an answer or a question; an `<OBJxxx>` has three digits."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, open_features
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import first_line, load_json, load_torch, shown
+from fast3d_core.files.files import load_json, load_torch
+from fast3d_core.text import first_line, shown
 
 _NO_OBJECT = -1
 TYPE = "type_info"

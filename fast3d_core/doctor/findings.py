@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from fast3d_core.config import Config
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fast3d_core.doctor.case import Case
 
 Status = Literal["ok", "warning", "error"]

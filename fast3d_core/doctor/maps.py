@@ -8,11 +8,11 @@ from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.files.fingerprints import differences
-from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.predictor import map_sources
 from fast3d_core.maps.ledger import depends_on, is_written, read_ledger
 from fast3d_core.maps.origin import is_shipped, origin_of
 from fast3d_core.maps.published import MAP_KEYS, map_file
+from fast3d_core.maps.targets import has_targets, load_targets
 from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.options import methods_with
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from fast3d_core.benchmarks import benchmark_names
 from fast3d_core.config import Config, need_checkpoint
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import shown, write_json
+from fast3d_core.files.files import write_json
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.files.tensors import network_fingerprint
 from fast3d_core.files.typed import LENIENT, load_typed
@@ -20,6 +20,7 @@ from fast3d_core.maps.ledger import checkpoint_of
 from fast3d_core.maps.published import map_file
 from fast3d_core.pruning.alpha_search import Outcome
 from fast3d_core.pruning.sap import Alpha
+from fast3d_core.text import shown
 
 ALPHA_FILE = "alpha.json"
 

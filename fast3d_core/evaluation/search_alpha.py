@@ -101,7 +101,7 @@ def search_alpha(
 def _load_all(
     config: Config, folder: Path, names: Sequence[str], maps: MapOptions, log: Callable[[str], None]
 ) -> dict[str, AttentionMap]:
-    """dataset -> its maps as logits; `log` is called with those that may be of other questions."""
+    """dataset -> the maps of its samples, as logits; `log` is called with those that may be of other questions."""
     loaded, unknown = {}, []
     for name in names:
         loaded[name], known = _load(config, folder, name, maps.key_or_default, maps.kind)

@@ -186,7 +186,7 @@ def extract(
     Raises:
         UsageError, DataError: see `sole_use`, `TargetStore.create`, `SceneModel.from_config`; a scene lacks features.
     """
-    check_shares_prefix(scene_model(config), "extract")
+    check_shares_prefix(scene_model(config), "`fast3d extract`")
     state = join_processes(config.model.device, progress.waiting)
     folder = output_path(config, "maps.targets")
     own = [folder] if state.is_main_process else []

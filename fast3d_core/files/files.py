@@ -16,7 +16,7 @@ from typing import IO, Any
 from fast3d_core.errors import DataError
 from fast3d_core.files import pickles
 from fast3d_core.files.temporary import remove_left, temporary_file
-from fast3d_core.text import first_line, shown  # noqa: F401 (readers of files import both from here)
+from fast3d_core.text import first_line
 
 # Read as an OrderedDict, a type torch's restricted unpickler fills without running anything.
 _INERT: list[Any] = [(OrderedDict, name.replace(" ", ".")) for name in pickles.INERT]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import atomic_path, first_line, need_file, parse_json
+from fast3d_core.files.files import atomic_path, need_file, parse_json
 from fast3d_core.files.fingerprints import file_hash, fingerprint
+from fast3d_core.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor

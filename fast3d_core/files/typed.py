@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import load_json_text, shown
+from fast3d_core.files.files import load_json_text
+from fast3d_core.text import shown
 
 T = TypeVar("T")
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from fast3d_core.config import Config, need_checkpoint
 from fast3d_core.errors import DataError
 from fast3d_core.files.checkpoints import state_dict, unwrapped
-from fast3d_core.files.files import atomic_path, first_line, load_torch, need_file, shown
+from fast3d_core.files.files import atomic_path, load_torch, need_file
 from fast3d_core.files.tensors import TensorFile, is_name, raise_if_unwritable, write_tensors
 from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import empty_text_encoder, load_text_config
+from fast3d_core.text import first_line, shown
 
 _WHAT = "gap.checkpoint"
 _ANCHOR = "obj_feat_projector.weight"  # a name in every checkpoint

@@ -9,10 +9,10 @@ import torch
 
 from fast3d_core.config import Config
 from fast3d_core.errors import DataError
-from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.predictor import Prediction, predict_maps
 from fast3d_core.gap.quality import MapQuality, map_quality
 from fast3d_core.maps.ledger import check_folder
+from fast3d_core.maps.targets import has_targets, load_targets
 from fast3d_core.runtime.progress import Progress
 
 

@@ -16,7 +16,6 @@ from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene, Scenes, load_locations, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import shown
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints, network_fingerprint
@@ -40,6 +39,7 @@ from fast3d_core.maps.published import map_file, predicted_content, read_maps
 from fast3d_core.runtime.devices import out_of_memory_says
 from fast3d_core.runtime.graphs import StepGraphs
 from fast3d_core.runtime.progress import Progress
+from fast3d_core.text import shown
 
 _RUN = "predict"
 

@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import first_line, shown
 from fast3d_core.files.pretrained import network_settings
+from fast3d_core.text import first_line, shown
 
 LlmConfig = LlamaConfig | MistralConfig | Qwen2Config | Qwen3Config
 Llm = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM

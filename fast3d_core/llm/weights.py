@@ -10,12 +10,12 @@ from torch import Tensor
 
 from fast3d_core.errors import DataError
 from fast3d_core.files import pretrained
-from fast3d_core.files.files import first_line, load_json, need
+from fast3d_core.files.files import load_json, need
 from fast3d_core.files.pretrained import open_tensors
 from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine.operations import rotate
 from fast3d_core.llm.families import FAMILIES, Llm, LlmConfig, llm_config
-from fast3d_core.text import printable
+from fast3d_core.text import first_line, printable
 
 # Others are quantised, and mean nothing alone.
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import load_torch, shown
+from fast3d_core.files.files import load_torch
 from fast3d_core.maps.kind import AttentionMaps, kind_of
+from fast3d_core.text import shown
 
 MAP_KEYS = ("a_map", "a_map_ori")
 

@@ -25,12 +25,13 @@ from torch import Tensor
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.files import atomic_path, load_json, shown, write_json
+from fast3d_core.files.files import atomic_path, load_json, write_json
 from fast3d_core.files.fingerprints import differences, file_hash
 from fast3d_core.files.typed import KEEPING, LENIENT, STRICT, load_typed
 from fast3d_core.maps.published import MAP_KEYS
 from fast3d_core.maps.shards import Shard, load_shard
 from fast3d_core.registry import BENCHMARKS
+from fast3d_core.text import shown
 
 STORE_FILE = "store.json"
 SHARD = 256
@@ -124,8 +125,6 @@ class TargetStore:
     def shard(self) -> int:
         """Samples of a shard."""
         return self.settings["shard"]
-
-    # --- reading
 
     @classmethod
     def open(cls, folder: Path) -> "TargetStore":
@@ -224,8 +223,6 @@ class TargetStore:
             shapes[key] = (torch.float32, (self.objects,))
             shapes[f"{key}_layers"] = (torch.float16, (self.layers, self.objects))
         return shapes if names is None else {name: shapes[name] for name in names}
-
-    # --- writing
 
     @classmethod
     def create(

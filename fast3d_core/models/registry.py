@@ -38,6 +38,6 @@ def check_shares_prefix(model: type[SceneModel], what: str) -> None:
     """Raises `UsageError` where `what` cannot be done, as the model's visual tokens stand behind the question."""
     if not model.shares_prefix:
         raise UsageError(
-            f"{what} needs a model whose visual tokens stand before the question, which those of "
+            f"{what} needs a scene model whose visual tokens stand before the question, which those of "
             f"model.kind {model.kind} do not"
         )

@@ -7,9 +7,9 @@ from typing import Any
 from fast3d_core.benchmarks import References, benchmark, benchmark_names
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
-from fast3d_core.files.files import shown
 from fast3d_core.plan import Units
 from fast3d_core.report.runs import Run
+from fast3d_core.text import shown
 
 _PUBLISHED = Units(count=100, tokens=3)  # Chat-Scene's: identifier, 3D and 2D feature of an object
 

@@ -10,11 +10,11 @@ from fast3d_core.benchmarks import benchmark_names
 from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import Config
 from fast3d_core.errors import DataError
-from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.quality import MapQuality, map_quality
 from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.maps.origin import load_known_maps
 from fast3d_core.maps.published import map_file
+from fast3d_core.maps.targets import has_targets, load_targets
 from fast3d_core.report.answers import Answers
 from fast3d_core.report.remarks import Remarks
 

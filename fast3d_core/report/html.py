@@ -27,6 +27,7 @@ from fast3d_core.report.plot import writing
 from fast3d_core.report.remarks import Remarks
 from fast3d_core.report.runs import Run
 from fast3d_core.report.scenes import Browser, build_browser
+from fast3d_core.text import printable
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("dom.js", "pruning.js", "charts.js", "room.js", "browser.js", "main.js")
@@ -163,7 +164,7 @@ def _json(value: Any) -> str:
 def _printable(value: Any) -> Any:
     """The value with every control character in its texts shown as U+FFFD; whitespace becomes spaces."""
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in value)
+        return printable(value, lambda c: " " if c.isspace() else "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, dict):
         return {_printable(key): _printable(one) for key, one in value.items()}
     return [_printable(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -9,8 +9,8 @@ from datetime import timedelta
 import torch
 
 from fast3d_core.errors import UsageError
-from fast3d_core.files.files import first_line
 from fast3d_core.runtime import launcher
+from fast3d_core.text import first_line
 
 TELL_AFTER = 5.0
 """Seconds of waiting after which a process says for whom."""

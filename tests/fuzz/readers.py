@@ -23,11 +23,11 @@ from fast3d_core.evaluation.run import evaluate
 from fast3d_core.evaluation.scoring import score_folder
 from fast3d_core.files.files import load_json
 from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
 from fast3d_core.llm.weights import load_llm, read_shape
 from fast3d_core.maps.ledger import PREDICTED_FILE, check_folder, checkpoint_of
 from fast3d_core.maps.published import load_maps
+from fast3d_core.maps.targets import load_targets
 from fast3d_core.models.chat_scene.checkpoint import load_checkpoint
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.prepare.boxes import Boxes

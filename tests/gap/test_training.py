@@ -16,7 +16,6 @@ from fast3d_core.config import load_config
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.tensors import TensorFile, write_tensors
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
-from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
 from fast3d_core.gap.training import loop
 from fast3d_core.gap.training.data import new_network
@@ -24,6 +23,7 @@ from fast3d_core.gap.training.loop import TrainingRun, train
 from fast3d_core.gap.training.options import TrainingOptions
 from fast3d_core.gap.training.schedule import lr_factor, parameter_groups
 from fast3d_core.gap.training.state import BEST_FILE, LAST_FILE, LOG_FILE
+from fast3d_core.maps.targets import load_targets
 from fast3d_core.runtime.draws import seed_of
 from tests.cli.conftest import ROOT
 from tests.conftest import MINIATURE
@@ -96,7 +96,8 @@ def test_it_learns(targets, tmp_path):
 
 def test_the_loss_logged_is_the_mean_over_the_samples(targets, tmp_path):
     """And the first step's is that of the initial weights, computed by hand."""
-    from fast3d_core.data.annotations import Scenes, load_samples
+    from fast3d_core.benchmarks.questions import load_samples
+    from fast3d_core.data.annotations import Scenes
     from fast3d_core.gap.inputs import gap_inputs
     from fast3d_core.gap.network import kl_loss
 

@@ -1,6 +1,8 @@
 """Packed attention against the obvious loop, and the flash-attn adapter against a stand-in."""
 
 import inspect
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fast3d_core.llm.cost import LlmShape
-from fast3d_core.llm.engine import flash
+from fast3d_core.llm.engine import attention, flash
 from fast3d_core.llm.engine.attention import beam_attention, padded_attention, row_weights
 from fast3d_core.llm.engine.backend import Backend, choose
 from fast3d_core.llm.engine.cache import Layout
@@ -178,8 +180,57 @@ def test_flash_adapter(monkeypatch, kv_heads):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("groups_queries", [False, True])
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_torch_s_varlen_adapter(monkeypatch, kv_heads, groups_queries):
+    """With a stand-in, as it needs a GPU; older torch has it without `enable_gqa`."""
+    calls = []
+
+    def older(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1)):
+        assert window_size == (-1, 0) and query.shape[1] == key.shape[1]  # causal
+        calls.append(None)
+        return flash_attn_varlen_func(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, causal=True)
+
+    def newer(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1), enable_gqa=False):
+        assert window_size == (-1, 0) and enable_gqa == (query.shape[1] != key.shape[1])
+        calls.append(enable_gqa)
+        return flash_attn_varlen_func(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, causal=True)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", newer if groups_queries else older)
+    attention._varlen_groups_queries.cache_clear()
+    lengths = [3, 7, 1, 5]
+    packing = Packing(lengths, CPU)
+    q, k, v = packed(lengths, 4, kv_heads)
+    layout = Layout(packing, 0, padded=False)
+    want = padded_attention(q, k, v, packing, layout)
+    torch.testing.assert_close(Backend("torch-varlen").prefill_attention(q, k, v, packing, layout), want)
+    assert calls == [kv_heads == 2 if groups_queries else None]
+    attention._varlen_groups_queries.cache_clear()
+
+
 def test_flash_attn_is_not_needed():
     assert not flash.is_installed()
     for dtype in (torch.float32, torch.bfloat16):
         chosen = choose(CPU, dtype, SHAPE)
         assert (type(chosen), chosen.name, chosen.padded) == (Backend, "sdpa + sdpa", True)
+
+
+@pytest.mark.parametrize(("capability", "dtype", "head_dim", "installed", "name"), [
+    ((9, 0), torch.bfloat16, 128, False, "torch-varlen + triton"),
+    ((8, 0), torch.float16, 64, True, "flash-attn + triton"),
+    ((9, 0), torch.bfloat16, 12, False, "sdpa + triton"),  # which torch's flash attention does not compute
+    ((9, 0), torch.float32, 128, True, "sdpa + triton"),
+    ((7, 5), torch.float16, 128, True, "sdpa + sdpa"),
+])  # fmt: skip
+def test_the_backend_of_a_gpu(monkeypatch, capability, dtype, head_dim, installed, name):
+    """Asked of a GPU that is not there; queries may share keys everywhere."""
+    if sys.platform != "linux":
+        pytest.skip("there is no Triton for this system")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(flash, "is_installed", lambda: installed)
+    for kv_heads in (4, 2):
+        chosen = choose(torch.device("cuda"), dtype, replace(SHAPE, head_dim=head_dim, kv_heads=kv_heads))
+        assert (chosen.name, chosen.padded) == (name, name.startswith("sdpa"))
+        assert chosen.captures == chosen.decodes_in_place == name.endswith("triton")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert choose(torch.device("cuda"), dtype, SHAPE).name == "sdpa + sdpa"  # without Triton, as on Windows

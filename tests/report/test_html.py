@@ -15,9 +15,9 @@ from fast3d_core.config import DATASETS, load_config
 from fast3d_core.data.annotations import load_locations, locations_file
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import write_json
-from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.quality import map_quality
 from fast3d_core.maps.published import load_maps, map_file
+from fast3d_core.maps.targets import load_targets
 from fast3d_core.pruning import METHODS, Gap, Random, Sap, Vanilla
 from fast3d_core.report import build_report, list_runs, load_runs
 from fast3d_core.report.answers import judge, read_answers

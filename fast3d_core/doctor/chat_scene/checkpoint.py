@@ -8,10 +8,10 @@ from torch import nn
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.chat_scene import files
 from fast3d_core.doctor.findings import Finding, error, ok, warning
-from fast3d_core.files.files import shown
 from fast3d_core.models.chat_scene.checkpoint import check_fit
 from fast3d_core.models.chat_scene.lora import check_base
 from fast3d_core.models.chat_scene.model import check_widths
+from fast3d_core.text import shown
 
 _RELEASED = 16  # rank and alpha of the released checkpoint
 _ROWS = 64  # of the embedding that are compared

@@ -7,6 +7,7 @@ from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.chat_scene.files import llm_folder, llm_shape, llm_weights, tokenizer
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.files.fingerprints import file_hash
+from fast3d_core.llm.families import FAMILIES, LlmConfig, check_window
 from fast3d_core.llm.generation import check_beams
 from fast3d_core.llm.weights import read_config, weight_files
 from fast3d_core.models.chat_scene.model import check_vocabulary
@@ -33,23 +34,25 @@ _PROBED = 200  # questions of each dataset that are searched for text unknown to
 
 
 def weights(case: Case) -> Iterator[Finding]:
-    """Names, shapes and number types of all tensors."""
+    """Family, names, shapes and number types of all tensors."""
     tensors = llm_weights(case).values()
     numbers = sum(tensor.numel() for tensor in tensors)
     kinds = dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
     files = weight_files(llm_folder(case))
     several = f"{len(files)} files, {files[0].name} first" if len(files) > 1 else files[0].name
-    yield ok(f"{len(tensors)} tensors, {numbers / 1e6:.4g} M numbers, {', '.join(kinds)}; in {several}")
+    family = FAMILIES[read_config(llm_folder(case)).model_type]
+    yield ok(f"{family.title}: {len(tensors)} tensors, {numbers / 1e6:.4g} M numbers, {', '.join(kinds)}; in {several}")
 
 
 def tokeniser(case: Case) -> Iterator[Finding]:
     """Is tokenizer.model the LLM's own? Another's gives other ids, and the LLM reads noise without an error."""
     read_by = tokenizer(case)
     check_vocabulary(read_by, llm_shape(case).vocab)
-    if _is_released(llm_folder(case) / "tokenizer.model"):
+    config = read_config(llm_folder(case))
+    released = _is_released(llm_folder(case) / "tokenizer.model")
+    if released and config.model_type == "llama":
         yield ok(f"tokenizer.model: {read_by.vocab_size} tokens, LLaMA's own, byte for byte")
         return
-    config = read_config(llm_folder(case))
     own = {"bos": config.bos_token_id, "eos": config.eos_token_id}
     read = {"bos": read_by.bos_id, "eos": read_by.eos_id}
     problems = [
@@ -57,13 +60,20 @@ def tokeniser(case: Case) -> Iterator[Finding]:
         for name in own
         if isinstance(own[name], int) and own[name] != read[name]
     ]
-    if read_by.vocab_size == _VICUNA_VOCAB:
+    if released:
+        problems.append(f"it is LLaMA's own, the LLM is a {FAMILIES[config.model_type].title}")
+    elif _is_vicunas_size(config):
         problems += _not_vicuna(read_by)
     if problems:
         yield error(f"tokenizer.model is of another model: {problems[0]}", "take the one from the LLM's own repository")
     else:
-        known = "LLaMA's own" if read_by.vocab_size == _VICUNA_VOCAB else "of an LLM that is not known here"
+        known = "LLaMA's own" if _is_vicunas_size(config) else "of an LLM that is not known here"
         yield ok(f"tokenizer.model: {read_by.vocab_size} tokens, {known}")
+
+
+def _is_vicunas_size(config: LlmConfig) -> bool:
+    """Whether the tokeniser should be LLaMA's own; Mistral's has as many tokens, and others."""
+    return config.model_type == "llama" and config.vocab_size == _VICUNA_VOCAB
 
 
 def _is_released(path: Path) -> bool:
@@ -95,8 +105,11 @@ def prompts(case: Case) -> Iterator[Finding]:
             "take the one from the LLM's own repository",
         )
     check_beams(config.generation, case.shape.vocab)
-    positions = read_config(llm_folder(case)).max_position_embeddings
-    longest = case.longest_text() + case.units.visual + config.generation.max_new_tokens
+    llm = read_config(llm_folder(case))
+    positions = llm.max_position_embeddings
+    prompt = case.longest_text() + case.units.visual
+    check_window(llm, prompt, config.generation.max_new_tokens)
+    longest = prompt + config.generation.max_new_tokens
     if longest > positions:
         yield warning(
             f"the longest prompt and answer take {longest} tokens, the LLM was trained on {positions}",

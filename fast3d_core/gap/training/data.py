@@ -16,10 +16,11 @@ from fast3d_core.errors import UsageError
 from fast3d_core.files.fingerprints import digest
 from fast3d_core.files.tensors import fingerprints
 from fast3d_core.files.watched import WatchedFiles
-from fast3d_core.gap.inputs import GapInputs, gap_inputs, load_targets
+from fast3d_core.gap.inputs import GapInputs, gap_inputs
 from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import QuestionTokenizer, encoder_files, encoder_fingerprint, load_text_encoder
 from fast3d_core.gap.training.options import TrainingOptions
+from fast3d_core.maps.targets import load_targets
 from fast3d_core.runtime.draws import seed_of
 
 

@@ -222,4 +222,5 @@ def merge(checkpoint: Checkpoint, llm: Llm, lora_alpha: float) -> None:
     llm.model.embed_tokens = nn.Embedding.from_pretrained(checkpoint.state[_EMBED].to(llm.device, dtype))
     llm.lm_head.weight = nn.Parameter(checkpoint.state[_HEAD].to(llm.device, dtype), requires_grad=False)
     llm.lm_head.out_features = rows
+    llm.config.tie_word_embeddings = False  # they were trained apart
     llm.config.vocab_size = rows

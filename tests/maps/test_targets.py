@@ -7,9 +7,9 @@ import torch
 
 from fast3d_core import load_config
 from fast3d_core.errors import DataError
-from fast3d_core.gap.inputs import load_targets
 from fast3d_core.maps.published import map_file
 from fast3d_core.maps.store import STORE_FILE, PartInfo, TargetStore
+from fast3d_core.maps.targets import load_targets
 
 
 @pytest.mark.parametrize(
