@@ -18,6 +18,8 @@ from fast3d_cli.commands.report import print_report
 from fast3d_cli.console import err, note, out, print_json
 from fast3d_cli.options import JsonOption
 
+# The methods that the demo shows, by what they are given.
+_UNPRUNED, _BUDGETED, _WITH_ALPHA = ("vanilla",), ("random", "fastv", "gap"), ("sap",)
 _TRAINING = ("--epochs", "12", "--batch-size", "32", "--text-lr", "8e-4")  # that suit 2,000 samples and no pretraining
 
 
@@ -100,18 +102,22 @@ def _stages(samples: int, everything: bool, from_scratch: bool) -> list[tuple[st
         ]
     stages += [
         ("predict the attention", ["predict"]),
-        ("answer unpruned", ["eval", "--method", "vanilla", *limited]),
+        ("answer unpruned", ["eval", *_named(_UNPRUNED), *limited]),
         (
             f"prune {', '.join(map(str, presets))}%",
-            ["eval", "--method", "random", "--method", "fastv", "--method", "gap", *budgets, *limited],
+            ["eval", *_named(_BUDGETED), *budgets, *limited],
         ),
     ]
     for preset in presets:
         stages += [
             (f"find SAP's alpha for {preset}%", ["search-alpha", "--target", str(preset)]),
-            (f"prune ~{preset}%, each sample as far as it bears", ["eval", "--method", "sap", *limited]),
+            (f"prune ~{preset}%, each sample as far as it bears", ["eval", *_named(_WITH_ALPHA), *limited]),
         ]
     return [*stages, ("compare", ["report"])]
+
+
+def _named(methods: tuple[str, ...]) -> list[str]:
+    return [word for method in methods for word in ("--method", method)]
 
 
 def _announce(title: str, command: str) -> None:

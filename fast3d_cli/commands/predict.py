@@ -76,6 +76,7 @@ def predict_command(
     from fast3d_core.config import output_path
     from fast3d_core.gap.predictor import predict_maps
     from fast3d_core.maps.ledger import check_folder
+    from fast3d_core.pruning import METHODS
     from fast3d_core.runtime.devices import pick_device
 
     folder = maps or output_path(settings, "maps.predicted")
@@ -107,7 +108,8 @@ def predict_command(
     out.print(_table(predictions, qualities))
     if any(prediction.seconds is None for prediction in predictions):
         note("- samples/s: predicted before by the same network, read back")
-    note(f"written to {folder}; prune with `fast3d eval --method gap|sap`, choose alpha with `fast3d search-alpha`")
+    followers = "|".join(name for name, method in METHODS.items() if method.needs_map)
+    note(f"written to {folder}; prune with `fast3d eval --method {followers}`, choose alpha with `fast3d search-alpha`")
 
 
 def _quality(
