@@ -91,6 +91,7 @@ def main() -> None:
         job = json.loads(line)
         if "go_on" in job:
             child, stopped = stopped, 0
+            assert child, "nothing is stopped"  # a signal to process 0 goes to all of ours
             os.kill(child, job["go_on"])
         else:
             child = os.fork()

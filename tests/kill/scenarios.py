@@ -35,7 +35,7 @@ class Scenario:
     needs: str = ""
     inside: str = ""
     reader: Command | None = None
-    most: int = 7
+    most: int = 5
     kinds: bool = False
 
 
@@ -57,11 +57,11 @@ DEMO = ("demo", "--samples", "1")
 _SMALL = "tests.kill.world:small_demo"
 
 SCENARIOS = (
-    Scenario("eval", VANILLA, reader=_REPORT, most=9),
+    Scenario("eval", VANILLA, reader=_REPORT, most=6),
     Scenario("eval, three methods", (*_EVAL, "--method", "random", "--method", "fastv", "--method", "gap",
                                      "--layer", "1", "--keep", "15"), reader=_REPORT),
     Scenario("eval --restart, over a run with other settings", (*VANILLA, "--restart"), before=(OTHER,),
-             reader=_REPORT, most=9),
+             reader=_REPORT, most=6),
     Scenario("eval, of a finished run", VANILLA, before=(VANILLA,), reader=_REPORT, most=6),
     Scenario("eval --gap live", _LIVE, reader=_REPORT, most=6),
     Scenario("score --name", ("score", "runs/vanilla/predictions", "--no-meteor", "--name", "x"), before=(VANILLA,),
@@ -75,13 +75,13 @@ SCENARIOS = (
     Scenario("extract --export", EXPORT, reader=_MAPS),
     Scenario("extract --export --restart, over another's maps", (*EXPORT, "--restart"), start=world.foreign_maps,
              reader=_MAPS),
-    Scenario("predict", PREDICT, reader=_MAPS, most=8),
+    Scenario("predict", PREDICT, reader=_MAPS, most=6),
     Scenario("predict --split all", (*PREDICT, "--split", "all"), reader=_MAPS),
     Scenario("predict --restart, over another's maps", (*PREDICT, "--restart"), start=world.foreign_maps,
              reader=_MAPS),
     Scenario("predict, by another checkpoint", PREDICT, before=(PREDICT, world.other_checkpoint), reader=_MAPS),
     Scenario("train-gap", TRAIN, before=(_TARGETS,), again=(*TRAIN, "--resume"), most=6),
-    Scenario("train-gap --resume", (*TRAIN, "--resume"), before=(_TARGETS,), most=8),
+    Scenario("train-gap --resume", (*TRAIN, "--resume"), before=(_TARGETS,), most=6),
     Scenario("train-gap --restart, over another seed's", (*TRAIN, "--restart"),
              before=(_TARGETS, (*TRAIN, "--seed", "3"))),
     Scenario("train-gap --resume --export", (*TRAIN, "--resume", "--export", "gap.pth"),
@@ -95,16 +95,16 @@ SCENARIOS = (
     Scenario("prepare --replace, over other files", ("prepare", "raw", "--replace"), start=world.other_annotations,
              most=6),
     Scenario("download", DOWNLOAD, start=world.nothing, needs="server", inside="tests.kill.world:use_server",
-             most=8),
+             most=6),
     Scenario("download, beside settings of the user's", DOWNLOAD, start=world.settings_of_the_user, needs="server",
-             inside="tests.kill.world:use_server", most=8),
+             inside="tests.kill.world:use_server", most=6),
     Scenario("report --html", ("report", "--resamples", "100", "--html", "page.html"), before=(VANILLA,), most=4),
     Scenario("report --plot", ("report", "--resamples", "100", "--plot", "figure.svg"), start=world.finished_runs,
              most=4),
-    Scenario("demo", DEMO, needs="demo", most=3),
+    Scenario("demo", DEMO, needs="demo", most=2),
     Scenario("demo --restart, over an earlier one", ("demo", "--samples", "2", "--restart"), before=(DEMO,),
-             needs="demo", most=4),
+             needs="demo", most=2),
     Scenario("demo --from-scratch", (*DEMO, "--from-scratch"), needs="demo", most=1, kinds=True),
-    Scenario("download demo, to the cache", ("download", "demo"), needs="weights", inside=_SMALL, most=8),
-    Scenario("download demo --to", ("download", "demo", "--to", "here"), needs="weights", inside=_SMALL, most=6),
+    Scenario("download demo, to the cache", ("download", "demo"), needs="weights", inside=_SMALL, most=3),
+    Scenario("download demo --to", ("download", "demo", "--to", "here"), needs="weights", inside=_SMALL, most=2),
 )  # fmt: skip
