@@ -6,9 +6,10 @@
 set -euo pipefail
 out=$1 work=${2:-$(mktemp -d)}
 python=${PYTHON:-python3}
+root=$(cd "$(dirname "$0")/.." && pwd)
 fast3d() { "$python" -m fast3d_cli "$@"; }
 mkdir -p "$out"
-release() { "$python" -m fast3d_core.demo.release "$@" --train-rooms 0; }
+release() { PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -m tools.demo.release "$@" --train-rooms 0; }
 release "$work/val" & val=$!
 release "$work/test" --test --rooms 500 --questions 2000 --processes "$(nproc)"
 wait $val

@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from fast3d_core.bench.shapes import QUESTIONS_A_SCENE, WORDS
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import Config, load_config
-from fast3d_core.data.annotations import Scenes, load_samples
+from fast3d_core.data.annotations import Scenes
 from fast3d_core.extraction.extract import load_part, record
 from fast3d_core.llm.weights import load_llm, weight_files
 from fast3d_core.models.chat_scene.checkpoint import load_checkpoint, merge
@@ -238,7 +239,8 @@ def time_training(
     """GAP training as `fast3d train-gap` does it, on random targets, and the GPU's idle share."""
     from accelerate import Accelerator
 
-    from fast3d_core.gap.training import TrainingOptions, TrainingRun
+    from fast3d_core.gap.training.loop import TrainingRun
+    from fast3d_core.gap.training.options import TrainingOptions
 
     targets = folder / "targets"
     targets.mkdir(exist_ok=True)
@@ -263,7 +265,7 @@ def time_training(
         def loop(count: int = steps, run: TrainingRun = run) -> None:
             for _ in range(count):
                 run._step()
-                run.step += 1
+                run.state.step += 1
 
         loop(60 if device.type == "cuda" else 2)  # until the steps of every width are captured
         seconds = _time(loop, device, warm=False)

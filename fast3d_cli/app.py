@@ -20,7 +20,7 @@ from fast3d_cli.commands.predict import predict_command
 from fast3d_cli.commands.prepare import prepare
 from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
-from fast3d_cli.commands.search_alpha import search_alpha
+from fast3d_cli.commands.search_alpha import search_alpha_command
 from fast3d_cli.commands.train_gap import train_gap
 from fast3d_cli.console import error, flush_stdout, may_tell, note, prepare_streams, print_text, unwritable
 from fast3d_cli.methods import BenchCommand, EvalCommand, MethodCommand
@@ -57,7 +57,7 @@ app.command("doctor")(doctor)
 app.command("extract")(extract_command)
 app.command("train-gap")(train_gap)
 app.command("predict")(predict_command)
-app.command("search-alpha")(search_alpha)
+app.command("search-alpha")(search_alpha_command)
 app.command("eval", cls=EvalCommand)(eval_command)
 app.command("score")(score)
 app.command("report")(report)

@@ -107,9 +107,9 @@ def may_tell() -> bool:
     """Whether this process is the one to tell about its error: several mostly fail alike."""
     if launcher.is_alone():
         return True
-    from fast3d_core.runtime.devices import speaks
+    from fast3d_core.runtime.devices import is_error_reporter
 
-    return speaks()
+    return is_error_reporter()
 
 
 def note(message: str, everyone: bool = False) -> None:

@@ -12,7 +12,7 @@ from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
-    from fast3d_core.maps.published import MapKind
+    from fast3d_core.maps.kind import MapKind
 
 LARGEST = 2**63 - 1
 """What files of results and settings hold: one with a larger number is refused when it is read."""
@@ -72,11 +72,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable resul
 
 def check_datasets(names: Sequence[str] | None, option: str = "--dataset") -> None:
     """Raises `UsageError` for a dataset that does not exist."""
-    from fast3d_core.config import DATASETS
+    from fast3d_core.registry import BENCHMARKS
 
     for name in names or ():
-        if name not in DATASETS:
-            raise UsageError(f"{option}: there is no {name!r}; choose from {', '.join(DATASETS)}")
+        if name not in BENCHMARKS.names():
+            raise UsageError(f"{option}: there is no {name!r}; choose from {', '.join(BENCHMARKS.names())}")
 
 
 def check_map_key(map_key: str | None) -> None:
@@ -89,7 +89,7 @@ def check_map_key(map_key: str | None) -> None:
 
 def check_map_kind(map_kind: str | None) -> "MapKind | None":
     """What `--map-kind` says. Raises `UsageError` for a kind of map that there is not."""
-    from fast3d_core.maps.published import MAP_KINDS
+    from fast3d_core.maps.kind import MAP_KINDS
 
     for kind in MAP_KINDS:
         if kind == map_kind:
@@ -97,12 +97,6 @@ def check_map_kind(map_kind: str | None) -> "MapKind | None":
     if map_kind is not None:
         raise UsageError(f"--map-kind must be one of {', '.join(MAP_KINDS)}, not {map_kind!r}")
     return None
-
-
-def check_name(name: str | None) -> None:
-    """Raises `UsageError` for a run name that would leave the runs folder."""
-    if name is not None and (Path(name).name != name or name.startswith(".") or len(name) > 200):
-        raise UsageError(f"--name is the name of a folder under the runs folder, not a path: {name[:200]!r}")
 
 
 def path_override(key: str, path: Path | None) -> list[str]:
@@ -118,7 +112,7 @@ def note_text_encoder(config: "Config") -> None:
 
 def load(path: Path | None, overrides: list[str] | None) -> "Config":
     """The config of a command; says so when it is the embedded demo."""
-    from fast3d_core.config import load_config
+    from fast3d_core.defaults import load_config
 
     config = load_config(path, overrides or (), note)
     if config.embedded:

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fast3d_core.asking.asker import Asker
-    from fast3d_core.config import Config, load_config
-    from fast3d_core.data.annotations import Sample, Scene, Scenes, load_samples
+    from fast3d_core.benchmarks.questions import load_samples
+    from fast3d_core.config import Config
+    from fast3d_core.data.annotations import Sample, Scene, Scenes
+    from fast3d_core.defaults import load_config
+    from fast3d_core.models.base import SceneModel
     from fast3d_core.models.chat_scene.model import ChatScene
     from fast3d_core.plan import Plan
 
@@ -15,17 +18,29 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Asker": "asking.asker",
-    "ChatScene": "chat_scene.model",
+    "ChatScene": "models.chat_scene.model",
+    "SceneModel": "models.base",
     "Config": "config",
     "Plan": "plan",
     "Sample": "data.annotations",
     "Scene": "data.annotations",
     "Scenes": "data.annotations",
-    "load_config": "config",
-    "load_samples": "data.annotations",
+    "load_config": "defaults",
+    "load_samples": "benchmarks.questions",
 }
 
-__all__ = ["Asker", "ChatScene", "Config", "Plan", "Sample", "Scene", "Scenes", "load_config", "load_samples"]
+__all__ = [
+    "Asker",
+    "ChatScene",
+    "Config",
+    "Plan",
+    "Sample",
+    "Scene",
+    "SceneModel",
+    "Scenes",
+    "load_config",
+    "load_samples",
+]
 
 
 def __getattr__(name: str) -> Any:

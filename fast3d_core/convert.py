@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, ReleasedFeatures, packed_file
-from fast3d_core.download.source import need_room
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.disk import need_room
 from fast3d_core.files.files import need_file, parse_json
 from fast3d_core.files.tensors import Source, TensorFile, write_tensors
 from fast3d_core.gap.checkpoint import read_tensors

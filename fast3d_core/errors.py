@@ -1,8 +1,8 @@
-"""Errors that are the user's to mend. The command line prints them as one line; everything else is our bug."""
+"""Errors that the user can fix. The command line prints them as one line; everything else is our bug."""
 
 
 class Fast3DError(Exception):
-    """Something the user can mend; the message is one line that says what to do."""
+    """Something the user can fix; the message is one line that says what to do."""
 
     exit_code = 1
 
@@ -25,9 +25,13 @@ class NotFiniteError(DataError):
 
 
 class UsageError(Fast3DError):
-    """An option or a config value that cannot be meant (exit code 2)."""
+    """An option or a config value that makes no sense (exit code 2)."""
 
     exit_code = 2
+
+
+class PlanError(Fast3DError, ValueError):
+    """A plan that no engine can carry out: a fault of the method that made it."""
 
 
 class StoppedError(Fast3DError):

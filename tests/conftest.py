@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 import torch
 
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, Config, load_config
-from fast3d_core.data.annotations import Sample, Scenes, load_samples
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.data.annotations import Sample, Scenes
+from fast3d_core.llm.generation import Prompt
 from fast3d_core.maps.published import load_maps
 from fast3d_core.models.chat_scene.model import ChatScene
 from fast3d_core.plan import Plan
@@ -46,7 +47,7 @@ class Fixture:
     def plans(self, pruner: Pruner, maps: Path | None = None, key: str = "a_map") -> list[Plan]:
         loaded = {d: load_maps(maps, d, 3, key=key) for d in DATASETS} if maps else None
         return [
-            pruner.plan(PlanRequest(s.dataset, s.index, 100, loaded[s.dataset][s.index] if loaded else None))
+            pruner.plan(PlanRequest(s.dataset, s.index, self.model.units, loaded and loaded[s.dataset][s.index]))
             for s in self.samples
         ]
 

@@ -4,18 +4,10 @@ import pytest
 import torch
 
 from fast3d_core.asking.rooms import Rooms
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import load_config
 from fast3d_core.convert import convert, plan
-from fast3d_core.data.annotations import (
-    FEATURES_2D,
-    FEATURES_3D,
-    Scenes,
-    annotation_file,
-    load_labels,
-    load_locations,
-    load_samples,
-    locations_file,
-)
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, load_labels, load_locations, locations_file
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.questions import Questions
 from tests.conftest import MINIATURE

@@ -17,16 +17,31 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fast3d_core import config as config_module
-from fast3d_core.config import CACHE, DATASETS, Config, default_yaml, load_config, need_path, output_path, to_dict
+from fast3d_core import defaults
+from fast3d_core.config import (
+    DATASETS,
+    Config,
+    GenerationConfig,
+    default_yaml,
+    document,
+    load_config,
+    loading,
+    need_path,
+    output_path,
+    to_dict,
+)
+from fast3d_core.config.schema import keys_of
 from fast3d_core.errors import DataError, Fast3DError, UsageError
+from fast3d_core.fields import setting
+from fast3d_core.files import cache
+from fast3d_core.files.cache import CACHE
 
 EMBEDDED = CACHE / "demo" / "fast3d.yaml"
 
 # The schema as the project promises it; the dataclasses must agree.
 SCHEMA = """
-model: {llm: llm/vicuna-7b-v1.5, checkpoint: ckpt_01_3446.pth, lora_alpha: 16, dtype: bfloat16, device: auto,
-        allow_unexpected: false}
+model: {kind: chat-scene, llm: llm/vicuna-7b-v1.5, checkpoint: ckpt_01_3446.pth, lora_alpha: 16, dtype: bfloat16,
+        device: auto, allow_unexpected: false}
 data: {annotations: annotations, datasets: [scanrefer, multi3dref, scan2cap, scanqa, sqa3d], max_objects: 100}
 maps: {predicted: outputs/pred_attn_maps, targets: outputs/infer_attn_maps}
 gap: {text_encoder: FacebookAI/roberta-base, checkpoint: outputs/gap/checkpoint_best.safetensors, heads: 12, layers: 4}
@@ -70,7 +85,7 @@ def value(config: Config, key: str):
 def error(path: Path | None, *overrides: str, kind: type[Fast3DError] = UsageError) -> str:
     """The message of the error that loading raises, with the config's folder taken out."""
     with pytest.raises(Fast3DError) as caught:
-        load_config(path, overrides)
+        defaults.load_config(path, overrides)
     assert type(caught.value) is kind
     message = str(caught.value)
     assert message.isprintable() and len(message) < 600  # one line
@@ -112,7 +127,7 @@ def test_default_yaml_documents_bounds_and_choices():
 
 
 def test_every_number_has_bounds_on_both_sides():
-    numbers = [key for _, key in config_module._keys(Config) if {key.type, *typing.get_args(key.type)} & {int, float}]
+    numbers = [key for _, key in keys_of(Config) if {key.type, *typing.get_args(key.type)} & {int, float}]
     assert len(numbers) == 10
     for key in numbers:
         least, above, most = (key.metadata[name] for name in ("at_least", "above", "at_most"))
@@ -122,8 +137,8 @@ def test_every_number_has_bounds_on_both_sides():
 @pytest.mark.parametrize("penalty", [-5, 5])
 def test_scores_neither_over_nor_underflow_at_the_ends_of_length_penalty(penalty):
     """Sums are between 1e-7, what float32 may leave of a probability next to 1, and 4096 tokens of repeated -100."""
-    longest = config_module.GenerationConfig.__dataclass_fields__["max_new_tokens"].metadata["at_most"]
-    assert config_module.GenerationConfig.__dataclass_fields__["length_penalty"].metadata["at_most"] == 5
+    longest = GenerationConfig.__dataclass_fields__["max_new_tokens"].metadata["at_most"]
+    assert GenerationConfig.__dataclass_fields__["length_penalty"].metadata["at_most"] == 5
     norm = np.float32((longest + 1) ** penalty)
     scores = np.float32([1e-7, 4096 * 100 * 100]) / norm
     assert np.isfinite(scores).all() and (scores > np.finfo(np.float32).tiny).all()
@@ -136,20 +151,21 @@ def test_a_new_key_is_added_in_one_place(folder, monkeypatch):
     class Inner:
         """a section in a section"""
 
-        heads: int = config_module._key(12, "attention heads of the decoder", at_least=1)
+        heads: int = setting(12, "attention heads of the decoder", at_least=1)
 
     @dataclasses.dataclass(frozen=True)
     class Section:
         """a section"""
 
         inner: Inner
-        rate: float = config_module._key(0.5, "learning rate per step")
+        rate: float = setting(0.5, "learning rate per step")
 
     @dataclasses.dataclass(frozen=True)
     class Wider(Config):
         section: Section = None
 
-    monkeypatch.setattr(config_module, "Config", Wider)
+    for module in (document, loading):
+        monkeypatch.setattr(module, "Config", Wider)
     config = load_config(write(folder, default_yaml()), ["section.inner.heads=8"])
     assert (config.section.inner.heads, config.section.rate) == (8, 0.5)
     assert to_dict(config)["section"] == {"inner": {"heads": 8}, "rate": 0.5}
@@ -163,29 +179,30 @@ def test_a_new_key_is_added_in_one_place(folder, monkeypatch):
 
 def test_given_file_then_current_folder_then_embedded(folder):
     here, other = Path.cwd(), write(folder, "generation: {beams: 2}", "other.yaml")
-    assert load_config().embedded and load_config().source == EMBEDDED
+    assert defaults.load_config().embedded and defaults.load_config().source == EMBEDDED
     local = write(here, "generation: {beams: 3}")
-    config = load_config()
+    config = defaults.load_config()
     assert (config.generation.beams, config.source, config.embedded) == (3, local, False)
-    config = load_config(other)
+    config = defaults.load_config(other)
     assert (config.generation.beams, config.source, config.embedded) == (2, other, False)
     assert config.runs == folder / "runs"
-    assert load_config(Path("../other.yaml")).generation.beams == 2
+    assert defaults.load_config(Path("../other.yaml")).generation.beams == 2
 
 
 def test_the_embedded_config_reads_beside_itself_and_writes_into_the_current_folder(folder):
-    config = load_config()
+    config = defaults.load_config()
     assert config.runs == Path.cwd() / "runs"
     assert config.model.llm.is_relative_to(EMBEDDED.parent) and config.model.llm.is_dir()
-    same = load_config(Path(f"{EMBEDDED.parent}/outputs/../{EMBEDDED.name}"))  # as a child process may be given it
+    given = Path(f"{EMBEDDED.parent}/outputs/../{EMBEDDED.name}")  # as a child process may be given it
+    same = defaults.load_config(given)
     assert same.embedded and same.runs == config.runs
 
 
 def test_the_demo_s_config_of_any_release_writes_into_the_current_folder(folder, monkeypatch):
-    monkeypatch.setattr(config_module, "CACHE", folder / "cache")
+    monkeypatch.setattr(cache, "CACHE", folder / "cache")
     for name, embedded in (("demo-0123456789abcdef", True), ("demo", True), ("demo-mine", False), ("other", False)):
         (folder / "cache" / name).mkdir(parents=True)
-        config = load_config(write(folder / "cache" / name, "{}"))
+        config = defaults.load_config(write(folder / "cache" / name, "{}"))
         assert config.embedded == embedded
         assert config.runs == (Path.cwd() if embedded else folder / "cache" / name) / "runs"
         assert output_path(config, "gap.checkpoint").is_relative_to(config.runs.parent)
@@ -293,7 +310,7 @@ def test_overrides_are_yaml_and_the_last_one_wins(folder):
         ("generation.beams=[", "--set: the value of generation.beams is not valid YAML: "),
         ("runs=@x", "--set: the value of runs is not valid YAML: "),
         ("source=/x", 'unknown key "source" in --set'),
-        ("model..dtype=x", 'unknown key "model." in --set; known here: model.llm'),
+        ("model..dtype=x", 'unknown key "model." in --set; known here: model.kind'),
     ],
 )
 def test_a_wrong_override_names_itself(folder, override, message):
@@ -471,10 +488,10 @@ def test_configs_are_equal_when_their_settings_are(folder):
 
 def test_loading_does_not_import_torch_and_is_quick(folder):
     code = (
-        "import sys, time, yaml; start = time.perf_counter(); import fast3d_core.config as c; "
+        "import sys, time, yaml; start = time.perf_counter(); import fast3d_core.defaults as c; "
         "seconds = time.perf_counter() - start; c.load_config(); assert 'torch' not in sys.modules; print(seconds)"
     )
-    root = Path(config_module.__file__).parents[1]
+    root = Path(defaults.__file__).parents[1]
     env = {"PYTHONPATH": str(root), "FAST3D_CACHE": os.environ["FAST3D_CACHE"]}
     runs = [subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True) for _ in range(3)]
     assert min(float(run.stdout) for run in runs) < 0.1
@@ -488,6 +505,7 @@ valid = {
     "model.lora_alpha": st.floats(0, 10_000, exclude_min=True) | st.integers(1, 10_000),
     "model.dtype": st.sampled_from(["float32", "bfloat16", "float16"]),
     "model.device": st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:12"]),
+    "model.kind": st.sampled_from(["chat-scene", "patches", "My.model_2"]),
     "model.allow_unexpected": st.booleans(),
     "data.datasets": st.lists(st.sampled_from(DATASETS), min_size=1, unique=True),
     "data.max_objects": st.integers(1, 1000),
@@ -518,7 +536,7 @@ def nested(flat: dict) -> dict:
 
 
 def test_the_strategies_cover_every_key():
-    assert set(valid) == {name for name, _ in config_module._keys(Config)}
+    assert set(valid) == {name for name, _ in keys_of(Config)}
 
 
 @given(st.fixed_dictionaries({}, optional=valid))
@@ -581,13 +599,13 @@ def test_garbage_overrides_give_a_config_or_one_line(override):
 
 def test_what_the_embedded_config_names_is_read_from_the_package_and_written_to_the_current_folder(folder):
     here = Path.cwd()
-    config = load_config(EMBEDDED)
+    config = defaults.load_config(EMBEDDED)
     shipped = EMBEDDED.parent / "outputs" / "pred_attn_maps"
     assert config.maps.predicted == shipped
     assert output_path(config, "maps.predicted") == here / "outputs" / "pred_attn_maps"
     (here / "outputs" / "pred_attn_maps").mkdir(parents=True)  # the current folder has its own now
-    config = load_config(EMBEDDED)
+    config = defaults.load_config(EMBEDDED)
     assert config.maps.predicted == output_path(config, "maps.predicted") == here / "outputs" / "pred_attn_maps"
     assert config.maps.targets == EMBEDDED.parent / "outputs" / "infer_attn_maps"
     own = write(folder, "{}")
-    assert output_path(load_config(own), "maps.predicted") == folder / "outputs" / "pred_attn_maps"
+    assert output_path(defaults.load_config(own), "maps.predicted") == folder / "outputs" / "pred_attn_maps"

@@ -242,7 +242,7 @@ def test_an_interruption_leaves_nothing(files, monkeypatch):
 
 
 def test_a_full_disk(files, monkeypatch):
-    monkeypatch.setattr("fast3d_core.download.source.shutil.disk_usage", lambda _: type("", (), {"free": 10**8}))
+    monkeypatch.setattr("fast3d_core.files.disk.shutil.disk_usage", lambda _: type("", (), {"free": 10**8}))
     before = sorted(files.rglob("*"))
     with pytest.raises(DataError, match="are needed and 100.0 MB of the disk are free; make room"):
         converted(files)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import check_torch, load_json, load_torch, need, need_file, shown, unfinished
+from fast3d_core.files.files import check_torch, load_json, load_torch, need, need_file, unfinished
 from fast3d_core.files.pretrained import weight_files
+from fast3d_core.text import shown
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:9e55\nsize 499723\n"
 PAGE = "\n<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head></html>"

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -30,9 +30,7 @@ from fast3d_core.errors import DataError, Fast3DError, UsageError
 if TYPE_CHECKING:
     from fast3d_core.asking.asker import Asker
     from fast3d_core.asking.reply import Reply
-    from fast3d_core.config import Config
     from fast3d_core.pruning import Pruner
-    from fast3d_core.pruning.options import MethodOptions
 
 
 def ask(
@@ -106,11 +104,12 @@ def ask(
     if compare and method:
         raise UsageError("--compare takes all methods; for some of them, give --method several times")
     from fast3d_core.asking.asker import Asker
-    from fast3d_core.asking.wording import check_task
+    from fast3d_core.asking.methods import choose_pruners
+    from fast3d_core.asking.wording import dataset_of
     from fast3d_core.pruning import DEFAULT, METHODS
     from fast3d_core.pruning.options import MethodOptions
 
-    check_task(task)
+    dataset_of(task)  # raises for a task that there is not
     asker = Asker(settings, RunProgress())
     if scene == "list":
         list_scenes(asker.rooms, json)
@@ -121,7 +120,7 @@ def ask(
     options = MethodOptions([] if preset is None else [preset], layer, keep, ratio, alphas, given)
 
     def build(names: Sequence[str]) -> "list[Pruner]":
-        return _pruners(settings, names, options.taken_by(names) if interactive else options, task)
+        return choose_pruners(settings, names, options.taken_by(names) if interactive else options, task, note)
 
     pruners = build(list(METHODS) if compare else method or [DEFAULT])
     if any(pruner.needs_map for pruner in pruners):
@@ -251,24 +250,3 @@ def _line(stream: TextIO) -> str:
     while part and not part.endswith("\n"):
         part = stream.readline(1 << 16)
     return line
-
-
-def _pruners(config: "Config", methods: Sequence[str], options: "MethodOptions", task: str) -> "list[Pruner]":
-    """The methods; the alpha that nobody gave is the one that was found."""
-    from dataclasses import replace
-
-    from fast3d_core.asking.wording import DATASETS
-    from fast3d_core.config import need_path
-    from fast3d_core.evaluation.found_alpha import found_alpha
-    from fast3d_core.llm.weights import read_shape
-    from fast3d_core.maps.published import MAP_KEYS
-    from fast3d_core.pruning.options import build_pruners, wants_alpha
-
-    if not options.alphas and wants_alpha(methods):
-        datasets = [DATASETS[task]] if task in DATASETS else []
-        found = found_alpha(config, datasets, None, MAP_KEYS[0], note)
-        if isinstance(found, Mapping) and not datasets:
-            raise UsageError("the alpha that was found is one for each dataset; give --alpha, or a --task of theirs")
-        options = replace(options, alphas=[] if found is None else [found])
-    layers = read_shape(need_path(config, "model.llm")).layers
-    return build_pruners(methods, options, layers, config.data.max_objects)

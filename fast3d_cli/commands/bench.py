@@ -220,15 +220,15 @@ def _subject(
     import torch
 
     from fast3d_core.bench.run import build_methods
-    from fast3d_core.bench.shapes import OBJECTS, SHAPES, random_subject
+    from fast3d_core.bench.shapes import SHAPES, random_subject, units
     from fast3d_core.bench.subject import real_subject
-    from fast3d_core.config import GenerationConfig, need_path
-    from fast3d_core.llm.weights import read_shape
+    from fast3d_core.config import GenerationConfig
+    from fast3d_core.models.registry import scene_model
     from fast3d_core.pruning.options import wants_alpha
     from fast3d_core.runtime.devices import pick_device
 
     if llm in SHAPES:
-        build_methods(options, SHAPES[llm].layers, OBJECTS)
+        build_methods(options, SHAPES[llm].layers, units())
         chosen = pick_device(device or "auto")
         default = "float32" if chosen.type == "cpu" else "bfloat16"
         note(f"making a {llm} model with random weights on {chosen}")
@@ -238,8 +238,8 @@ def _subject(
     config = load(_config_file(llm), overrides)
     if text_tokens is not None:
         raise UsageError(f"--text-tokens means nothing to {llm}, whose questions are there already")
-    layers = read_shape(need_path(config, "model.llm")).layers
-    built = build_methods(options, layers, config.data.max_objects)
+    model = scene_model(config)
+    built = build_methods(options, model.shape_of(config).layers, model.units_of(config))
     needs_map = any(method.needs_map for method in built) or wants_alpha(options.methods)
     if needs_map:
         note_text_encoder(config)

@@ -74,7 +74,7 @@ def _plain(one: "Conversion", seconds: Mapping[Path, float], dry_run: bool) -> d
 
 
 def _table(planned: "Sequence[Conversion]") -> Table:
-    from fast3d_core.download.source import in_units
+    from fast3d_core.files.disk import in_units
 
     table = Table("what", Column("file", no_wrap=True), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("to", overflow="fold")

@@ -7,7 +7,7 @@ import os
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -18,9 +18,8 @@ from fast3d_cli.commands.report import print_report
 from fast3d_cli.console import err, note, out, print_json
 from fast3d_cli.options import JsonOption
 
-# The methods that the demo shows, by what they are given.
-_UNPRUNED, _BUDGETED, _WITH_ALPHA = ("vanilla",), ("random", "fastv", "gap"), ("sap",)
-_TRAINING = ("--epochs", "12", "--batch-size", "32", "--text-lr", "8e-4")  # that suit 2,000 samples and no pretraining
+if TYPE_CHECKING:
+    from fast3d_core.demo.stages import DemoOptions, DemoStage
 
 
 def demo(
@@ -38,49 +37,33 @@ def demo(
     Each stage is a command, printed as you could type it in the demo's folder. An interrupted demo continues with the
     same command.
     """
-    from fast3d_core.demo import demo_folder, ensure_demo, stamp
-    from fast3d_core.demo.release import config_text
-    from fast3d_core.demo.workspace import workspace
+    from fast3d_core.demo.stages import DemoOptions, demo_workspace
 
-    began, files = time.monotonic(), demo_folder()
-    ensure_demo(files, note)
-    made_by = {"samples": samples, "from_scratch": from_scratch, "demo": stamp()}
-    with workspace(out_, made_by, config_text(files, own_gap=from_scratch), restart=restart):
-        _run(out_, _stages(samples, all_, from_scratch), samples, time.monotonic() - began, json)
+    began = time.monotonic()
+    options = DemoOptions(samples, all_, from_scratch)
+    with demo_workspace(out_, options, restart=restart, log=note):
+        _run(out_, options, time.monotonic() - began, json)
 
 
-def _run(out_: Path, stages: list[tuple[str, list[str]]], samples: int, written: float, json: bool) -> None:
+def _run(out_: Path, options: "DemoOptions", written: float, json: bool) -> None:
     """Runs the stages in the folder and shows what came out; `written`: seconds that writing the demo's files took."""
-    from fast3d_cli.app import app
+    from fast3d_core.demo.stages import demo_bounds, demo_stages, exact_matches, measured
 
     note(f"$ cd {shlex.quote(str(out_))}")
     seconds: dict[str, float] = {"write the demo's files": written}
-    printed = io.StringIO()
     with contextlib.chdir(out_) if hasattr(contextlib, "chdir") else _chdir(out_):
-        for number, (title, arguments) in enumerate(stages, start=1):
-            _announce(f"{number}/{len(stages)} {title}", f"$ fast3d {shlex.join(arguments)}")
-            last = number == len(stages)
-            if json and last:
-                arguments = [*arguments, "--json"]
-            start = time.monotonic()
-            printed.seek(0)
-            printed.truncate()
-            with contextlib.redirect_stdout(printed) if json else contextlib.nullcontext():
-                code = app(arguments, standalone_mode=False)
-            if code:
-                raise typer.Exit(code)
-            seconds[title] = time.monotonic() - start
-        bounds, exact = _bounds(samples), _exact_matches()
+        printed = _run_stages(demo_stages(options), seconds, json)
+        bounds, exact = demo_bounds(options.samples), exact_matches(Path("runs"))
     if json:
-        report = json_.loads(printed.getvalue())
-        print_json({"report": report, "bounds": bounds, "scanqa_exact_match": exact, "measured": _measured()})
+        report = json_.loads(printed)
+        print_json({"report": report, "bounds": bounds, "scanqa_exact_match": exact, "measured": measured()})
         return
     _print_bounds(bounds, exact)
-    if measured := _measured():
+    if release := measured():
         from fast3d_core.report.render import from_json
 
         out.print("\nThe same, measured on a GPU with 2,000 samples of each task of the held-out test split:\n")
-        print_report(from_json(json_.dumps(measured)))
+        print_report(from_json(json_.dumps(release)))
     took = Table("stage", "seconds", box=None)
     took.columns[1].justify = "right"
     for title, one in seconds.items():
@@ -89,35 +72,24 @@ def _run(out_: Path, stages: list[tuple[str, list[str]]], samples: int, written:
     note(f"{sum(seconds.values()) / 60:.1f} minutes in all; go on in {out_} with any command of those above")
 
 
-def _stages(samples: int, everything: bool, from_scratch: bool) -> list[tuple[str, list[str]]]:
-    """What each stage is, and the command's arguments."""
-    limited = ["--limit", str(samples), "--no-meteor"]
-    presets = (35, 65, 90) if everything else (90,)
-    budgets = [word for preset in presets for word in ("--preset", str(preset))]
-    stages: list[tuple[str, list[str]]] = []
-    if from_scratch:
-        stages += [
-            ("extract the LLM's attention", ["extract", "--split", "all"]),
-            ("train GAP on it", ["train-gap", *_TRAINING, "--resume"]),
-        ]
-    stages += [
-        ("predict the attention", ["predict"]),
-        ("answer unpruned", ["eval", *_named(_UNPRUNED), *limited]),
-        (
-            f"prune {', '.join(map(str, presets))}%",
-            ["eval", *_named(_BUDGETED), *budgets, *limited],
-        ),
-    ]
-    for preset in presets:
-        stages += [
-            (f"find SAP's alpha for {preset}%", ["search-alpha", "--target", str(preset)]),
-            (f"prune ~{preset}%, each sample as far as it bears", ["eval", *_named(_WITH_ALPHA), *limited]),
-        ]
-    return [*stages, ("compare", ["report"])]
+def _run_stages(stages: "list[DemoStage]", seconds: dict[str, float], json: bool) -> str:
+    """Runs the commands in the current folder, and fills `seconds` by title. Where `json` is set, what they print is
+    kept back; returns what the last one printed then."""
+    from fast3d_cli.app import app
 
-
-def _named(methods: tuple[str, ...]) -> list[str]:
-    return [word for method in methods for word in ("--method", method)]
+    printed = io.StringIO()
+    for number, stage in enumerate(stages, start=1):
+        _announce(f"{number}/{len(stages)} {stage.title}", f"$ fast3d {shlex.join(stage.arguments)}")
+        arguments = [*stage.arguments, "--json"] if json and number == len(stages) else stage.arguments
+        start = time.monotonic()
+        printed.seek(0)
+        printed.truncate()
+        with contextlib.redirect_stdout(printed) if json else contextlib.nullcontext():
+            code = app(arguments, standalone_mode=False)
+        if code:
+            raise typer.Exit(code)
+        seconds[stage.title] = time.monotonic() - start
+    return printed.getvalue()
 
 
 def _announce(title: str, command: str) -> None:
@@ -139,33 +111,11 @@ def _chdir(folder: Path) -> Any:
         os.chdir(before)
 
 
-def _bounds(samples: int) -> dict[str, dict[str, dict[str, float]]]:
-    """What the scores are to be compared with: task -> answerer -> metric -> percent."""
-    from fast3d_core.config import NAME, load_config
-    from fast3d_core.demo import demo_folder
-    from fast3d_core.demo.world import ceiling
-
-    return ceiling(load_config(demo_folder() / NAME).data.annotations, samples)
-
-
-def _exact_matches() -> dict[str, float | None]:
-    """ScanQA's exact match of each run, in percent: its headline, BLEU-4, does not see answers of one word."""
-    from fast3d_core.demo.world import MEASURES
-    from fast3d_core.evaluation.result import load_result
-
-    found = {}
-    for path in sorted(Path("runs").glob("*/result.json")):
-        result = load_result(path.parent)
-        value = result.metrics[MEASURES["scanqa"]]
-        found[result.name] = None if value is None else 100 * value
-    return found
-
-
 def _print_bounds(bounds: dict[str, dict[str, dict[str, float]]], exact: dict[str, float | None]) -> None:
-    from fast3d_core.benchmarks import HEADLINES
+    from fast3d_core.benchmarks import benchmark
     from fast3d_core.demo.world import MEASURES
 
-    columns = [(task, HEADLINES[task].label, HEADLINES[task].key) for task in bounds]
+    columns = [(task, benchmark(task).column, benchmark(task).headline.key) for task in bounds]
     columns.append(("scanqa", "ScanQA EM", MEASURES["scanqa"]))
     table = Table("answers", *(label.replace(" ", "\n") for _, label, _ in columns), box=SIMPLE_HEAD)
     for column in table.columns[1:]:
@@ -176,10 +126,3 @@ def _print_bounds(bounds: dict[str, dict[str, dict[str, float]]], exact: dict[st
     out.print(table)
     shown = ", ".join(f"{name} {value:.1f}" for name, value in exact.items() if value is not None)
     out.print(f"ScanQA's BLEU-4 does not see answers of one word; exact match, in percent: {shown}")
-
-
-def _measured() -> dict[str, Any] | None:
-    """The release's own measurement, where one is there."""
-    from fast3d_core.demo import MEASURED
-
-    return json_.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else None

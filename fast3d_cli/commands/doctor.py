@@ -44,12 +44,13 @@ def doctor(
     """
     if gap not in ("files", "live"):
         raise UsageError(f"--gap is files or live, not {gap[:80]!r}")
+    from fast3d_core.defaults import load_config
     from fast3d_core.doctor import Options
     from fast3d_core.pruning import METHODS
 
     for problem in METHODS.problems:
         note_once(problem)
-    findings = _examined(Options(config, set_ or (), method or (), gap == "live", deep))
+    findings = _examined(Options(lambda: load_config(config, set_ or (), note), method or (), gap == "live", deep))
     counts = Counter(finding.status for finding in findings)
     if json:
         print_json({"ok": not counts["error"], "findings": [asdict(finding) for finding in findings]})

@@ -127,7 +127,7 @@ def _print_plan(planned: "Sequence[Planned]", json: bool) -> None:
     if json:
         print_json({one.item.name: _plain(one) for one in planned})
         return
-    from fast3d_core.download.source import in_units
+    from fast3d_core.files.disk import in_units
 
     # The name stays whole however narrow the terminal is.
     rest = (Column(name, overflow="fold") for name in ("source", "size", "licence", "where", "there"))

@@ -24,7 +24,6 @@ from fast3d_cli.options import (
     check_datasets,
     check_map_key,
     check_map_kind,
-    check_name,
     load,
 )
 from fast3d_cli.progress import RunProgress
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from fast3d_core.evaluation.estimate import Estimate
     from fast3d_core.evaluation.questions import Job, Questions
     from fast3d_core.evaluation.result import Result
-    from fast3d_core.maps.published import MapKind
-    from fast3d_core.pruning.sap import Alpha
 
 _DATA, _RUN = "Data", "Run"  # panels of --help
 
@@ -131,46 +128,41 @@ def eval_command(
     settings = load(config, [*(set_ or []), *given])
     if settings.eval.reuse_scene and settings.eval.engine == "reference":
         raise UsageError("--reuse-scene needs the fast engine: the reference engine computes as published")
-    from fast3d_core.config import need_path
-    from fast3d_core.evaluation.found_alpha import found_alpha
+    from fast3d_core.evaluation.jobs import MapOptions, choose_jobs
     from fast3d_core.evaluation.questions import Questions
-    from fast3d_core.llm.weights import read_shape
-    from fast3d_core.maps.published import MAP_KEYS
-    from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
+    from fast3d_core.pruning.options import MethodOptions
 
-    given_settings: dict[str, Any] = dict(context.obj or {})
-    alphas: list[Alpha] = given_settings.pop("alpha", [])
-    if not alphas and wants_alpha(method):
-        folder = None if gap == "live" else maps or need_path(settings, "maps.predicted")
-        found = found_alpha(settings, dataset or settings.data.datasets, folder, map_key or MAP_KEYS[0], note, kind)
-        alphas += [] if found is None else [found]
-    options = MethodOptions(preset or (), layer, keep, ratio, alphas, given_settings)
-    layers = read_shape(need_path(settings, "model.llm")).layers
-    pruners = build_pruners(method, options, layers, settings.data.max_objects)
-    live = gap == "live"
-    for option, value in (("--maps", maps), ("--map-key", map_key), ("--map-kind", kind), ("--gap live", live)):
-        needed = any(pruner.needs_logits if option == "--map-kind" else pruner.needs_map for pruner in pruners)
-        if value and not needed:
-            raise UsageError(f"{option} means nothing to {', '.join(method)}")
-        if value and live and option != "--gap live":
-            raise UsageError(f"{option} means nothing with --gap live, which reads no maps")
-    jobs = _jobs(settings, pruners, name, maps, map_key, live, kind)
+    own: dict[str, Any] = dict(context.obj or {})
+    options = MethodOptions(preset or (), layer, keep, ratio, own.pop("alpha", []), own)
+    jobs = choose_jobs(settings, method, options, MapOptions(maps, map_key, kind, gap == "live"), dataset, name, note)
     questions = Questions(settings, dataset or settings.data.datasets, limit, note)
     if dry_run:
         _dry_run(settings, jobs, questions, json)
-        return
+    else:
+        _evaluate(settings, jobs, questions, verbose=verbose, restart=restart, meteor=meteor, json=json)
+
+
+def _evaluate(
+    config: "Config",
+    jobs: "list[Job]",
+    questions: "Questions",
+    *,
+    verbose: bool,
+    restart: bool,
+    meteor: bool,
+    json: bool,
+) -> None:
     from fast3d_core.evaluation.asked import wording_notes
     from fast3d_core.evaluation.run import evaluate
-    from fast3d_core.runtime.devices import leave_processes
+    from fast3d_core.runtime.devices import destroy_process_group
 
     told = wording_notes(questions.samples)
     for remark in told:
         note(remark)
-
     try:
         with RunProgress(verbose) as progress:
-            results = evaluate(settings, jobs, questions, progress, restart=restart, meteor=meteor)
-        leave_processes()
+            results = evaluate(config, jobs, questions, progress, restart=restart, meteor=meteor)
+        destroy_process_group()
     except KeyboardInterrupt:
         note("interrupted; the same command continues where it stopped")
         raise typer.Exit(130) from None
@@ -183,48 +175,14 @@ def eval_command(
         out.print(_results_table(results))
     for remark in dict.fromkeys(remark for result in results for remark in result.notes if remark not in told):
         note(remark)
-    note(f"written to {settings.runs}; compare with `fast3d report`")
-
-
-def _jobs(
-    config: "Config",
-    pruners: list,
-    name: str | None,
-    maps: Path | None,
-    map_key: str | None,
-    live: bool,
-    map_kind: "MapKind | None",
-) -> "list[Job]":
-    from fast3d_core.config import need_path
-    from fast3d_core.evaluation.questions import Job
-    from fast3d_core.maps.published import MAP_KEYS
-    from fast3d_core.pruning.options import run_name
-
-    check_name(name)
-    jobs = []
-    for pruner in pruners:
-        own = run_name(pruner) + ("" if config.eval.engine == "fast" else f"-{config.eval.engine}")
-        own += "-reuse" if config.eval.reuse_scene else ""
-        if name:
-            own = name if len(pruners) == 1 else f"{name}-{own}"
-        predicted = live and pruner.needs_map
-        if predicted and not name:
-            own += "-live"
-        folder = (maps or need_path(config, "maps.predicted")) if pruner.needs_map and not live else None
-        kind = map_kind if pruner.needs_logits else None
-        jobs.append(Job(own, pruner, folder, map_key or MAP_KEYS[0], predicted, kind))
-    return jobs
+    note(f"written to {config.runs}; compare with `fast3d report`")
 
 
 def _results_table(results: "list[Result]") -> Table:
-    from fast3d_core.benchmarks import HEADLINES
+    from fast3d_core.benchmarks import benchmark
 
     # Narrow headers, so that run names stay whole at 80 columns.
-    breaks = {" ": "\n", "Multi3DRefer": "Multi-\n3DRefer", "ScanRefer": "Scan-\nRefer", "Scan2Cap": "Scan2-\nCap"}
-    breaks |= {"BLEU-4@": "BLEU-4\n@"}
-    labels = [HEADLINES[dataset].label for dataset in results[0].headline]
-    for long, broken in breaks.items():
-        labels = [label.replace(long, broken) for label in labels]
+    labels = [benchmark(dataset).narrow_column for dataset in results[0].headline]
     table = Table("run", *labels, "pruned", "samples\nper s", box=SIMPLE, padding=(0, 1, 0, 0))
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:

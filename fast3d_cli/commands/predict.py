@@ -1,8 +1,7 @@
 """`fast3d predict`: attention maps for all samples, by the GAP network."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -21,13 +20,11 @@ from fast3d_cli.options import (
     path_override,
 )
 from fast3d_cli.progress import RunProgress
-from fast3d_core.errors import DataError, UsageError
+from fast3d_core.errors import UsageError
 from fast3d_core.runtime import launcher
 
 if TYPE_CHECKING:
-    from fast3d_core.config import Config
-    from fast3d_core.gap.predictor import Prediction
-    from fast3d_core.gap.quality import MapQuality
+    from fast3d_core.gap.predictions import Compared
 
 
 def predict_command(
@@ -74,75 +71,34 @@ def predict_command(
             note(f"{place} are set, and the process of RANK=0 predicts; to run this one, unset them", everyone=True)
         return
     from fast3d_core.config import output_path
-    from fast3d_core.gap.predictor import predict_maps
-    from fast3d_core.maps.ledger import check_folder
+    from fast3d_core.gap.predictions import Targets, compare, predict
     from fast3d_core.pruning import METHODS
     from fast3d_core.runtime.devices import pick_device
 
     folder = maps or output_path(settings, "maps.predicted")
     splits = ("train", "val") if split == "all" else (split,)
     datasets = list(dict.fromkeys(dataset or settings.data.datasets))
-    if not restart:
-        check_folder(folder, [(one, name) for one in splits for name in datasets])
     device = pick_device(settings.model.device)
     try:
         with RunProgress() as progress:
-            predictions = [
-                prediction
-                for one in splits
-                for prediction in predict_maps(
-                    settings, one, datasets, folder, device, progress, batch_size=batch_size, restart=restart
-                )
-            ]
+            predictions = predict(
+                settings, splits, datasets, folder, device, progress, batch_size=batch_size, restart=restart
+            )
     except KeyboardInterrupt:
         note("interrupted; the same command continues with the dataset where it stopped")
         raise typer.Exit(130) from None
-    extracted = targets or settings.maps.targets
-    missing: list[str] = []
-    qualities = [_quality(settings, p, extracted, map_key, layers, missing) for p in predictions]
-    if missing:
-        note(f"not compared: {extracted} has no extracted maps of {', '.join(missing)}")
+    compared = compare(settings, predictions, Targets(targets or settings.maps.targets, map_key, layers), note)
     if json:
-        print_json([_plain(*pair) for pair in zip(predictions, qualities, strict=True)])
+        print_json([one.to_dict() for one in compared])
         return
-    out.print(_table(predictions, qualities))
+    out.print(_table(compared))
     if any(prediction.seconds is None for prediction in predictions):
         note("- samples/s: predicted before by the same network, read back")
     followers = "|".join(name for name, method in METHODS.items() if method.needs_map)
     note(f"written to {folder}; prune with `fast3d eval --method {followers}`, choose alpha with `fast3d search-alpha`")
 
 
-def _quality(
-    config: "Config", prediction: "Prediction", folder: Path, key: str, layers: str, missing: list[str]
-) -> "MapQuality | None":
-    """None where nothing was extracted that it can be compared with; then `missing` gets its name."""
-    from fast3d_core.gap.inputs import has_targets, load_targets
-    from fast3d_core.gap.quality import map_quality
-
-    name, count = f"{prediction.split} {prediction.dataset}", len(prediction.logits)
-    try:
-        if not has_targets(folder, prediction.split, prediction.dataset):
-            missing.append(name)
-            return None
-        maps = load_targets(config, folder, prediction.split, prediction.dataset, count, key=key, layers=layers)
-    except DataError as error:  # of an interrupted extraction, say; the maps are predicted all the same
-        note(f"{name}: not compared: {error}")
-        return None
-    return map_quality(prediction.logits, maps)
-
-
-def _plain(prediction: "Prediction", quality: "MapQuality | None") -> dict[str, Any]:
-    return {
-        "split": prediction.split,
-        "dataset": prediction.dataset,
-        "samples": len(prediction.logits),
-        "seconds": prediction.seconds,
-        "file": str(prediction.path),
-        "quality": asdict(quality) if quality else None,
-    }
-
-
-def _table(predictions: "list[Prediction]", qualities: "list[MapQuality | None]") -> Table:
+def _table(compared: "list[Compared]") -> Table:
     # Narrow headers, so that all stays whole at 80 columns.
     columns = (
         "KL",
@@ -157,7 +113,8 @@ def _table(predictions: "list[Prediction]", qualities: "list[MapQuality | None]"
         column.no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
-    for prediction, quality in zip(predictions, qualities, strict=True):
+    for one in compared:
+        prediction, quality = one.prediction, one.quality
         speed = f"{len(prediction.logits) / prediction.seconds:.1f}" if prediction.seconds else "-"
         cells = ["-"] * 5
         if quality:
@@ -168,5 +125,5 @@ def _table(predictions: "list[Prediction]", qualities: "list[MapQuality | None]"
                 "/".join(f"{100 * value:.0f}" for value in quality.mass.values()),
                 "/".join(f"{100 * value:.0f}" for value in quality.best_mass.values()),
             ]
-        table.add_row(f"{prediction.split} {prediction.dataset}", *cells, speed)
+        table.add_row(one.name, *cells, speed)
     return table

@@ -176,8 +176,8 @@ def _print_table(name: "Column", columns: "Sequence[Column]") -> None:
 def _table(columns: "Sequence[Column]") -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
     for column in columns:
-        # The one long word in a title is two words to a reader, too.
-        title = "\n".join(column.title.replace("Multi3DRefer", "Multi3D Refer").split())
+        # A long word such as Multi3DRefer is two words to a reader, too.
+        title = "\n".join(re.sub(r"\b(\w{6,})([A-Z][a-z]+)", r"\1 \2", column.title).split())
         table.add_column(Text(title), justify="right", vertical="top", no_wrap=True, overflow="fold")
     for cells in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*(Text("\n").join([Text(cell[0]), *(Text(line, "dim") for line in cell[1:])]) for cell in cells))

@@ -14,10 +14,8 @@ from fast3d_cli.options import (
     MeteorOption,
     SetOption,
     check_datasets,
-    check_name,
     load,
 )
-from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
     from fast3d_core.evaluation.result import Result
@@ -38,26 +36,12 @@ def score(
 ) -> None:
     """Score prediction files in the published record format, ours or anybody's, without a model."""
     check_datasets(dataset)
-    check_name(name)
     settings = load(config, set_)
-    from dataclasses import replace
-
     from fast3d_core.config import need_path
-    from fast3d_core.evaluation.result import RESULT_FILE, load_result, save_result
-    from fast3d_core.evaluation.run_folder import SETTINGS_FILE
-    from fast3d_core.evaluation.scoring import score_folder
-    from fast3d_core.files.locks import sole_use
+    from fast3d_core.evaluation.scoring import score_to_run
 
-    own = [settings.runs / name] if name else []
-    with sole_use(*own, other="choose another --name"):
-        if name and (settings.runs / name / SETTINGS_FILE).exists():
-            raise UsageError(f"{name} is a run of `fast3d eval`; choose another --name")
-        if name and (settings.runs / name / RESULT_FILE).exists():
-            load_result(settings.runs / name)  # raises where it is not ours to replace
-        result, scores = score_folder(folder, need_path(settings, "data.annotations"), dataset, meteor=meteor)
-        if name:
-            result = replace(result, name=name)
-            save_result(settings.runs / name, result, scores.stats)
+    annotations = need_path(settings, "data.annotations")
+    result, scores = score_to_run(folder, annotations, settings.runs, name, dataset, meteor=meteor)
     if json:
         print_json(result.to_dict())
     else:

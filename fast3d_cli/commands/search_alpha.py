@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -21,18 +21,12 @@ from fast3d_cli.options import (
     check_map_kind,
     load,
 )
-from fast3d_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fast3d_core.config import Config
-    from fast3d_core.maps.published import MapKind
     from fast3d_core.pruning.alpha_search import Outcome
-    from fast3d_core.pruning.sap import Alpha
 
 
-def search_alpha(
+def search_alpha_command(
     target: Annotated[float, typer.Option(help="Percentage of objects to prune, in [0, 100).")] = 90,
     tolerance: Annotated[float, typer.Option(help="How far off the target may be, in percent of the target.")] = 2,
     alpha: Annotated[
@@ -59,88 +53,30 @@ def search_alpha(
     Of the alphas whose average over the datasets is the nearest to the target, the one with the fewest decimals. It is
     written to alpha.json in the runs folder, where `fast3d eval --method sap` takes it.
     """
-    if not 0 <= target < 100:
-        raise UsageError(f"--target must lie in [0, 100), not {target:g}")
-    if not 0 <= tolerance < math.inf:
-        raise UsageError(f"--tolerance is a percentage of the target, at least 0, not {tolerance:g}")
-    if alpha is not None and not 0 < alpha <= 1:
-        raise UsageError(f"--alpha must lie in (0, 1], not {alpha:g}")
-    if alpha is not None and per_dataset:
-        raise UsageError("--alpha only checks one alpha, --per-dataset searches several; give one of them")
     check_datasets(dataset)
     check_map_key(map_key)
     kind = check_map_kind(map_kind)
-    settings = load(config, set_)
-    from fast3d_core.config import need_path
-    from fast3d_core.evaluation.found_alpha import write_alpha
-    from fast3d_core.files.watched import WatchedFiles
-    from fast3d_core.maps.origin import is_shipped, tell_unknown
-    from fast3d_core.maps.published import MAP_KEYS, map_file
-    from fast3d_core.pruning.alpha_search import outcome, within
+    from dataclasses import asdict
 
-    folder, key = maps or need_path(settings, "maps.predicted"), map_key or MAP_KEYS[0]
-    names = list(dict.fromkeys(dataset or settings.data.datasets))
-    files = WatchedFiles()
-    files.watch(map_file(folder, name) for name in names)
-    loaded, unknown = {}, []
-    for name in names:
-        loaded[name], known = _load(settings, folder, name, key, kind)
-        unknown += [] if known else [name]
-    if not is_shipped(settings, folder):
-        tell_unknown(folder, unknown, settings.data.annotations, note)
-    chosen: Alpha
-    if alpha is not None:
-        chosen = alpha
-    elif per_dataset:
-        chosen = {name: _search({name: loaded[name]}, target, tolerance, f" of {name}") for name in names}
-    else:
-        chosen = _search(loaded, target, tolerance)
-    found = outcome(loaded, chosen)
-    valid = within(found.ratio, target, tolerance)
-    if alpha is None:
-        path = write_alpha(settings, files, folder, key, chosen, found, target, tolerance, kind)
-        from fast3d_core.pruning import DEFAULT
+    from fast3d_core.evaluation.jobs import MapOptions
+    from fast3d_core.evaluation.search_alpha import AlphaOptions, search_alpha
+    from fast3d_core.pruning import DEFAULT
 
-        note(f"written to {path}; `fast3d eval --method {DEFAULT}` takes it from there")
+    options = AlphaOptions(target, tolerance, alpha, per_dataset)
+    choice = MapOptions(maps, map_key, kind)
+    found = search_alpha(load(config, set_), options, choice, dataset, note)
+    if found.path:
+        note(f"written to {found.path}; `fast3d eval --method {DEFAULT}` takes it from there")
     if json:
-        from dataclasses import asdict
-
-        about = {"alpha": chosen, "target": target, "tolerance": tolerance, "valid": valid, "map_key": key}
-        about |= {} if kind is None else {"map_kind": kind}
-        print_json({**about, **asdict(found)})
+        about: dict[str, Any] = {"alpha": found.alpha, "target": target, "tolerance": tolerance, "valid": found.valid}
+        about |= {"map_key": choice.key_or_default, **({} if kind is None else {"map_kind": kind})}
+        print_json({**about, **asdict(found.outcome)})
         return
-    out.print(_table(found, per_dataset))
-    subject = "these alphas prune" if per_dataset else f"alpha {chosen} prunes"
-    verdict = "within" if valid else "NOT within"
-    out.print(f"{subject} {found.ratio:.2f}% on average, {verdict} {tolerance:g}% of the target of {target:g}%")
-
-
-def _load(config: "Config", folder: Path, dataset: str, key: str, kind: "MapKind | None") -> "tuple[Tensor, bool]":
-    """The maps of a dataset as logits, (samples, objects) by index, and whether it is known of which questions.
-
-    The annotations, which would tell how many there are, need not be there: maps are enough to choose an alpha.
-    """
-    import torch
-
-    from fast3d_core.data.annotations import annotation_file
-    from fast3d_core.maps.origin import load_known_maps
-
-    questions = annotation_file(config.data.annotations, dataset)
-    loaded, known = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)
-    maps = loaded.logits(kind)
-    return torch.stack([maps[index] for index in range(len(maps))]), known
-
-
-def _search(maps: "dict[str, Tensor]", target: float, tolerance: float, of: str = "") -> float:
-    """The alpha of the ratio nearest to the target. Raises `DataError` if that is not within the tolerance."""
-    from fast3d_core.pruning.alpha_search import nearest, within
-
-    around = nearest(maps, target)
-    best = min(around, key=lambda one: abs(one.ratio - target))
-    if not within(best.ratio, target, tolerance):
-        shown = " and ".join(f"{one.ratio:.6g}% at alpha {one.alpha}" for one in around)
-        raise DataError(f"no alpha prunes {target:g}%{of} to within {tolerance:g}% of that; nearest: {shown}")
-    return best.alpha
+    out.print(_table(found.outcome, per_dataset))
+    subject = "these alphas prune" if per_dataset else f"alpha {found.alpha} prunes"
+    verdict = "within" if found.valid else "NOT within"
+    ratio = f"{found.outcome.ratio:.2f}%"
+    out.print(f"{subject} {ratio} on average, {verdict} {tolerance:g}% of the target of {target:g}%")
 
 
 def _table(found: "Outcome", per_dataset: bool) -> Table:

@@ -20,17 +20,23 @@ from fast3d_cli.options import (
 )
 from fast3d_cli.training_view import TrainingView, quality_table
 from fast3d_core.errors import UsageError
+from fast3d_core.gap.training.options import TrainingOptions
 
 _DATA, _NETWORK, _RUN = "Data", "Network", "Run"  # panels of --help
+_PUBLISHED = TrainingOptions()
 
 
 def train_gap(
-    epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 50,
-    batch_size: Annotated[int, typer.Option(help="Samples per step and process (published: 64 on 4 GPUs).")] = 64,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 8e-4,
-    text_lr: Annotated[float, typer.Option(help="Peak learning rate of the text encoder.")] = 8e-5,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster on GPUs.")] = "fp32",
-    seed: Annotated[int, typer.Option(callback=any_seed, help="Of initial weights, order and dropout.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = _PUBLISHED.epochs,
+    batch_size: Annotated[
+        int, typer.Option(help="Samples per step and process (published: 64 on 4 GPUs).")
+    ] = _PUBLISHED.batch_size,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = _PUBLISHED.lr,
+    text_lr: Annotated[float, typer.Option(help="Peak learning rate of the text encoder.")] = _PUBLISHED.text_lr,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster on GPUs.")] = _PUBLISHED.precision,
+    seed: Annotated[
+        int, typer.Option(callback=any_seed, help="Of initial weights, order and dropout.")
+    ] = _PUBLISHED.seed,
     targets: Annotated[
         Path | None,
         typer.Option(help="Folder of extracted maps. Default: maps.targets.", rich_help_panel=_DATA),
@@ -38,11 +44,11 @@ def train_gap(
     map_key: Annotated[
         str,
         typer.Option(help="a_map: mean over question and answer; a_map_ori: question only.", rich_help_panel=_DATA),
-    ] = "a_map",
+    ] = _PUBLISHED.map_key,
     layers: Annotated[
         str,
         typer.Option(help="LLM layers the target averages: all, from:N, or 3,5,8-11.", rich_help_panel=_DATA),
-    ] = "all",
+    ] = _PUBLISHED.layers,
     dataset: DatasetOption = None,
     val_dataset: Annotated[
         list[str] | None,
@@ -75,7 +81,7 @@ def train_gap(
     ] = False,
     save_every: Annotated[
         int, typer.Option(help="Steps between checkpoints, beside one an epoch.", rich_help_panel=_RUN)
-    ] = 500,
+    ] = _PUBLISHED.save_every,
     export: Annotated[
         Path | None,
         typer.Option(help="Also write the best weights in the published form (.pth).", rich_help_panel=_RUN),
@@ -103,7 +109,8 @@ def train_gap(
     if tensorboard:
         _need_tensorboard()
     from fast3d_core.config import output_path
-    from fast3d_core.gap.training import LAST_FILE, TrainingOptions, export_best, train
+    from fast3d_core.gap.training.loop import export_best, train
+    from fast3d_core.gap.training.state import LAST_FILE
 
     options = TrainingOptions(
         epochs, batch_size, lr, text_lr, precision, map_key, layers,  # type: ignore[arg-type]  # it checks precision

@@ -1,27 +1,30 @@
 """Answers one question after another, about whichever scene, by whichever method; what is loaded stays loaded."""
 
 import zlib
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
-from fast3d_core.asking.wording import DATASETS, named_slots, prompt_of
+from fast3d_core.asking.wording import dataset_of, prompt_of
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.context import Context
-from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.gap.inputs import GapInputs, check_fit
+from fast3d_core.evaluation.costs import entry_cost, made_entry, pruned_share
+from fast3d_core.evaluation.journal import Entry
+from fast3d_core.evaluation.planner import Planner
 from fast3d_core.gap.predictor import MapPredictor
-from fast3d_core.gap.text import QuestionTokenizer
-from fast3d_core.llm.weights import Generation, Prompt
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene, prompt_tokens
-from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
-from fast3d_core.pruning import BASELINE, PlanRequest, Pruner
+from fast3d_core.llm.cost import scene_flops
+from fast3d_core.maps.kind import AttentionMap
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
+from fast3d_core.models.registry import scene_model
+from fast3d_core.plan import Units
+from fast3d_core.pruning import BASELINE, Pruner
 from fast3d_core.pruning.options import run_name
 from fast3d_core.runtime.devices import out_of_memory_says, pick_device
 from fast3d_core.runtime.progress import Progress, Silent
@@ -48,7 +51,8 @@ class Asker:
 
     def __init__(self, config: Config, progress: Progress | None = None):
         self.config = config
-        self.rooms = Rooms(need_path(config, "data.annotations"), config.data.max_objects)
+        self._units = scene_model(config).units_of(config)
+        self.rooms = Rooms(need_path(config, "data.annotations"), self._units.count)
         self._context = Context(
             lambda: self.model.shape.layers, self.rooms.scene, self.rooms.detections.boxes, self.rooms.detections.labels
         )
@@ -79,12 +83,12 @@ class Asker:
         _ = self.model
 
     @cached_property
-    def model(self) -> ChatScene:
-        """The LLM with the checkpoint."""
+    def model(self) -> SceneModel:
+        """The scene model."""
         return load_model(self.config, self.rooms.scenes, self._device, self._progress)
 
     @cached_property
-    def _gap(self) -> tuple[MapPredictor, QuestionTokenizer]:
+    def _gap(self) -> MapPredictor:
         try:
             need_checkpoint(self.config, "gap.checkpoint")
         except DataError as missing:
@@ -92,18 +96,16 @@ class Asker:
                 f"{missing}; methods that follow a map need this network: `fast3d download gap roberta`, or "
                 f"`fast3d train-gap`, or ask with --method {BASELINE}"
             ) from None
-        network = load_gap(self.config, self._device)
-        check_fit(self.config, self.rooms.scenes, network)
-        return MapPredictor(network), QuestionTokenizer(self.config.gap.text_encoder)
+        return MapPredictor.from_config(self.config, self.rooms.scenes, self._device)
 
     def _check_length(self, prompt: str) -> None:
-        visual = TOKENS_PER_OBJECT * self.config.data.max_objects
-        longest = self.model.llm.config.max_position_embeddings - visual - self.config.generation.max_new_tokens
-        text = prompt_tokens(self.model.tokenizer, prompt)
+        positions, visual = self.model.positions, self._units.visual
+        longest = positions - visual - self.config.generation.max_new_tokens
+        text = self.model.text_tokens(prompt)
         if longest < 1:
             raise UsageError(
                 f"generation.max_new_tokens {self.config.generation.max_new_tokens} leaves no room for a question: the "
-                f"LLM reads {self.model.llm.config.max_position_embeddings} tokens in all, with the {visual} of a scene"
+                f"LLM reads {positions} tokens in all, with the {visual} of a scene"
             )
         if text > longest:
             raise UsageError(
@@ -116,84 +118,71 @@ class Asker:
     ) -> Reply:
         model, reuse = self.model, self.config.eval.reuse_scene
         watch = Stopwatch(self._device)
-        scores, gap_flops = self._map(text, room) if pruner.needs_map else (None, 0.0)
+        sample = _sample(room.scene_id, text, dataset_of(task))
+        maps, gap_flops = self._map(sample, room) if pruner.needs_map else (None, None)
         watch.mark("gap")
-        number = zlib.crc32(f"{room.scene_id}\n{text}".encode())
-        sample = Sample(DATASETS.get(task, ""), number, room.scene_id, text, 0, 0, 0, (), 0, None)
-        given = self._context.of(sample)
-        plan = pruner.plan(
-            PlanRequest(sample.dataset, number, self.config.data.max_objects, scores, kind="logits", **given)
-        )
+        (plan,) = Planner(pruner, self._units, self._context)([sample], maps)
         watch.mark("plan")
         prompt = model.prompt(room, text)
         watch.mark("prompt")
-        known = model.engine.knows(prompt)
+        known = reuse and model.engine.is_cached(prompt)
         state = model.engine.prefill([prompt], [plan], self.config.generation, reuse)
         watch.mark("prefill")
-        (generation,) = model.engine.decode(state, model.tokenizer.bos_id, model.tokenizer.eos_id)
+        (generation,) = model.engine.decode(state, model.bos_id, model.eos_id)
         watch.mark("decode")
         answer = model.answer(generation).text
         watch.mark("text")
-        flops, unpruned = self._flops(prompt, generation, plan.layer, reuse, reuse and known)
+        entry = made_entry(sample, prompt, generation, answer, reuse, gap_flops)
+        flops, unpruned = self._flops(entry, prompt.visual, known)
         by_slot = {one.slot: one for one in objects}
-        share = None if scores is None else torch.softmax(scores, dim=-1).tolist()
+        share = None if maps is None else torch.softmax(maps.logits()[0], dim=-1).tolist()
+        kept, layers = range(prompt.visual) if entry.kept is None else entry.kept, model.shape.layers
         return Reply(
             scene=room.scene_id,
             question=question,
             task=task,
             prompt=text,
             method=run_name(pruner),
-            text=answer,
-            named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in named_slots(answer)),
-            kept=tuple(by_slot[slot] for slot in _kept_slots(generation.kept, share) if slot in by_slot),
-            layer=plan.layer,
-            layers=model.shape.layers,
-            visual=plan.visual,
-            kept_tokens=len(generation.kept),
-            pruned=100 * pruning_ratio(model.shape.layers, plan.layer, plan.visual, len(generation.kept)),
-            flops=flops + gap_flops,
+            text=entry.pred,
+            named=tuple(by_slot.get(slot, SceneObject(slot)) for slot in dict.fromkeys(model.mentioned(entry.pred))),
+            kept=tuple(by_slot[slot] for slot in _kept_slots(self._units, kept, share) if slot in by_slot),
+            layer=entry.stages[0][0] if entry.stages else 0,
+            layers=layers,
+            visual=prompt.visual,
+            kept_tokens=len(kept),
+            pruned=100 * pruned_share(entry, layers, prompt.visual),
+            flops=flops + (gap_flops or 0.0),
             flops_unpruned=unpruned,
             attention=None if share is None else tuple(share),
             seconds=watch.seconds(),
             reuse_scene=reuse,
         )
 
-    def _map(self, prompt: str, room: Scene) -> tuple[Tensor, float]:
-        """The map (objects,) that GAP predicts for a prompt, on the CPU, and what that costs in FLOPs."""
-        predictor, tokenizer = self._gap
+    def _map(self, sample: Sample, room: Scene) -> tuple[AttentionMap, float]:
+        """The map (1, objects) that GAP predicts for a question, and what that costs in FLOPs."""
         name = room.scene_id
-        sample = Sample("", 0, name, prompt, 0, 0, 0, (), 0, None)
-        inputs = GapInputs([sample], {name: room}, {name: self.rooms.locations(name)}, tokenizer, self._device)
-        scores = predictor(inputs.batch(torch.zeros(1, dtype=torch.long)))[0].cpu()
-        if not scores.isfinite().all():
-            raise DataError(f"{self.config.gap.checkpoint} predicts NaN or infinity for {name}; train it again")
-        return scores, predictor.network.flops(inputs.tokens(0))
+        inputs = self._gap.inputs([sample], {name: room}, {name: self.rooms.locations(name)})
+        return self._gap(inputs, [sample]), self._gap.flops(inputs, sample)
 
-    def _flops(
-        self, prompt: Prompt, generation: Generation, layer: int, reuse: bool, known: bool
-    ) -> tuple[float, float]:
+    def _flops(self, entry: Entry, visual: int, known: bool) -> tuple[float, float]:
         """Of the LLM, and what it would be unpruned; reading the scene counts where it was not known."""
         shape = self.model.shape
 
-        def of(layer: int, count: int, shared: int) -> int:
-            spent = cost(
-                shape,
-                layer=layer,
-                text=len(prompt) - prompt.visual,
-                visual=prompt.visual,
-                count=count,
-                beams=self.config.generation.beams,
-                steps=generation.steps,
-                element_bytes=self.model.llm.dtype.itemsize,
-                known=shared,
-            )
+        def of(one: Entry) -> int:
+            spent = entry_cost(one, shape, visual, self.config.generation.beams, self.model.llm.dtype.itemsize)
             return spent.prefill_flops + spent.decode_flops
 
-        scene = scene_flops(shape, prompt.shared) if reuse and not known else 0
-        return of(layer, len(generation.kept), prompt.shared if reuse else 0) + scene, of(0, prompt.visual, 0)
+        scene = scene_flops(shape, entry.cached) if entry.cached and not known else 0
+        return of(entry) + scene, of(replace(entry, stages=(), cached=0))
 
 
-def _kept_slots(kept: Tensor, share: list[float] | None) -> list[int]:
+def _sample(scene: str, prompt: str, dataset: str) -> Sample:
+    """A question of one's own as a sample; its number, by which random methods draw, is of its scene and words."""
+    number = zlib.crc32(f"{scene}\n{prompt}".encode())
+    return Sample(dataset, number, scene, prompt, 0, 0, 0, (), 0, None)
+
+
+def _kept_slots(units: Units, kept: Iterable[int], share: list[float] | None) -> list[int]:
     """The slots of these visual tokens."""
-    slots = sorted({token // TOKENS_PER_OBJECT for token in kept.tolist()})
+    slots = units.of(kept)
     return slots if share is None else sorted(slots, key=lambda slot: -share[slot])

@@ -10,7 +10,7 @@ from torch import Tensor
 from fast3d_core.data.annotations import Scene, Scenes
 from fast3d_core.data.detections import Detections
 from fast3d_core.errors import UsageError
-from fast3d_core.models.chat_scene.tokenizer import object_token
+from fast3d_core.mentions import mention
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SceneObject:
     size: tuple[float, float, float] | None = None
 
     def __str__(self) -> str:
-        return f"{self.label or 'object'} {object_token(self.slot)}"
+        return f"{self.label or 'object'} {mention(self.slot)}"
 
 
 class Rooms:

@@ -6,27 +6,34 @@ import string
 from collections.abc import Sequence
 
 from fast3d_core.asking.rooms import SceneObject
-from fast3d_core.benchmarks.answers import object_ids
+from fast3d_core.benchmarks import benchmark, benchmark_names
 from fast3d_core.data.annotations import MOST_CHARACTERS
 from fast3d_core.errors import UsageError
-from fast3d_core.models.chat_scene.tokenizer import object_token
-from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, SHORT, describe
+from fast3d_core.mentions import Typed, mention, mentioned, typed
 
-TASKS = ("qa", "ground", "ground-all", "caption", "plain")
-"""How a text is worded: as a question for a short answer (ScanQA, SQA3D), as the description of one object (ScanRefer)
-or of several (Multi3DRefer), as an object to describe (Scan2Cap), or not at all."""
+PLAIN = "plain"
+"""The task of a text that is asked as it is typed; the others word it as a benchmark does (`Wording.task`)."""
 
-DATASETS = {"qa": "scanqa", "ground": "scanrefer", "ground-all": "multi3dref", "caption": "scan2cap"}
-"""The dataset whose prompts are worded like that."""
+DEFAULT_TASK = "qa"
 
 _NEAREST = 3  # objects that an error names
-_OBJECT = re.compile(r"<\s*OBJ\s*([0-9]+)\s*>", re.IGNORECASE)
 
 
-def check_task(task: str) -> None:
-    """Raises `UsageError` for a wording that there is not."""
-    if task not in TASKS:
-        raise UsageError(f"--task is one of {', '.join(TASKS)}, not {task[:80]!r}")
+def tasks() -> dict[str, str]:
+    """The ways to word a text, the default first, and the dataset whose prompts are worded like that; "" for plain."""
+    worded: dict[str, str] = {}
+    for name in benchmark_names():
+        if task := benchmark(name).wording.task:
+            worded.setdefault(task, name)
+    return {DEFAULT_TASK: worded[DEFAULT_TASK], **worded, PLAIN: ""}
+
+
+def dataset_of(task: str) -> str:
+    """The dataset whose prompts are worded like that; "" for plain. Raises `UsageError` for an unknown wording."""
+    known = tasks()
+    if task not in known:
+        raise UsageError(f"--task is one of {', '.join(known)}, not {task[:80]!r}")
+    return known[task]
 
 
 def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) -> str:
@@ -35,7 +42,7 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
     Raises `UsageError` for a text that is empty, too long or invalid, holds control tokens or names an object that is
     not there, and for a task that is not known or needs something else.
     """
-    check_task(task)
+    dataset = dataset_of(task)
     if len(text) > MOST_CHARACTERS:
         raise UsageError(f"the question has more than {MOST_CHARACTERS} characters, which no LLM here reads")
     if re.search("[\ud800-\udfff]", text):
@@ -45,24 +52,21 @@ def prompt_of(text: str, task: str, scene: str, objects: Sequence[SceneObject]) 
         raise UsageError("the question is empty; ask something, such as 'how many chairs are there?'")
     if control := re.search("</?s>|<unk>", text):
         raise UsageError(f"the question holds {control[0]}, which the model reads as a control token; leave it out")
-    named = [_check(match, scene, objects) for match in _OBJECT.finditer(text)]
-    if task == "qa":
-        return text if text.endswith(SHORT.strip()) else text + SHORT
-    if task == "ground":
-        return describe(SCANREFER[0], text)
-    if task == "ground-all":
-        return describe(MULTI3DREF[0], text)
-    if task == "caption":
-        if len(set(named)) != 1:
-            near = ", ".join(map(str, _like(text, objects)))
-            raise UsageError(f"--task caption describes one object; name it by its number, such as {near}")
-        return SCAN2CAP[2].replace("<id>", object_token(named[0]))
-    return text
+    named = [_check(one, scene, objects) for one in typed(text)]
+    if not dataset:
+        return text
+    wording = benchmark(dataset).wording
+    if not wording.names_an_object:
+        return wording.prompt(text)
+    if len(set(named)) != 1:
+        near = ", ".join(map(str, _like(text, objects)))
+        raise UsageError(f"--task {task} describes one object; name it by its number, such as {near}")
+    return wording.prompt(mention(named[0]))
 
 
 def named_slots(answer: str) -> list[int]:
     """The objects that an answer names, in order, each once."""
-    return list(dict.fromkeys(object_ids(answer)))
+    return list(dict.fromkeys(mentioned(answer)))
 
 
 def _like(text: str, objects: Sequence[SceneObject]) -> Sequence[SceneObject]:
@@ -71,15 +75,15 @@ def _like(text: str, objects: Sequence[SceneObject]) -> Sequence[SceneObject]:
     return [one for one in objects if one.label in labels][:_NEAREST] or objects[:_NEAREST]
 
 
-def _check(match: re.Match[str], scene: str, objects: Sequence[SceneObject]) -> int:
+def _check(named: Typed, scene: str, objects: Sequence[SceneObject]) -> int:
     """The slot that a text names. Raises `UsageError` where the scene has none, or where it is written otherwise."""
-    slot = int(match[1][:9])
+    slot = named.unit
     if slot not in (one.slot for one in objects):
         nearest = sorted(sorted(objects, key=lambda one: abs(one.slot - slot))[:_NEAREST], key=lambda one: one.slot)
         raise UsageError(
-            f"{scene} has no object {match[0][:40]}; its {len(objects)} objects include "
+            f"{scene} has no object {named.text[:40]}; its {len(objects)} objects include "
             f"{', '.join(map(str, nearest))} (`fast3d ask --scene list` lists all)"
         )
-    if match[0] != object_token(slot):
-        raise UsageError(f"write {object_token(slot)}, not {match[0][:40]}: the model knows objects by that name alone")
+    if not named.exact:
+        raise UsageError(f"write {mention(slot)}, not {named.text[:40]}: the model knows objects by that name alone")
     return slot

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig as StockConfig
-from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers import LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from fast3d_core.config import GenerationConfig
-from fast3d_core.llm.weights import Prompt
-from fast3d_core.plan import Plan
+from fast3d_core.llm.families import Llm
+from fast3d_core.llm.generation import Prompt
+from fast3d_core.plan import Plan, View
 
 
 @torch.inference_mode()
 def stock_generate(
-    llm: LlamaForCausalLM,
+    llm: Llm,
     rows: Sequence[Tensor],
     settings: GenerationConfig,
     bos: int,
@@ -100,16 +101,22 @@ class _Penalty(RepetitionPenaltyLogitsProcessor):
         return super().__call__(torch.cat([bos, input_ids], dim=1), scores)  # type: ignore[arg-type]
 
 
+def kept_at_start(plan: Plan) -> Tensor:
+    """The offsets that stay of a plan that drops tokens before the first layer, and nowhere else."""
+    there = View(torch.arange(plan.visual))
+    assert all(stage.layer == 0 and not stage.waits for stage in plan.stages)
+    return plan.resolve(0, there) if plan.stages else there.offsets
+
+
 def without_pruned(prompt: Prompt, plan: Plan) -> Tensor:
     """The prompt's rows without the visual tokens that the plan drops before the first layer."""
-    assert plan.layer == 0 and plan.kept is not None
     start, end = prompt.visual_start, prompt.visual_start + prompt.visual
-    kept = (start + plan.kept).to(prompt.embeds.device)
+    kept = (start + kept_at_start(plan)).to(prompt.embeds.device)
     return torch.cat([prompt.embeds[:start], prompt.embeds[kept], prompt.embeds[end:]])
 
 
 @contextlib.contextmanager
-def attention_of(llm: LlamaForCausalLM, kind: str) -> Iterator[None]:
+def attention_of(llm: Llm, kind: str) -> Iterator[None]:
     """Lets stock transformers run "eager" or "sdpa" attention meanwhile."""
     before = llm.config._attn_implementation
     llm.set_attn_implementation(kind)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from fast3d_core.evaluation.estimate import Rates, measure
-from fast3d_core.plan import Cost, LlmShape
+from fast3d_core.llm.cost import Cost, LlmShape
 
 
 class PeakMemory:

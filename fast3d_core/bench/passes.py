@@ -5,19 +5,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fast3d_core.bench.baselines import stock_generate, without_pruned
-from fast3d_core.bench.subject import Batch, Subject
+from fast3d_core.bench.baselines import kept_at_start, stock_generate, without_pruned
+from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.config import GenerationConfig
-from fast3d_core.evaluation.ahead import Ready, answer_all
-from fast3d_core.llm.weights import Generation, Prompt
-from fast3d_core.models.chat_scene.tokenizer import tidy_answer
+from fast3d_core.evaluation.overlap import Ready, answer_all
+from fast3d_core.evaluation.planner import Planner
+from fast3d_core.llm.generation import Generation, Prompt
 from fast3d_core.plan import Plan
-from fast3d_core.pruning import PlanRequest, Pruner
+from fast3d_core.pruning import Pruner
 from fast3d_core.runtime.stopwatch import Stopwatch
 
 
@@ -27,12 +26,12 @@ class Pass:
 
     Attributes:
         seconds: of the parts gap, prompts, prefill, decode and text, and of all of them, end_to_end.
-        layer: K; kept: offsets of the visual tokens that each sample kept from there on.
+        plans: of each sample; kept: offsets of the visual tokens that each sample's last layer saw.
     """
 
     batch: Batch
     prompts: list[Prompt]
-    layer: int
+    plans: list[Plan]
     kept: list[Tensor]
     seconds: dict[str, float]
 
@@ -40,20 +39,20 @@ class Pass:
 def fast_pass(
     subject: Subject, pruner: Pruner, batch: Batch, settings: GenerationConfig, reuse_scene: bool = False
 ) -> Pass:
-    """By the fast engine, as `ChatScene.generate` does it."""
-    tokenizer, engine = subject.model.tokenizer, subject.model.engine
+    """By the fast engine, as `SceneModel.generate` does it."""
+    engine = subject.model.engine
     watch = Stopwatch(subject.model.device)
     plans, prompts = _prepare(subject, pruner, batch, watch.mark)
     state = engine.prefill(prompts, plans, settings, reuse_scene)
     watch.mark("prefill")
-    generations = engine.decode(state, tokenizer.bos_id, tokenizer.eos_id)
+    generations = engine.decode(state, subject.model.bos_id, subject.model.eos_id)
     watch.mark("decode")
     _texts(subject, [generation.ids for generation in generations])
     watch.mark("text")
     steps = {generation.steps for generation in generations}
     assert steps == {settings.max_new_tokens}, steps
     kept = [generation.kept for generation in generations]
-    return Pass(batch, prompts, plans[0].layer, kept, watch.seconds())
+    return Pass(batch, prompts, plans, kept, watch.seconds())
 
 
 def in_a_row(
@@ -91,16 +90,16 @@ def in_a_row(
 def stock_pass(
     subject: Subject, pruner: Pruner, batch: Batch, settings: GenerationConfig, attentions: bool = False
 ) -> Pass:
-    """By stock transformers, without the tokens that are pruned; the plans must have K = 0."""
-    tokenizer, watch = subject.model.tokenizer, Stopwatch(subject.model.device)
+    """By stock transformers, without the tokens that are pruned; the plans drop at layer 0 alone."""
+    watch = Stopwatch(subject.model.device)
     plans, prompts = _prepare(subject, pruner, batch, watch.mark)
     rows = [without_pruned(prompt, plan) for prompt, plan in zip(prompts, plans, strict=True)]
     ids = stock_generate(
         subject.model.llm,
         rows,
         settings,
-        tokenizer.bos_id,
-        tokenizer.eos_id,
+        subject.model.bos_id,
+        subject.model.eos_id,
         attentions=attentions,
         first_scores=lambda: watch.mark("prefill"),
     )
@@ -108,7 +107,7 @@ def stock_pass(
     _texts(subject, ids)
     watch.mark("text")
     assert {len(one) for one in ids} == {settings.max_new_tokens}
-    return Pass(batch, prompts, 0, [plan.kept for plan in plans if plan.kept is not None], watch.seconds())
+    return Pass(batch, prompts, plans, [kept_at_start(plan) for plan in plans], watch.seconds())
 
 
 @torch.inference_mode()
@@ -116,18 +115,12 @@ def _prepare(
     subject: Subject, pruner: Pruner, batch: Batch, mark: Callable[[str], None] = lambda _: None
 ) -> tuple[list[Plan], list[Prompt]]:
     model = subject.model
-    maps: Any = [None] * len(batch.samples)
+    maps = None
     if pruner.needs_map:
         assert subject.gap is not None
-        maps = subject.gap.maps(batch)
+        maps = predicted_maps(subject.gap, batch)
         mark("gap")
-    context = subject.context(batch)
-    plans = [
-        pruner.plan(
-            PlanRequest(sample.dataset, sample.index, model.objects, scores, kind="logits", **context.of(sample))
-        )
-        for sample, scores in zip(batch.samples, maps, strict=True)
-    ]
+    plans = Planner(pruner, model.units, subject.context(batch))(batch.samples, maps)
     scenes = [batch.scenes[sample.scene_id] for sample in batch.samples]
     prompts = model.prompts(scenes, [sample.prompt for sample in batch.samples])
     mark("prompts")
@@ -136,4 +129,4 @@ def _prepare(
 
 def _texts(subject: Subject, answers: Sequence[list[int]]) -> None:
     for ids in answers:
-        tidy_answer(subject.model.tokenizer.decode(ids))
+        subject.model.decode(ids)

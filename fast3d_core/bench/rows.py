@@ -7,10 +7,10 @@ from statistics import fmean, median
 from fast3d_core.bench.measure import Machine, Work, read_bytes
 from fast3d_core.bench.passes import Pass
 from fast3d_core.bench.result import Floor, Kept, Roofline, Row, SampleFlops, Times
-from fast3d_core.bench.subject import Subject
+from fast3d_core.bench.subject import Subject, gap_flops
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.result import Spread
-from fast3d_core.plan import TOKENS_PER_OBJECT, cost, pruning_ratio, scene_flops
+from fast3d_core.llm.cost import cost, scene_flops
 from fast3d_core.pruning import Pruner
 
 
@@ -59,10 +59,10 @@ def build_row(
 
 
 def _kept(passes: Sequence[Pass], subject: Subject) -> Kept:
-    layers, visual = subject.model.shape.layers, subject.model.objects * TOKENS_PER_OBJECT
+    layers = subject.model.shape.layers
     kept = [offsets for one in passes for offsets in one.kept]
-    ratio = fmean(100 * pruning_ratio(layers, passes[0].layer, visual, len(offsets)) for offsets in kept)
-    objects = [len((offsets // TOKENS_PER_OBJECT).unique()) for offsets in kept]
+    ratio = fmean(100 * plan.ratio(layers) for one in passes for plan in one.plans)
+    objects = [len(subject.model.units.of(offsets.tolist())) for offsets in kept]
     return Kept(ratio, fmean(map(len, kept)), Spread.of(objects))
 
 
@@ -87,16 +87,14 @@ def _work(
         [
             cost(
                 shape,
-                layer=done.layer,
+                plan.counts(shape.layers),
                 text=len(prompt) - prompt.visual,
-                visual=prompt.visual,
-                count=len(offsets),
                 beams=settings.beams,
                 steps=steps,
                 element_bytes=element_bytes,
-                known=prompt.shared if reuse_scene else 0,
+                new=len(prompt) - prompt.shared if reuse_scene else None,
             )
-            for prompt, offsets in zip(done.prompts, done.kept, strict=True)
+            for prompt, plan in zip(done.prompts, done.plans, strict=True)
         ]
         for steps in range(1, settings.max_new_tokens + 1)
     ]
@@ -105,7 +103,7 @@ def _work(
         costs=costs,
         scene_flops=scenes,
         llm_bytes=read_bytes(shape, element_bytes),
-        gap_flops=sum(gap.flops(done.batch)) if gap else 0,
+        gap_flops=sum(gap_flops(gap, done.batch)) if gap else 0,
         gap_bytes=gap.read_bytes if gap else 0,
     )
 

@@ -13,10 +13,13 @@ from fast3d_core.bench.measure import Machine, PeakMemory
 from fast3d_core.bench.passes import Pass, fast_pass, in_a_row, stock_pass
 from fast3d_core.bench.result import REUSE, BenchResult, MeasuredRates, Row, ratios
 from fast3d_core.bench.rows import build_row
-from fast3d_core.bench.subject import Batch, Subject
+from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, NotFiniteError
 from fast3d_core.evaluation.result import describe_environment
+from fast3d_core.maps.kind import AttentionMap
+from fast3d_core.models.registry import check_shares_prefix
+from fast3d_core.plan import Units
 from fast3d_core.pruning import BASELINE, METHODS, Pruner
 from fast3d_core.pruning.alpha_search import nearest
 from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
@@ -48,8 +51,8 @@ class BenchOptions:
     method_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float = 1) -> list[Pruner]:
-    """The methods, at the ratio, for an LLM of `layers` layers and prompts of `objects` slots.
+def build_methods(options: BenchOptions, layers: int, units: Units, alpha: float = 1) -> list[Pruner]:
+    """The methods, at the ratio, for an LLM of `layers` layers and prompts of these units.
 
     Args:
         alpha: of methods that take one; any will do to see whether the options can be meant.
@@ -62,7 +65,7 @@ def build_methods(options: BenchOptions, layers: int, objects: int, alpha: float
     return [
         pruner
         for method in options.methods
-        for pruner in build_pruners([method], everything.taken_by([method]), layers, objects)
+        for pruner in build_pruners([method], everything.taken_by([method]), layers, units)
     ]
 
 
@@ -96,6 +99,8 @@ class Bench:
         self._settings = replace(settings, min_length=settings.max_new_tokens + 1)
         self._device = subject.model.device
         self._methods()  # what cannot be meant stops here
+        if options.reuse_scene:
+            check_shares_prefix(type(subject.model), "--reuse-scene")
         self._machine = Machine(self._device, subject.model.llm.dtype)
         self._result = self._without_rows()
         saved(self._result)
@@ -129,7 +134,7 @@ class Bench:
             settings={
                 **_plain(self._options),
                 "generation": asdict(self._settings),
-                "objects": model.objects,
+                "objects": model.units.count,
                 "questions": self._subject.questions,
             },
             environment=describe_environment(self._device, 1, model.engine.attention),
@@ -138,7 +143,7 @@ class Bench:
 
     def _methods(self, alpha: float = 1) -> list[Pruner]:
         model = self._subject.model
-        return build_methods(self._options, model.shape.layers, model.objects, alpha)
+        return build_methods(self._options, model.shape.layers, model.units, alpha)
 
     def _timed(self) -> range:
         """Numbers of the batches that are timed."""
@@ -150,7 +155,8 @@ class Bench:
         with out_of_memory_says(
             f"batch {size}: {self._device} is out of memory predicting maps; take a smaller --batch"
         ):
-            maps = torch.cat([self._subject.gap.maps(self._subject.batch(size, number)) for number in self._timed()])
+            parts = [predicted_maps(self._subject.gap, self._subject.batch(size, number)) for number in self._timed()]
+            maps = AttentionMap("logits", torch.cat([part.logits() for part in parts]))
         target = self._options.ratio
         return min(nearest({"bench": maps}, target), key=lambda found: abs(found.ratio - target)).alpha
 

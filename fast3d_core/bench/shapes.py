@@ -5,7 +5,6 @@ One thing does depend on it: how many objects SAP keeps. The GAP network is draw
 and as different from question to question, as predicted ones of real questions are.
 """
 
-import io
 import random
 import tempfile
 from collections.abc import Sequence
@@ -14,21 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import ByteLevelBPETokenizer
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, RobertaConfig, RobertaModel
+from transformers import RobertaConfig, RobertaModel
 
-from fast3d_core.bench.subject import Batch, Gap, Subject
+from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.data.annotations import Sample, Scene
 from fast3d_core.errors import UsageError
 from fast3d_core.gap.network import GapNetwork, GapShape
+from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.text import QuestionTokenizer
-from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION, ChatScene, prompt_tokens
-from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
+from fast3d_core.llm.cost import LlmShape
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.registry import model_class
+from fast3d_core.plan import Units
 from fast3d_core.runtime.devices import out_of_memory_says
 from fast3d_core.runtime.draws import seed_of
 
+KIND = "chat-scene"  # what a model of a named shape is
 OBJECTS = 100
 QUESTIONS_A_SCENE = 67  # as ScanRefer asks
 WORDS = (
@@ -60,6 +62,17 @@ class Shape:
     text: dict[str, int] = field(default_factory=dict)
     gap: GapShape = field(default_factory=GapShape)
 
+    @property
+    def llm(self) -> LlmShape:
+        """The LLM's sizes."""
+        head_dim = self.hidden // self.heads
+        return LlmShape(self.layers, self.hidden, self.heads, self.heads, head_dim, self.intermediate, self.words)
+
+
+def units() -> Units:
+    """The units of a prompt of a model of a named shape."""
+    return Units(OBJECTS, model_class(KIND).unit_tokens)
+
 
 SHAPES = {
     "7b": Shape(),
@@ -89,57 +102,13 @@ def random_subject(name: str, device: torch.device, dtype: torch.dtype, text_tok
     too_large = f"the {name} model does not fit into the memory of {device}; take a smaller one, or another device"
     with tempfile.TemporaryDirectory() as temporary, torch.random.fork_rng(cuda), out_of_memory_says(too_large):
         torch.manual_seed(seed)
-        tokenizer = _tokenizer(Path(temporary), shape.words)
-        make = _Questions(tokenizer, shape.features, text_tokens, seed)
-        gap = Gap(_gap_network(shape, device), _gap_tokenizer(Path(temporary) / "gap", shape))
-        maps = torch.cat([gap.maps(make.batch(8, number)) for number in range(4)])
+        model = model_class(KIND).random(shape.llm, OBJECTS, shape.features, WORDS, device, dtype)
+        make = _Questions(model, shape.features, text_tokens, seed)
+        gap = MapPredictor(_gap_network(shape, device), _gap_tokenizer(Path(temporary) / "gap", shape))
+        maps = torch.cat([predicted_maps(gap, make.batch(8, number)).scores for number in range(4)])
         _scale_logits(gap.network, _LOGITS_STD / float(maps.std(dim=-1).mean()))
-        model = _chat_scene(shape, tokenizer, device, dtype)
     described = f"generated, {text_tokens} text tokens each, {QUESTIONS_A_SCENE} in a row about each scene"
     return Subject(name, model, gap, make.batch, described)
-
-
-@torch.no_grad()
-def _chat_scene(shape: Shape, tokenizer: ChatSceneTokenizer, device: torch.device, dtype: torch.dtype) -> ChatScene:
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=shape.hidden, intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, max_position_embeddings=4096,
-    )  # fmt: skip
-    with device:
-        llm = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
-        projectors = tuple(
-            nn.Sequential(nn.Linear(shape.features, shape.hidden), nn.GELU(), nn.Linear(shape.hidden, shape.hidden))
-            .eval()
-            .requires_grad_(False)
-            for _ in range(2)
-        )
-        fixed = tuple(
-            llm.model.embed_tokens(torch.tensor(ids))
-            for ids in (tokenizer.encode(PREFIX, bos=True), tokenizer.encode(AFTER_OBJECTS))
-        )
-    return ChatScene(llm, tokenizer, projectors, fixed, OBJECTS)  # type: ignore[arg-type]
-
-
-def _tokenizer(folder: Path, words: int) -> ChatSceneTokenizer:
-    """Its sentencepiece model has the prompts' words, and, to make up `words`, pieces that no text has; so prompts are
-    about as long as with LLaMA's."""
-
-    def train(unused: int) -> bytes:
-        model = io.BytesIO()
-        SentencePieceTrainer.train(
-            sentence_iterator=iter([PREFIX, AFTER_OBJECTS, QUESTION.format(prompt=" ".join(WORDS))]),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=words,
-            hard_vocab_limit=False,
-            user_defined_symbols=[f"<unused{i}>" for i in range(unused)],
-            minloglevel=2,
-        )
-        return model.getvalue()
-
-    pieces = SentencePieceProcessor(model_proto=train(0)).get_piece_size()
-    (folder / "tokenizer.model").write_bytes(train(words - pieces))
-    return ChatSceneTokenizer(folder, OBJECTS)
 
 
 @torch.no_grad()
@@ -182,13 +151,13 @@ def _gap_tokenizer(folder: Path, shape: Shape) -> QuestionTokenizer:
 class _Questions:
     """Questions whose prompts have exactly `text_tokens` tokens that are not visual."""
 
-    def __init__(self, tokenizer: ChatSceneTokenizer, features: int, text_tokens: int, seed: int):
-        shortest = prompt_tokens(tokenizer, WORDS[0])
+    def __init__(self, model: SceneModel, features: int, text_tokens: int, seed: int):
+        shortest = model.text_tokens(WORDS[0])
         if text_tokens < shortest:
             raise UsageError(f"--text-tokens must be at least {shortest}, what a prompt of one word has")
         self._features, self._seed = features, seed
         self._words = text_tokens - shortest + 1
-        assert prompt_tokens(tokenizer, " ".join(self._draw(0, 0, 0))) == text_tokens  # every word is one token
+        assert model.text_tokens(" ".join(self._draw(0, 0, 0))) == text_tokens  # every word is one token
 
     def batch(self, size: int, number: int) -> Batch:
         """See `Subject.batch`."""

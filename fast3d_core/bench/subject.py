@@ -1,4 +1,4 @@
-"""What is benchmarked: a Chat-Scene with its GAP network, and batches of questions about scenes."""
+"""What is benchmarked: a scene model with its GAP network, and batches of questions about scenes."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,13 +11,10 @@ from fast3d_core.data.annotations import Sample, Scene, load_locations
 from fast3d_core.data.detections import Detections
 from fast3d_core.evaluation.context import Context
 from fast3d_core.evaluation.questions import Questions
-from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.gap.inputs import GapInputs, check_fit
-from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.predictor import MapPredictor
-from fast3d_core.gap.text import QuestionTokenizer
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.maps.kind import AttentionMap
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
 from fast3d_core.runtime.progress import Progress
 
 
@@ -35,33 +32,15 @@ class Batch:
     locations: dict[str, Tensor]
 
 
-class Gap:
-    """The network that predicts maps, and what it reads questions with."""
+def predicted_maps(gap: MapPredictor, batch: Batch) -> AttentionMap:
+    """The maps of a batch; everything from text on is done again, as for questions that nobody has seen."""
+    return gap(gap.inputs(batch.samples, batch.scenes, batch.locations), batch.samples)
 
-    def __init__(self, network: GapNetwork, tokenizer: QuestionTokenizer):
-        self.network, self.tokenizer = network, tokenizer
-        self.release()
 
-    def release(self) -> None:
-        """Gives back captured passes; they are made anew where they are needed."""
-        self._predict = MapPredictor(self.network)
-
-    def maps(self, batch: Batch) -> Tensor:
-        """Logits (samples, objects) float32, on the CPU; everything from text on is done anew."""
-        device = next(self.network.parameters()).device
-        inputs = GapInputs(batch.samples, batch.scenes, batch.locations, self.tokenizer, device)
-        return self._predict(inputs.batch(torch.arange(len(inputs)))).cpu()
-
-    def flops(self, batch: Batch) -> list[float]:
-        """Of each sample's map."""
-        _, lengths = self.tokenizer([sample.prompt for sample in batch.samples])
-        return [self.network.flops(tokens) for tokens in lengths]
-
-    @property
-    def read_bytes(self) -> int:
-        """Bytes of the weights that a pass reads; of the word embeddings it looks up rows."""
-        embedding = self.network.text_encoder.embeddings.word_embeddings.weight
-        return sum(p.numel() * p.element_size() for p in self.network.parameters() if p is not embedding)
+def gap_flops(gap: MapPredictor, batch: Batch) -> list[float]:
+    """What predicting the map of each sample of a batch takes."""
+    inputs = gap.inputs(batch.samples, batch.scenes, batch.locations)
+    return [gap.flops(inputs, sample) for sample in batch.samples]
 
 
 @dataclass(frozen=True)
@@ -70,7 +49,7 @@ class Subject:
 
     Attributes:
         name: what was asked for.
-        gap: None where no method needs maps.
+        gap: predicts maps; None where no method needs any.
         batch: (size, number) -> the batch of that number; the same whenever it is asked for, in objects that nobody has
             seen.
         questions: what the questions are, in words.
@@ -78,8 +57,8 @@ class Subject:
     """
 
     name: str
-    model: ChatScene
-    gap: Gap | None
+    model: SceneModel
+    gap: MapPredictor | None
     batch: Callable[[int, int], Batch]
     questions: str
     detections: Detections | None = None
@@ -114,10 +93,8 @@ def real_subject(config: Config, device: torch.device, progress: Progress, *, ga
     locations = dict[str, Tensor]()
     predicting = None
     if gap:
-        network = load_gap(config, device)
-        check_fit(config, questions.scenes, network)
-        locations = load_locations(questions.folder, "val", names, questions.objects)
-        predicting = Gap(network, QuestionTokenizer(config.gap.text_encoder))
+        predicting = MapPredictor.from_config(config, questions.scenes, device)
+        locations = load_locations(questions.folder, "val", names, questions.units.count)
     model = load_model(config, questions.scenes, device, progress)
     datasets = list(questions.samples.values())
 
@@ -130,5 +107,5 @@ def real_subject(config: Config, device: torch.device, progress: Progress, *, ga
         return Batch(samples, scenes, {name: locations[name] for name in scenes} if gap else {})
 
     described = f"of {', '.join(questions.samples)}, in turn"
-    detections = Detections(questions.folder, questions.objects, ("val",))
+    detections = Detections(questions.folder, questions.units.count, ("val",))
     return Subject(str(config.source), model, predicting, batch, described, detections)

@@ -7,7 +7,6 @@ evaluation (MIT), which has them from LEO, embodied-generalist (MIT).
 import re
 from collections.abc import Sequence
 
-_OBJECT = re.compile(r"<OBJ(\d{3})>")  # as published: digits of any script
 # fmt: off
 _NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -30,11 +29,6 @@ _WORDS = {
     "wasing": "washing",
     "waslked": "walked",
 }
-
-
-def object_ids(text: str) -> list[int]:
-    """The xxx of every `<OBJxxx>` in order; exactly three digits, of any script, and capitals."""
-    return [int(digits) for digits in _OBJECT.findall(text)]
 
 
 def clean_answer(text: str) -> str:

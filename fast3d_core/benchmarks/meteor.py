@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fast3d_core.errors import Fast3DError, UsageError
-from fast3d_core.files.files import first_line
+from fast3d_core.text import first_line
 
 _SEPARATOR = "|||"
 _SECONDS = 120.0  # without a line: a start takes seconds, a sample a millisecond; this is for a very busy machine

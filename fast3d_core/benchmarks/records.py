@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fast3d_core.benchmarks.references import SceneBoxes
+from fast3d_core.data.annotations import TYPE
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import shown
+from fast3d_core.text import shown
 
 MOST_IDS = 1000
 """Objects of an answer or a question; an `<OBJxxx>` has three digits."""
@@ -22,8 +23,8 @@ class Score:
 
     `metrics` holds fractions (0.504, not 50.4; CIDEr goes to 10) under the published scorer's names, and None where a
     metric cannot be computed; `notes` says why. `stats` (n, k) float64 has one row of sufficient statistics per record
-    (Scan2Cap: per corpus key), so that `headline(dataset, stats.sum(0))` is the headline metric; `keys` (n) says what
-    each row is, the same for the same question whatever method answered it and in whatever order.
+    (Scan2Cap: per corpus key), so that `Benchmark.headline_of(stats.sum(0))` is the headline metric; `keys` (n) says
+    what each row is, the same for the same question whatever method answered it and in whatever order.
     """
 
     dataset: str
@@ -45,23 +46,25 @@ class Origin:
 REPAIR = "repair the file or evaluate again"
 _OTHER_FILES = "use the annotations that the predictions are for"
 _ANNOTATED = "correct it there, or take all files of data.annotations from one release"
-_ANNOTATED_TYPE = {"multi3dref": "eval_type", "sqa3d": "sqa_type"}
 
 
 class Record:
     """One prediction record whose every flaw becomes one `DataError` line that names the dataset and the position.
 
     Where `origin` is given, the records are questions with empty answers, and the line names their annotation file
-    and the number and the field there.
+    and the number and the field there; `type_field` is what it calls a question's type.
 
     Fields, as the published evaluation writes them: scene_id, gt_id, pred_id, qid, prompt, pred, ref_captions,
     type_info. A benchmark asks only for those that it reads.
     """
 
-    def __init__(self, dataset: str, position: int, fields: Any, origin: Origin | None = None) -> None:
+    def __init__(
+        self, dataset: str, position: int, fields: Any, origin: Origin | None = None, type_field: str = TYPE
+    ) -> None:
         self.dataset = dataset
         self.position = position
         self.origin = origin
+        self.type_field = type_field
         if not isinstance(fields, dict):
             raise self.error(f"a prediction record must be an object, not {type(fields).__name__}", "evaluate again")
         self.fields = fields
@@ -76,7 +79,7 @@ class Record:
         """What the file that the record comes from calls the field `name`."""
         if self.origin is None:
             return name
-        return {"gt_id": "obj_id", "type_info": _ANNOTATED_TYPE.get(self.dataset, name)}.get(name, name)
+        return {"gt_id": "obj_id", "type_info": self.type_field}.get(name, name)
 
     def text(self, name: str) -> str:
         """The string `name`."""

@@ -9,7 +9,8 @@ import numpy as np
 from fast3d_core.benchmarks.unique_multiple import Lookup, build_unique_multiple, label_edition, read_lookup
 from fast3d_core.data.annotations import box_table
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import load_json, load_torch, shown
+from fast3d_core.files.files import load_json, load_torch
+from fast3d_core.text import shown
 
 
 @dataclass(frozen=True)

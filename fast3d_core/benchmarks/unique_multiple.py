@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import first_line, load_json, need_file, shown
+from fast3d_core.files.files import load_json, need_file
+from fast3d_core.text import first_line, shown
 
 Lookup = dict[str, dict[str, int]]
 """{scene: {str(gt_id): 0 if the object is the only one of its class in the scene, else 1}}"""

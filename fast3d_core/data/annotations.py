@@ -1,7 +1,7 @@
 """The released annotation files: questions as `Sample`s, object features as `Scene`s."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ from torch import Tensor
 
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, open_features
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import first_line, load_json, load_torch, shown
+from fast3d_core.files.files import load_json, load_torch
+from fast3d_core.text import first_line, shown
 
-_OF_AN_OBJECT = ("scanrefer", "scan2cap")  # their questions are about one object each
 _NO_OBJECT = -1
-_TYPES = ("sqa_type", "eval_type", "type_info")  # the names that the files have for a question's type
-
-ON_DETECTED_BOXES = ("scanrefer", "multi3dref", "scan2cap")  # scored by boxes; their files carry Mask3D's name
+TYPE = "type_info"
+"""What annotation files call a question's type, unless its benchmark's have another name for it."""
 
 _SCENES_KEPT = 512  # stacked scenes kept, 0.8 MB each at full size; questions may take scenes in turns
 MOST_CHARACTERS = 50_000
@@ -35,9 +34,9 @@ class Sample:
         index: position in the annotation file; maps and plans are keyed by it.
         prompt: the question, without the conversation around it.
         obj_id: the target object's ground-truth id, -1 where a test split does not tell it; pred_id: the detected
-            object the question names (scan2cap).
-        ref_captions: reference answers (for multi3dref the ground-truth ids).
-        type_info: question type (multi3dref `eval_type`, sqa3d `sqa_type`), 0 where there is none.
+            object that the question names, where it names one.
+        ref_captions: reference answers, or the ground-truth ids of the objects asked for.
+        type_info: question type, 0 where there is none.
         caption: the answer to learn from, in training files only.
     """
 
@@ -71,22 +70,26 @@ def published_order(record: dict[str, Any]) -> str:
     return f"{record['scene_id']}_{record['gt_id']:03}_{record['qid']}"
 
 
-def annotation_file(folder: Path, dataset: str, split: str = "val") -> Path:
-    """Where a dataset's questions are."""
-    middle = "_mask3d" if dataset in ON_DETECTED_BOXES else ""
-    return folder / f"{dataset}{middle}_{split}.json"
+def read_samples(
+    path: Path, dataset: str, *, of_an_object: bool = False, answered: bool = False, type_field: str = TYPE
+) -> list[Sample]:
+    """All questions in an annotation file, in its order.
 
+    Args:
+        of_an_object: each question is about one object, which `obj_id` names (-1 where a test split does not tell it).
+        answered: the questions come with answers, so that one without its object is an error, unless all are.
+        type_field: what the file calls a question's type.
 
-def load_samples(folder: Path, dataset: str, split: str = "val") -> list[Sample]:
-    """All questions of a dataset, in file order. Raises `DataError` for a malformed record."""
-    path = annotation_file(folder, dataset, split)
+    Raises `DataError` for a file that is missing or damaged, or holds something else.
+    """
     content = load_json(path, "data.annotations")
     if not isinstance(content, list):
         raise DataError(f"{path} should hold a list of questions, not {type(content).__name__}")
     if not content:
         raise DataError(f"{path} holds no questions")
-    samples = [_sample(dataset, index, entry, path) for index, entry in enumerate(content)]
-    if split == "val" and dataset in _OF_AN_OBJECT:
+    no_object = _NO_OBJECT if of_an_object else 0
+    samples = [_sample(dataset, index, entry, path, no_object, type_field) for index, entry in enumerate(content)]
+    if of_an_object and answered:
         _check_targets(samples, path)
     return samples
 
@@ -98,7 +101,7 @@ def _check_targets(samples: list[Sample], path: Path) -> None:
         raise DataError(f"{path}: record {lacking[0].index} is not a question (has no 'obj_id')")
 
 
-def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
+def _sample(dataset: str, index: int, entry: Any, path: Path, no_object: int, type_field: str) -> Sample:
     try:
         if not isinstance(entry, dict):
             raise TypeError(f"it should be an object with fields, not {shown(entry)}")
@@ -107,11 +110,11 @@ def _sample(dataset: str, index: int, entry: Any, path: Path) -> Sample:
             index=index,
             scene_id=_text(entry, "scene_id"),
             prompt=_text(entry, "prompt"),
-            obj_id=_integer(entry, "obj_id", _NO_OBJECT if dataset in _OF_AN_OBJECT else 0),
+            obj_id=_integer(entry, "obj_id", no_object),
             pred_id=_integer(entry, "pred_id", 0),
             qid=_single(entry, "qid", 0),
             ref_captions=_singles(entry, "ref_captions"),
-            type_info=_single(entry, next((name for name in _TYPES if name in entry), _TYPES[-1]), 0),
+            type_info=_single(entry, type_field if type_field in entry else TYPE, 0),
             caption=_single(entry, "caption", None),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -224,32 +227,21 @@ class Scenes:
             stacked.append(slots)
         return Scene(scene_id, stacked[0], stacked[1], present)
 
-    def check(self, samples: Sequence[Sample], split: str = "val") -> None:
-        """Raises `DataError` as `check_slots` and `check_features` do."""
-        self.check_slots(samples, split)
-        self.check_features(samples, split)
+    def check_slots(self, names: Collection[str], split: str = "val", needed: bool = True) -> None:
+        """Raises `DataError` if the split's boxes put other objects into these scenes' slots, or are damaged.
 
-    def check_slots(self, samples: Sequence[Sample], split: str = "val") -> None:
-        """Raises `DataError` if the split's boxes put other objects into a scene's slots, or are needed and damaged."""
+        `needed` says whether boxes are read for anything else; if not, that they are damaged is no error here.
+        """
         path = locations_file(self.folder, split)
         if split not in self._boxes:
             try:
                 self._boxes[split] = load_boxes(self.folder, split) if path.exists() else {}
             except DataError:
-                if any(sample.dataset in ON_DETECTED_BOXES for sample in samples):
+                if needed:
                     raise
-                return  # nothing else of it is read for these questions
-        for scene_id in dict.fromkeys(sample.scene_id for sample in samples):
+                return
+        for scene_id in names:
             check_slots(self._boxes[split].get(scene_id), scene_id, path, self.objects)
-
-    def check_features(self, samples: Sequence[Sample], split: str = "val") -> None:
-        """Raises `DataError` if a sample's scene has no features; the message names the split's annotation file."""
-        for sample in samples:
-            if sample.scene_id not in self:
-                raise DataError(
-                    f"{annotation_file(self.folder, sample.dataset, split).name}: record {sample.index} names scene "
-                    f"{sample.scene_id[:80]}, which has no features in {FEATURES_3D} or {FEATURES_2D}"
-                )
 
 
 def locations_file(folder: Path, split: str) -> Path:

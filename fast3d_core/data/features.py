@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import load_torch, shown
+from fast3d_core.files.files import load_torch
 from fast3d_core.files.tensors import TensorFile
+from fast3d_core.text import shown
 
 FEATURES_3D = "scannet_mask3d_uni3d_feats.pt"
 FEATURES_2D = "scannet_mask3d_videofeats.pt"

@@ -6,9 +6,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from fast3d_core import __version__, config
+from fast3d_core import __version__
+from fast3d_core.config import NAME
 from fast3d_core.errors import DataError
+from fast3d_core.files import cache
 from fast3d_core.files.temporary import temporary_folder
+
+FOLDER = "demo"
+"""What the demo's folder in the cache is called, with a stamp behind it; see `demo_folder`."""
 
 WEIGHTS = Path(__file__).parent / "weights"
 MEASURED = Path(__file__).parent / "measured.json"
@@ -20,17 +25,17 @@ _WRITTEN_BY = ".demo"  # what the folder was written from
 def demo_folder() -> Path:
     """Where the demo is, or will be written: in the cache, by the stamp of this release, so that several releases do
     not take each other's place. A folder `demo` there that fast3d did not write is the user's own and comes first."""
-    own = config.CACHE / config.DEMO
-    if (own / config.NAME).exists() and not (own / _WRITTEN_BY).exists():
+    own = cache.CACHE / FOLDER
+    if (own / NAME).exists() and not (own / _WRITTEN_BY).exists():
         return own
-    return config.CACHE / f"{config.DEMO}-{stamp()}"
+    return cache.CACHE / f"{FOLDER}-{stamp()}"
 
 
-def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> None:
+def ensure_demo(folder: Path, log: Callable[[str], None] = lambda _: None) -> None:
     """Writes the demo to `folder` unless it is there; one that another release wrote is replaced.
 
     Args:
-        said: told when there is something to wait for.
+        log: told when there is something to wait for.
 
     Raises:
         DataError: it cannot be written, or something else is there.
@@ -43,7 +48,7 @@ def ensure_demo(folder: Path, said: Callable[[str], None] = lambda _: None) -> N
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
             if not _is_current(folder):
-                said(f"writing the embedded demo to {folder}, once; it takes some 20 seconds")
+                log(f"writing the embedded demo to {folder}, once; it takes some 20 seconds")
                 place_demo(folder)
     except OSError as error:
         raise DataError(
@@ -56,8 +61,9 @@ def stamp() -> str:
     """Of the release, and of the sources and weights that the demo is made from: where these are equal, so is the
     demo, wherever they are installed."""
     digest = hashlib.sha256(__version__.encode())
-    for path in sorted(path for path in [*WEIGHTS.parent.glob("*.py"), *WEIGHTS.iterdir()] if path.is_file()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    here = WEIGHTS.parent
+    for path in sorted(path for path in [*here.rglob("*.py"), *WEIGHTS.iterdir()] if path.is_file()):
+        digest.update(f"{path.relative_to(here).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())  # 27 MB, in some 40 ms
     return digest.hexdigest()[:16]
 
@@ -65,7 +71,7 @@ def stamp() -> str:
 def _is_current(folder: Path) -> bool:
     """Whether there is a demo, of this release or of the user's own making."""
     written_by = folder / _WRITTEN_BY
-    if not (folder / config.NAME).exists():
+    if not (folder / NAME).exists():
         return False
     return not written_by.exists() or written_by.read_text() == stamp()
 

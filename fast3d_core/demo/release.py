@@ -4,29 +4,21 @@
 system has: a LLaMA folder, a Chat-Scene checkpoint, annotations with features, a GAP network with its text encoder,
 predicted maps, and a fast3d.yaml that names them.
 
-    python -m fast3d_core.demo.release FOLDER [--test] [--rooms N] [--questions N] [--train-rooms N] ...
-    python -m fast3d_core.demo.release FOLDER --pack CHECKPOINT
-
-The first writes a demo of another size, or with the held-out test split in val's place; the second puts a GAP network
-that `fast3d train-gap` made on one into FOLDER/gap.safetensors, in bf16.
+In a checkout, `tools/demo/release.py` writes demos of other sizes with it.
 """
 
-import argparse
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 from transformers import RobertaConfig, RobertaModel
 
 from fast3d_core.config import DATASETS, load_config
-from fast3d_core.data.annotations import load_samples
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.shape import SmallShape
 from fast3d_core.demo.world import write_world
@@ -47,7 +39,8 @@ generation: {{max_new_tokens: 40, repetition_penalty: 1.0}}
 eval: {{batch_size: 16}}
 """
 _TEXT: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 512}
-_TEXT_WORDS = 1024
+TEXT_WORDS = 1024
+"""The vocabulary of GAP's text encoder."""
 _TEXT_TOKENS = 128  # the longest question that GAP reads
 
 
@@ -147,7 +140,7 @@ def write_model(folder: Path, weights: Path) -> None:
 def write_text_encoder(folder: Path, weights: Path) -> None:
     """Writes GAP's text encoder as it was before training: a small RoBERTa with random weights, and its tokenizer."""
     config = RobertaConfig(
-        vocab_size=_TEXT_WORDS, max_position_embeddings=_TEXT_TOKENS + 2, type_vocab_size=1, layer_norm_eps=1e-5,
+        vocab_size=TEXT_WORDS, max_position_embeddings=_TEXT_TOKENS + 2, type_vocab_size=1, layer_norm_eps=1e-5,
         pad_token_id=1, bos_token_id=0, eos_token_id=2, **_TEXT,
     )  # fmt: skip
     generator = torch.random.get_rng_state()
@@ -162,40 +155,3 @@ def write_text_encoder(folder: Path, weights: Path) -> None:
 def _save_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with atomic_path(path) as temporary:  # which leaves it as readable as other files; safetensors does not
         save_file(tensors, temporary, {"format": "pt"})
-
-
-def train_text_tokenizer(folder: Path, rooms: int = 200, questions: int = 1000, seed: int = 7) -> None:
-    """Writes vocab.json and merges.txt: RoBERTa's kind of tokenizer, made from generated questions."""
-    with tempfile.TemporaryDirectory() as temporary:
-        write_world(Path(temporary), "train", rooms, questions, seed)
-        prompts = [sample.prompt for name in DATASETS for sample in load_samples(Path(temporary), name, "train")]
-    tokenizer = ByteLevelBPETokenizer()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(prompts, _TEXT_WORDS, special_tokens=special, show_progress=False)
-    tokenizer.save_model(str(folder))
-
-
-def pack_gap(checkpoint: Path, weights: Path) -> None:
-    """Writes a trained network as `weights`/gap.safetensors in bf16, half of what training leaves."""
-    tensors, metadata = read_tensors(checkpoint)
-    write_tensors(weights / GAP, {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}, metadata)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--pack", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--test", dest="val", action="store_const", const="test", default="val")
-    for field in ("rooms", "questions", "train_rooms", "train_questions", "seed", "processes"):
-        parser.add_argument(f"--{field.replace('_', '-')}", type=int, default=getattr(DemoSize, field))
-    given = vars(parser.parse_args())
-    folder, weights, checkpoint = (given.pop(name) for name in ("folder", "weights", "pack"))
-    if checkpoint:
-        pack_gap(checkpoint, folder)
-    else:
-        write_demo(folder, weights, DemoSize(**given))
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from fast3d_core.evaluation.run_folder import finish_removal, remove_run
 from fast3d_core.files.files import atomic_write, load_json, write_json
 from fast3d_core.files.locks import LOCK_FILE, sole_use
 from fast3d_core.files.temporary import is_temporary
-from fast3d_core.gap.training import BEST_FILE, LAST_FILE, LOG_FILE
+from fast3d_core.gap.training.state import BEST_FILE, LAST_FILE, LOG_FILE
 from fast3d_core.maps.ledger import PREDICTED_FILE, is_ours, read_ledger
 from fast3d_core.maps.store import remove_store
 

@@ -13,22 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from fast3d_core.benchmarks import HEADLINES, References, score
+from fast3d_core.benchmarks import References, benchmark, score
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import (
-    FEATURES_2D,
-    FEATURES_3D,
-    Sample,
-    annotation_file,
-    load_samples,
-    locations_file,
-)
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, TYPE, Sample, locations_file
 from fast3d_core.demo.detection import Detection, best_slots, detect
 from fast3d_core.demo.features import features, object_codes
+from fast3d_core.demo.questions import Question, answer_ids, ask
 from fast3d_core.demo.rooms import KINDS, Room, draw_size, make_room
-from fast3d_core.demo.tasks import Question, answer_ids, ask
 from fast3d_core.errors import UsageError
 from fast3d_core.files.files import atomic_path, load_json, load_torch, write_json
+from fast3d_core.mentions import mention
 from fast3d_core.runtime.draws import seed_of
 
 SPLITS = {"train": "train", "val": "val", "test": "val"}
@@ -130,9 +125,9 @@ def _record(room: Room, detection: Detection, question: Question, split: str) ->
         record |= {"pred_id": question.pred_id, "iou": float(detection.ious[question.obj_id])}
     if split == "train":
         return record | {"caption": question.answer}
-    kinds = {"multi3dref": "eval_type", "sqa3d": "sqa_type"}
-    if question.dataset in kinds:
-        record[kinds[question.dataset]] = question.type
+    type_field = benchmark(question.dataset).type_field
+    if type_field != TYPE:
+        record[type_field] = question.type
     return record | {"ref_captions": list(question.refs)}
 
 
@@ -161,7 +156,7 @@ def _save(path: Path, content: Any) -> None:
         torch.save(content, temporary)
 
 
-MEASURES = {task: line.key for task, line in HEADLINES.items()} | {"scanqa": "[scanqa] EM1"}
+MEASURES = {task: benchmark(task).judge.key for task in DATASETS}
 """The metric of each task that the demo's goals are set in; ScanQA's headline, BLEU-4, is measured beside it."""
 
 
@@ -182,7 +177,7 @@ def ceiling(folder: Path, limit: int | None = None, seed: int = 0) -> dict[str, 
         for name, texts in answers.items():
             records = [sample.record(text) for sample, text in zip(samples, texts, strict=True)]
             metrics = score(task, records, references, meteor=False, part=limit is not None).metrics
-            keys = dict.fromkeys((MEASURES[task], HEADLINES[task].key))
+            keys = dict.fromkeys((MEASURES[task], benchmark(task).headline.key))
             results[task][name] = {key: 100 * (metrics[key] or 0.0) for key in keys}
     return results
 
@@ -200,7 +195,7 @@ def _guesses(
     task: str, samples: list[Sample], perfect: list[str], references: References, rng: random.Random
 ) -> list[str]:
     if task == "scanrefer":
-        return [f"<OBJ{rng.randrange(len(references.instances.scenes[s.scene_id])):03}>." for s in samples]
+        return [f"{mention(rng.randrange(len(references.instances.scenes[s.scene_id])))}." for s in samples]
     if task == "multi3dref":
         return [
             answer_ids(sorted(rng.sample(range(len(references.instances.scenes[sample.scene_id])), answer.count("<"))))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fast3d_core.doctor import versions
 from fast3d_core.doctor.findings import Check, Finding, NotCheckedError, Options
 from fast3d_core.errors import DataError, Fast3DError
+from fast3d_core.text import printable
 
 if TYPE_CHECKING:
     from fast3d_core.doctor.case import Case
@@ -71,4 +72,4 @@ def _carry_out(check: Check, case: "Case", lacking: dict[str, list[str]]) -> Ite
 
 def _one_line(text: str) -> str:
     """`text` without what moves a terminal's cursor: names come from files."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return printable(text, lambda _: " ")

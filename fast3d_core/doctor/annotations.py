@@ -1,19 +1,19 @@
 """The annotations folder: questions, features, boxes and references, and whether they are about the same things."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
-from fast3d_core.benchmarks.scan2cap import unwrapped_notes
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, ON_DETECTED_BOXES, load_boxes, locations_file
+from fast3d_core.benchmarks import benchmark
+from fast3d_core.benchmarks.base import ONE_RELEASE
+from fast3d_core.benchmarks.questions import check_sample_features, check_sample_slots, on_detected_boxes
+from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, load_boxes, locations_file
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.asked import score_nothing, wording_notes
-
-_AGAIN = "take all files of data.annotations from one release: `fast3d download annotations`"
+from fast3d_core.mentions import mentioned_beyond
 
 
 def questions(case: Case, dataset: str) -> Iterator[Finding]:
@@ -30,18 +30,15 @@ def questions(case: Case, dataset: str) -> Iterator[Finding]:
             note.rstrip("."), "add it to their prompts, as `fast3d prepare` does, unless the model was trained without"
         )
     for sample in samples:
-        named = [int(slot) for slot in re.findall(r"<OBJ(\d{3,9})>", sample.prompt)]
+        named = mentioned_beyond(sample.prompt)
         if named and max(named) >= objects:
             yield error(
                 f"{dataset}: record {sample.index} asks about object {max(named)}, data.max_objects is {objects}",
                 "raise data.max_objects, or take the annotations that fit it",
             )
             return
-        if dataset == "scan2cap" and named and named[0] != sample.pred_id:
-            yield error(
-                f"{dataset}: record {sample.index} asks about object {named[0]}, but its pred_id is {sample.pred_id}",
-                _AGAIN,
-            )
+        if flaw := benchmark(dataset).flaw(sample, named):
+            yield error(f"{dataset}: record {sample.index} {flaw}", ONE_RELEASE)
             return
     yield ok(f"{dataset}: {len(samples)} questions about {len({sample.scene_id for sample in samples})} scenes")
 
@@ -51,19 +48,19 @@ def features(case: Case) -> Iterator[Finding]:
     scenes, missing = case.scenes, 0
     for dataset in case.datasets:
         try:
-            scenes.check_features(case.samples(dataset))
+            check_sample_features(scenes, case.samples(dataset))
         except DataError as problem:
             missing += 1
-            yield error(str(problem), _AGAIN)
+            yield error(str(problem), ONE_RELEASE)
     present = case.present  # reads them all; raises where one is not finite
     for name in present:
         scene = scenes[name]
         for file, numbers in ((FEATURES_3D, scene.features_3d), (FEATURES_2D, scene.features_2d)):
             if not numbers.any():
-                yield error(f"{file}: all features of {name} are zero or missing", _AGAIN)
+                yield error(f"{file}: all features of {name} are zero or missing", ONE_RELEASE)
                 return
         if scene.features_3d.equal(scene.features_2d):
-            yield error(f"{FEATURES_3D} and {FEATURES_2D} hold the same features for {name}", _AGAIN)
+            yield error(f"{FEATURES_3D} and {FEATURES_2D} hold the same features for {name}", ONE_RELEASE)
             return
     if not missing:
         held, total = sum(int(slots.sum()) for slots in present.values()), len(present) * scenes.objects
@@ -76,11 +73,11 @@ def slots(case: Case) -> Iterator[Finding]:
     try:
         load_boxes(scenes.folder, "val")
     except DataError:
-        if set(case.datasets) & set(ON_DETECTED_BOXES) or not locations_file(scenes.folder, "val").exists():
+        if on_detected_boxes(case.datasets) or not locations_file(scenes.folder, "val").exists():
             return
         raise
     for dataset in case.datasets:
-        scenes.check_slots(case.samples(dataset))
+        check_sample_slots(scenes, case.samples(dataset))
     yield ok("slots show the objects of their numbers")
 
 
@@ -94,7 +91,7 @@ def boxes(case: Case) -> Iterator[Finding]:
         first = f"{fewer[0]} has {counts[fewer[0]]} boxes, and features up to object {slots[fewer[0]] - 1}"
         what = f"{instances.file} has fewer boxes than objects with features in {len(fewer)} of {len(counts)} scenes"
         # A few may be how they were detected; where it is most, the files are of different detections.
-        yield (error if 2 * len(fewer) > len(counts) else warning)(f"{what}: {first}", _AGAIN)
+        yield (error if 2 * len(fewer) > len(counts) else warning)(f"{what}: {first}", ONE_RELEASE)
     if more := [name for name in counts if counts[name] > objects]:
         yield warning(
             f"{len(more)} scenes have more boxes than data.max_objects, {more[0]} has {counts[more[0]]}; "
@@ -104,7 +101,7 @@ def boxes(case: Case) -> Iterator[Finding]:
     for found in (instances, case.references.objects):
         wrong = [name for name in counts if not np.isfinite(found.scenes.get(name, np.zeros(0))).all()]
         if wrong:
-            yield error(f"{found.file}: the boxes of {wrong[0]} hold NaN or infinity", _AGAIN)
+            yield error(f"{found.file}: the boxes of {wrong[0]} hold NaN or infinity", ONE_RELEASE)
             return
     if not fewer:
         yield ok(f"{sum(counts.values())} detected boxes in {len(counts)} scenes, none missing for an object")
@@ -117,32 +114,10 @@ def references(case: Case, dataset: str) -> Iterator[Finding]:
     if not len(scored.stats):
         yield warning(scored.notes[0].rstrip("."), "name a split with answers, or let eval write predictions alone")
         return
-    if dataset == "scanrefer" and case.references.unique_multiple is None:
-        yield warning(
-            "scanrefer: there is no scanrefer_unique_multiple_lookup.json, so Unique and Multiple stay null",
-            "`fast3d prepare` makes it from ScanRefer and ScanNet's label table; the headline does not need it",
-        )
-    if dataset == "scan2cap":
-        if not case.config.embedded:  # the demo's corpus is its own, no scores are published for it
-            for note in unwrapped_notes(case.references):
-                yield warning(note.split(";")[0], "`fast3d prepare` writes a wrapped one")
-        corpus = set(case.references.corpus)
-        left = corpus - {f"{sample.scene_id}|{sample.obj_id}" for sample in samples}
-        if 2 * len(left) > len(corpus):
-            yield error(
-                f"scan2cap: of {len(corpus)} objects in {case.references.corpus_file}, the questions leave out "
-                f"{len(left)}, which count as empty captions",
-                _AGAIN,
-            )
+    measured = benchmark(dataset)
+    # The demo's references are its own, no scores are published for them.
+    for concern in measured.concerns(samples, case.references, published=not case.config.embedded):
+        yield (error if concern.wrong else warning)(concern.what, concern.do)
+        if concern.wrong:
             return
-    yield ok(f"{dataset}: all questions can be scored{_split(case) if dataset == 'scanrefer' else ''}")
-
-
-def _split(case: Case) -> str:
-    """How ScanRefer's questions are split, by which the editions of ScanNet's label table differ."""
-    lookup, labels = case.references.unique_multiple, case.references.labels
-    if lookup is None:
-        return ""
-    samples = case.samples("scanrefer")
-    multiple = sum(lookup[sample.scene_id][str(sample.obj_id)] for sample in samples)
-    return f", {len(samples) - multiple} unique, {multiple} multiple" + (f", by {labels}" if labels else "")
+    yield ok(f"{dataset}: all questions can be scored{measured.described(samples, case.references)}")

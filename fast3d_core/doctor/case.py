@@ -1,26 +1,26 @@
 """What is examined: the files that a config names, each loaded once, by the loaders that `fast3d eval` uses."""
 
 import contextlib
+import importlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.benchmarks.references import References
-from fast3d_core.config import Config, load_config, need_checkpoint, need_path
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
-from fast3d_core.doctor.findings import NotCheckedError, Options
+from fast3d_core.config import Config, need_path
+from fast3d_core.data.annotations import Sample, Scenes
+from fast3d_core.doctor.findings import ModelChecks, NotCheckedError, Options
 from fast3d_core.errors import Fast3DError, UsageError
-from fast3d_core.llm.weights import open_weights, read_shape
+from fast3d_core.llm.cost import LlmShape
+from fast3d_core.maps.kind import AttentionMaps
 from fast3d_core.maps.origin import load_known_maps
-from fast3d_core.maps.published import AttentionMaps
-from fast3d_core.models.chat_scene.checkpoint import Checkpoint, load_checkpoint
-from fast3d_core.models.chat_scene.model import prompt_tokens
-from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.plan import LlmShape
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.registry import scene_model
+from fast3d_core.plan import Units
 from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.options import settings_taken
 from fast3d_core.runtime.devices import pick_device
@@ -32,8 +32,8 @@ class Case:
     """The files behind one config.
 
     What cannot be loaded raises its loader's error for the first check that asks, and `NotCheckedError` for the others,
-    so that one damaged file is told once. Raises `UsageError` for a method that there is not, and for live maps where
-    no method follows any.
+    so that one damaged file is told once; likewise where a second loader meets what a first one has said in the same
+    words. Raises `UsageError` for a method that there is not, and for live maps where no method follows any.
     """
 
     def __init__(self, options: Options):
@@ -41,30 +41,32 @@ class Case:
         self.options = options
         self.methods = list(dict.fromkeys(options.methods or METHODS))
         self._loaded: dict[str, Any] = {}
-        self._failed: set[str] = set()
+        self._failed: dict[str, str] = {}  # name -> the name that was told
+        self._messages: dict[str, str] = {}  # of what failed, by the error
         if options.live and not self.needs_maps:
             raise UsageError(f"--gap live means nothing to {', '.join(self.methods)}")
 
-    def _once(self, name: str, load: Callable[[], T]) -> T:
+    def once(self, name: str, load: Callable[[], T]) -> T:
         """What `load` returns, called once. Callers ask for what it needs of the case before, so that of two files the
         one that fails is the damaged one."""
         if name in self._failed:
-            raise NotCheckedError(name)
+            raise NotCheckedError(self._failed[name])
         if name not in self._loaded:
             try:
                 self._loaded[name] = load()
             except NotCheckedError:
                 raise
-            except Exception:
-                self._failed.add(name)
+            except Exception as problem:
+                self._failed[name] = self._messages.setdefault(str(problem), name)
+                if self._failed[name] != name:
+                    raise NotCheckedError(self._failed[name]) from None
                 raise
         loaded: T = self._loaded[name]
         return loaded
 
     @property
     def config(self) -> Config:
-        options = self.options
-        return self._once("the config", lambda: load_config(options.config, options.overrides, options.said))
+        return self.once("the config", self.options.load)
 
     @property
     def needs_maps(self) -> bool:
@@ -78,61 +80,49 @@ class Case:
 
     @property
     def device(self) -> torch.device:
-        return self._once("the device", lambda: pick_device(self.config.model.device))
+        return self.once("the device", lambda: pick_device(self.config.model.device))
 
     @property
-    def llm(self) -> Path:
-        """The LLM's folder."""
-        return self._once("the LLM's folder", lambda: need_path(self.config, "model.llm"))
+    def model(self) -> type[SceneModel]:
+        """The scene model that the config names."""
+        return self.once("the scene model", lambda: scene_model(self.config))
+
+    @property
+    def model_checks(self) -> ModelChecks:
+        """What is looked at for that model alone."""
+        if not self.model.checks:
+            return ModelChecks()
+        module, _, name = self.model.checks.partition(":")
+        found: ModelChecks = getattr(importlib.import_module(module), name)
+        return found
+
+    @property
+    def units(self) -> Units:
+        """Those of a prompt."""
+        return self.model.units_of(self.config)
 
     @property
     def shape(self) -> LlmShape:
-        """The LLM's, with its own vocabulary."""
-        folder = self.llm
-        return self._once("the LLM's config.json", lambda: read_shape(folder))
-
-    @property
-    def shape_with_objects(self) -> LlmShape:
-        """The LLM's, with the object tokens in its vocabulary."""
-        return replace(self.shape, vocab=self.shape.vocab + self.config.data.max_objects)
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The LLM's tensors, mapped into memory."""
-        folder = self.llm
-        return self._once("the LLM's weights", lambda: open_weights(folder))
-
-    @property
-    def tokenizer(self) -> ChatSceneTokenizer:
-        folder, objects = self.llm, self.config.data.max_objects
-        return self._once("the tokeniser", lambda: ChatSceneTokenizer(folder, objects))
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        def load() -> Checkpoint:
-            path, allow = need_checkpoint(self.config, "model.checkpoint"), self.config.model.allow_unexpected
-            return load_checkpoint(path, layers, allow_unexpected=allow)
-
-        layers = self.shape.layers
-        return self._once("the checkpoint", load)
+        """The LLM's, with all tokens in its vocabulary."""
+        return self.once("the LLM's shape", lambda: self.model.shape_of(self.config))
 
     @property
     def annotations(self) -> Path:
-        return self._once("the annotations folder", lambda: need_path(self.config, "data.annotations"))
+        return self.once("the annotations folder", lambda: need_path(self.config, "data.annotations"))
 
     def samples(self, dataset: str) -> list[Sample]:
         folder = self.annotations
-        return self._once(f"the questions of {dataset}", lambda: load_samples(folder, dataset))
+        return self.once(f"the questions of {dataset}", lambda: load_samples(folder, dataset))
 
     @property
     def scenes(self) -> Scenes:
         folder, objects = self.annotations, self.config.data.max_objects
-        return self._once("the feature files", lambda: Scenes(folder, objects))
+        return self.once("the feature files", lambda: Scenes(folder, objects))
 
     @property
     def maps_folder(self) -> Path:
         """That of the predicted maps."""
-        return self._once("the folder of maps", lambda: need_path(self.config, "maps.predicted"))
+        return self.once("the folder of maps", lambda: need_path(self.config, "maps.predicted"))
 
     def maps(self, dataset: str) -> AttentionMaps:
         """The predicted maps, made sure, where that is known, that they are of these questions."""
@@ -143,12 +133,12 @@ class Case:
 
         folder, objects, annotations = self.maps_folder, self.config.data.max_objects, self.annotations
         count = len(self.samples(dataset))
-        return self._once(f"the maps of {dataset}", load)
+        return self.once(f"the maps of {dataset}", load)
 
     @property
     def references(self) -> References:
         folder = self.annotations
-        return self._once("the references", lambda: References(folder))
+        return self.once("the references", lambda: References(folder))
 
     @property
     def datasets(self) -> list[str]:
@@ -171,9 +161,10 @@ class Case:
             return {name: scenes[name].present for name in asked if name in scenes}
 
         scenes = self.scenes
-        return self._once("the features", load)
+        return self.once("the features", load)
 
     def longest_text(self) -> int:
         """Tokens, of those that are not visual, of the prompt whose question has the most characters."""
+        count = self.once("the prompts' tokens", lambda: self.model.text_counter(self.config))
         prompts = [sample.prompt for dataset in self.datasets for sample in self.samples(dataset)]
-        return prompt_tokens(self.tokenizer, max(prompts, key=len))
+        return count(max(prompts, key=len))

@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from functools import partial
 
-from fast3d_core.data.annotations import ON_DETECTED_BOXES
-from fast3d_core.doctor import annotations, checkpoint, gap, llm, machine, maps, runs, settings, whole
+from fast3d_core.benchmarks.questions import on_detected_boxes
+from fast3d_core.doctor import annotations, gap, machine, maps, runs, settings, whole
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Check
 
 CONFIG = Check("config", settings.config, "mend the config; the README has all keys")
 
-_LLM = "`fast3d download vicuna`, or name the LLM's folder in model.llm"
-_CHECKPOINT = "`fast3d download chat-scene`, or name a checkpoint of this LLM in model.checkpoint"
 _ANNOTATIONS = "`fast3d download annotations`, or `fast3d prepare`"
 _MAPS = "`fast3d predict`, `fast3d download predicted-maps`, or name their folder in maps.predicted"
 _GAP = "`fast3d download gap` and `roberta`, or `fast3d train-gap`; name them in gap.checkpoint and gap.text_encoder"
@@ -21,19 +19,15 @@ def all_checks(case: Case) -> Iterator[Check]:
     """Those of the config's datasets and of the methods that are meant."""
     options, datasets = case.options, case.config.data.datasets
     yield Check("model.device", machine.device, "see model.device in the README")
-    yield Check("model.llm", llm.weights, _LLM, reads="reading the names and shapes of the LLM's weights")
-    yield Check("model.llm", llm.tokeniser, _LLM)
-    yield Check("model.checkpoint", checkpoint.tensors, _CHECKPOINT, reads="reading the checkpoint's small tensors")
-    yield Check("model.checkpoint", checkpoint.base, _CHECKPOINT)
-    yield Check("model.checkpoint", checkpoint.training, _CHECKPOINT)
-    yield Check("model.lora_alpha", checkpoint.lora_alpha, _CHECKPOINT)
+    model = case.model_checks
+    yield from model.files
     for name in datasets:
         yield Check("data.annotations", partial(annotations.questions, dataset=name), _ANNOTATIONS)
-    yield Check("model.llm", llm.prompts, _LLM)
+    yield from model.prompts
     yield Check("data.annotations", annotations.features, _ANNOTATIONS, reads="reading the features of all scenes")
     yield Check("data.annotations", annotations.slots, _ANNOTATIONS)
-    yield Check("data.annotations", checkpoint.widths, _ANNOTATIONS)
-    if set(datasets) & set(ON_DETECTED_BOXES):
+    yield from model.features
+    if on_detected_boxes(datasets):
         yield Check("data.annotations", annotations.boxes, _ANNOTATIONS)
     for name in datasets:
         reads = f"scoring empty answers to {name}"
@@ -46,7 +40,7 @@ def all_checks(case: Case) -> Iterator[Check]:
     yield Check("files", whole.leftovers)
     if options.deep:
         yield Check("files", whole.checksums, reads="reading all bytes of the large files")
-        yield Check("files", whole.numbers)
+        yield from model.deep
 
 
 def _map_checks(case: Case) -> Iterator[Check]:

@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fast3d_core.config import Config
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fast3d_core.doctor.case import Case
 
 Status = Literal["ok", "warning", "error"]
@@ -16,15 +20,14 @@ class Options:
     """What shall be examined.
 
     Attributes:
-        config, overrides: see `load_config`.
+        load: reads the config; what it raises becomes a finding.
         methods: those that `fast3d eval` shall run, by name; empty for all.
         live: whether the GAP network predicts their maps during the run.
         deep: whether all bytes of the large files are read.
         said: told what is being read.
     """
 
-    config: Path | None = None
-    overrides: Sequence[str] = ()
+    load: Callable[[], Config]
     methods: Sequence[str] = ()
     live: bool = False
     deep: bool = False
@@ -63,6 +66,23 @@ class Check:
     do: str = ""
     status: Status = "error"
     reads: str = ""
+
+
+@dataclass(frozen=True)
+class ModelChecks:
+    """What is looked at for one kind of scene model alone; see `SceneModel.checks`.
+
+    Attributes:
+        files: checks of its own files; prompts: of the questions' prompts; features: of the scenes' features; deep:
+            those that read all bytes.
+        large_files: the files whose bytes `--deep` checks; default: all that answers depend on.
+    """
+
+    files: "Sequence[Check]" = ()
+    prompts: "Sequence[Check]" = ()
+    features: "Sequence[Check]" = ()
+    deep: "Sequence[Check]" = ()
+    large_files: "Callable[[Case], Sequence[Path]]" = lambda case: case.model.files(case.config)
 
 
 class NotCheckedError(Exception):

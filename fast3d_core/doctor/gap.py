@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from fast3d_core.config import need_checkpoint
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, ok, warning
-from fast3d_core.gap.predictor import Predictor
+from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.quality import top_f1
 
 _PREDICTED = 4  # maps of each dataset that are predicted anew
@@ -32,8 +32,8 @@ def network(case: Case) -> Iterator[Finding]:
         return
     samples = [sample for name in case.datasets for sample in case.samples(name)[:_PREDICTED]]
     here = replace(config, gap=replace(config.gap, text_encoder=source))
-    predictor = Predictor(here, samples, "val", case.scenes, torch.device("cpu"))
-    logits = predictor(range(len(samples)))
+    predictor = MapPredictor.from_config(here, case.scenes, torch.device("cpu"))
+    logits = predictor(predictor.inputs_of_split(samples, "val", case.scenes), samples).logits()
     shape = predictor.network.shape
     yield ok(f"{shape.layers} layers, {shape.heads} heads, {'' if shape.spatial else 'not '}spatial; predicts maps")
     if not live:

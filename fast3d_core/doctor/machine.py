@@ -51,7 +51,7 @@ def memory(case: Case) -> Iterator[Finding]:
     """The formulas of `fast3d eval --dry-run` for a full batch of the longest question, nothing pruned."""
     config, found, text = case.config, case.device, case.longest_text()
     needs = Needs.of_config(config)
-    need = needs.of(METHODS[BASELINE]().plan(PlanRequest("", 0, config.data.max_objects)), text)
+    need = needs.of(METHODS[BASELINE]().plan(PlanRequest("", 0, case.units)), text)
     free = available_memory(found)
     most = max(len(case.samples(dataset)) for dataset in case.datasets)
     batch = 1 if config.eval.batch_size == "auto" else min(config.eval.batch_size, most)

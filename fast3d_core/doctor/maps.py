@@ -8,11 +8,11 @@ from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.files.fingerprints import differences
-from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.predictor import map_sources
-from fast3d_core.maps.ledger import is_written, read_ledger
+from fast3d_core.maps.ledger import depends_on, is_written, read_ledger
 from fast3d_core.maps.origin import is_shipped, origin_of
 from fast3d_core.maps.published import MAP_KEYS, map_file
+from fast3d_core.maps.targets import has_targets, load_targets
 from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.options import methods_with
 
@@ -27,7 +27,7 @@ def _takers() -> str:
 def predicted(case: Case, dataset: str) -> Iterator[Finding]:
     """The maps that methods follow."""
     samples, maps = case.samples(dataset), case.maps(dataset)
-    scores = torch.stack([maps.scores[index] for index in range(len(samples))])
+    scores = maps.all().scores
     objects = scores.shape[1]
     flat = (scores == scores[:, :1]).all(-1)
     if objects > 1 and flat.any():
@@ -84,8 +84,7 @@ def ledger(case: Case) -> Iterator[Finding]:
     sources = map_sources(config, case.annotations, "val", ours)
     changed = {}
     for name in ours:
-        entry = {key: value for key, value in known[f"val/{name}"].items() if key not in ("map", "replaces")}
-        changed[name] = differences(entry, sources[name])
+        changed[name] = differences(depends_on(known[f"val/{name}"]), sources[name])
     other = [name for name in ours if changed[name]]
     if other:
         what = (

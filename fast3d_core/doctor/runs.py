@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.config import DATASETS
+from fast3d_core.benchmarks import benchmark_names
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
-from fast3d_core.download.source import in_units, need_room
 from fast3d_core.errors import Fast3DError
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
 from fast3d_core.evaluation.run_folder import SETTINGS_FILE
+from fast3d_core.files.disk import in_units, need_room
 from fast3d_core.files.files import load_json
 from fast3d_core.files.fingerprints import differences
-from fast3d_core.maps.published import MAP_KINDS
+from fast3d_core.maps.kind import MAP_KINDS
 from fast3d_core.pruning import METHODS, Pruner
 
 _SAMPLE_BYTES = 4096  # of journal, prediction and statistics; kept tokens are the most of it
@@ -77,7 +77,7 @@ def _job(case: Case, folder: Path, old: Any) -> Job | None:
     if method is None or method.name not in case.methods:
         return None
     datasets = old.get("datasets")
-    if not isinstance(datasets, list) or not all(name in DATASETS for name in datasets) or "limit" not in old:
+    if not isinstance(datasets, list) or not all(name in benchmark_names() for name in datasets) or "limit" not in old:
         return None
     try:
         pruner: Pruner = method(**{field.name: old[field.name] for field in dataclasses.fields(method)})

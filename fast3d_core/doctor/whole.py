@@ -1,6 +1,5 @@
 """Files as wholes: what interrupted downloads left, and, with `deep`, every byte of the large ones."""
 
-import contextlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +7,9 @@ from pathlib import Path
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
-from fast3d_core.download.source import RemoteFile, check_file, in_units
-from fast3d_core.errors import DataError
-from fast3d_core.files.checkpoints import checkpoint_file
+from fast3d_core.files.digests import check_digest
+from fast3d_core.files.disk import in_units
 from fast3d_core.files.files import unfinished
-from fast3d_core.llm.weights import weight_files
 
 _AGAIN = "download it again"
 
@@ -32,9 +29,7 @@ def leftovers(case: Case) -> Iterator[Finding]:
 
 def checksums(case: Case) -> Iterator[Finding]:
     """Weights, checkpoint and features against what Hugging Face said of them, and their own checksums."""
-    files = [*weight_files(case.llm), case.llm / "tokenizer.model"]
-    with contextlib.suppress(DataError):  # told by the check that needs it
-        files.append(checkpoint_file(case.config.model.checkpoint, "model.checkpoint"))
+    files = [*case.model_checks.large_files(case)]
     files += [case.annotations / name for name in (FEATURES_3D, FEATURES_2D)]
     known = 0
     for path in files:
@@ -43,22 +38,11 @@ def checksums(case: Case) -> Iterator[Finding]:
         case.options.said(f"reading {path.name} ({in_units(path.stat().st_size)})")
         digest = _digest_of(path)
         known += digest is not None
-        if digest and (problem := check_file(path, RemoteFile(path.name, "", digest=digest))):
+        if digest and (problem := check_digest(path, digest)):
             yield error(f"{path.name} is not the file that Hugging Face has: {problem}", _AGAIN)
         elif problem := _damaged(path):
             yield error(f"{path.name} is damaged: {problem}", _AGAIN)
     yield ok(f"read {len(files)} files, {known} of them with a checksum of Hugging Face's")
-
-
-def numbers(case: Case) -> Iterator[Finding]:
-    """Are all weights finite?"""
-    for what, tensors in (("the LLM", case.weights), ("the checkpoint", case.checkpoint.state)):
-        case.options.said(f"reading the numbers of {what}")
-        for name, tensor in tensors.items():
-            if not tensor.isfinite().all():
-                yield error(f"{what}: {name} holds NaN or infinity", _AGAIN)
-                return
-    yield ok("all weights of the LLM and the checkpoint are finite")
 
 
 def _digest_of(path: Path) -> str | None:

@@ -7,8 +7,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from fast3d_core.download.source import FullDiskError, need_room, safe_name
+from fast3d_core.download.source import safe_name
 from fast3d_core.errors import DataError, Fast3DError
+from fast3d_core.files.disk import FullDiskError, need_room
 
 MAX_BYTES = 40 * 10**9
 """Unpacked, an archive with more is none of ours: the whole data set of Chat-Scene has about 7 GB."""

@@ -13,17 +13,9 @@ from types import ModuleType
 from typing import TypeVar
 
 from fast3d_core.download.archives import unpack
-from fast3d_core.download.source import (
-    BusyError,
-    FullDiskError,
-    RemoteFile,
-    Said,
-    UnavailableError,
-    need_room,
-    patiently,
-    safe_name,
-)
+from fast3d_core.download.source import BusyError, RemoteFile, Said, UnavailableError, patiently, safe_name
 from fast3d_core.errors import DataError
+from fast3d_core.files.disk import FullDiskError, need_room
 
 T = TypeVar("T")
 _TIMEOUT = 60.0

@@ -9,16 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from fast3d_core.download.source import (
-    BusyError,
-    RemoteFile,
-    Said,
-    UnavailableError,
-    check_file,
-    patiently,
-    safe_name,
-)
+from fast3d_core.download.source import BusyError, RemoteFile, Said, UnavailableError, check_file, patiently, safe_name
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.text import first_line
 
 T = TypeVar("T")
 
@@ -164,9 +157,9 @@ class HubFolder:
         except OSError as error:
             if error.errno is not None and not isinstance(error, ConnectionError):
                 raise  # the disk
-            raise DataError(f"{self.place}: cut off ({_first_line(error)}); run again, it goes on from there") from None
+            raise DataError(f"{self.place}: cut off ({first_line(error)}); run again, it goes on from there") from None
         except errors.HTTPError as error:  # no connection, a timeout
-            raise DataError(f"{self.place}: cannot be reached ({_first_line(error)}); run again later") from None
+            raise DataError(f"{self.place}: cannot be reached ({first_line(error)}); run again later") from None
 
         except (LookupError, AttributeError, TypeError, ValueError):  # in reading a listing
             raise UnavailableError(f"{self.place}: its answer is none of Hugging Face; is HF_ENDPOINT right?") from None
@@ -193,8 +186,3 @@ def _copy(source: Path, part: Path, path: Path) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, part)
     part.replace(path)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

@@ -4,14 +4,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fast3d_core import config
 from fast3d_core.download.catalogue import Item, Licence
 from fast3d_core.errors import DataError
+from fast3d_core.files import cache
 from fast3d_core.files.files import load_json, write_json
 
 
 def _record() -> Path:
-    return config.CACHE / "licences.json"
+    return cache.CACHE / "licences.json"
 
 
 def not_accepted(items: Sequence[Item]) -> list[Licence]:

@@ -1,7 +1,5 @@
 """What a source of released files has to do, and what all sources share: safe names, checks, waiting, free disk."""
 
-import hashlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,12 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from fast3d_core.errors import DataError
+from fast3d_core.files.digests import check_digest
 
 Said = Callable[[str], None]
 T = TypeVar("T")
-
-_RESERVE = 100 * 10**6
-"""Bytes of disk that stay free: whoever fills a disk to the last byte breaks what else runs on the machine."""
 
 _WAITS = (1.0, 3.0, 9.0)
 """Seconds before a source that is busy is asked again, where it does not say how long."""
@@ -24,10 +20,6 @@ _LONGEST_WAIT = 120.0
 
 class UnavailableError(DataError):
     """The source does not have it or does not give it to us, so another source may be tried."""
-
-
-class FullDiskError(DataError):
-    """The disk lacks the room, or does not take what is written: no other source would help."""
 
 
 class BusyError(Exception):
@@ -101,39 +93,7 @@ def check_file(path: Path, file: RemoteFile) -> str | None:
     size = path.stat().st_size
     if file.size is not None and size != file.size:
         return f"it has {size} bytes, not {file.size}"
-    if file.digest is not None and digest(path, file.digest) != file.digest:
-        return f"its checksum is not {file.digest[:20]}..."
-    return None
-
-
-def digest(path: Path, like: str) -> str:
-    """The digest of a file, of the kind of `like` (see `RemoteFile`)."""
-    kind = like.partition(":")[0]
-    state = hashlib.sha256() if kind == "sha256" else hashlib.sha1(usedforsecurity=False)
-    if kind == "git":
-        state.update(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-    return f"{kind}:{state.hexdigest()}"
-
-
-def need_room(folder: Path, size: int) -> None:
-    """Raises `FullDiskError` when the disk under `folder`, which need not exist, lacks `size` bytes and a reserve."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if size > 0 and free < size + _RESERVE:
-        raise FullDiskError(
-            f"{folder}: {in_units(size)} are needed and {in_units(free)} of the disk are free; make room"
-        )
-
-
-def in_units(size: int) -> str:
-    """A size for people: 13.5 GB."""
-    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
-        if size >= 1000**power:
-            return f"{size / 1000**power:.1f} {unit}"
-    return f"{size} bytes"
+    return None if file.digest is None else check_digest(path, file.digest)
 
 
 def patiently(call: Callable[[], T], said: Said) -> T:

@@ -11,16 +11,9 @@ from pathlib import Path
 from fast3d_core.download.catalogue import ITEMS, Item
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.download.settings import check_settings, set_keys
-from fast3d_core.download.source import (
-    RemoteFile,
-    Said,
-    Source,
-    UnavailableError,
-    check_file,
-    need_room,
-    staged_bytes,
-)
+from fast3d_core.download.source import RemoteFile, Said, Source, UnavailableError, check_file, staged_bytes
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.files.disk import need_room
 from fast3d_core.files.locks import sole_use
 
 

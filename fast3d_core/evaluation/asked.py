@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.benchmarks import Origin, References, Score, score
-from fast3d_core.data.annotations import Sample, annotation_file, load_samples
+from fast3d_core.benchmarks import Origin, References, Score, benchmark
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
+from fast3d_core.data.annotations import Sample
 from fast3d_core.errors import DataError
-from fast3d_core.prepare.templates import SHORT
-
-_SHORT_ANSWERS = ("scanqa", "sqa3d")
 
 
 def score_nothing(samples: Sequence[Sample], references: References) -> Score:
@@ -19,10 +17,11 @@ def score_nothing(samples: Sequence[Sample], references: References) -> Score:
     What it is for is the `DataError` where they cannot be scored: it names annotation file, record and field, before a
     run of hours. METEOR is left out.
     """
-    path = annotation_file(references.annotations, samples[0].dataset, references.split)
+    asked = benchmark(samples[0].dataset)
+    path = asked.file(references.annotations, references.split)
     origin = Origin(str(path), [sample.index for sample in samples])
     records = [sample.record("") for sample in samples]
-    return score(samples[0].dataset, records, references, meteor=False, part=True, origin=origin)
+    return asked.score(records, references, meteor=False, part=True, origin=origin)
 
 
 def check_references(samples: Mapping[str, Sequence[Sample]], annotations: Path) -> None:
@@ -36,12 +35,12 @@ def check_references(samples: Mapping[str, Sequence[Sample]], annotations: Path)
 def wording_notes(samples: Mapping[str, Sequence[Sample]]) -> list[str]:
     """Says how many questions lack the ending that they have in Chat-Scene's files."""
     notes = []
-    for dataset in _SHORT_ANSWERS:
-        asked = samples.get(dataset, ())
-        if other := sum(not sample.prompt.rstrip().endswith(SHORT.strip()) for sample in asked):
+    for dataset, asked in samples.items():
+        wording = benchmark(dataset).wording
+        if other := sum(not wording.is_usual(sample.prompt) for sample in asked):
             notes.append(
-                f'{dataset}: {other} of {len(asked)} questions do not end with "{SHORT.strip()}", as those that the '
-                "model was trained on and published scores are for; its answers may be long sentences."
+                f'{dataset}: {other} of {len(asked)} questions do not end with "{wording.ending.strip()}", as those '
+                "that the model was trained on and published scores are for; its answers may be long sentences."
             )
     return notes
 
@@ -78,7 +77,7 @@ def _repeated(dataset: str, given: Counter[tuple[str, ...]], expected: Counter[t
     again = sum(count - expected[question] for question, count in given.items() if count > expected[question] > 0)
     if not again:
         return []
-    how = "the last answer counts" if dataset == "scan2cap" else "each counts"
+    how = benchmark(dataset).repeated
     return [
         f"{dataset}: {again} of {given.total()} records repeat a question, as where the last batch of several GPUs is "
         f"filled up; as published, {how}, so the scores are not those of {given.total() - again} questions."

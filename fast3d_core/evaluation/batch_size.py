@@ -26,7 +26,7 @@ def batch_size(
     begun = None if restart else begun_with(config.runs / job.name)
     if begun is not None and isinstance(size := begun.get("batch_size"), int) and size > 0:
         return size
-    needs, plans = Needs.of_config(config), questions.plans_beforehand(job)
-    wanted = [need for samples in questions.samples.values() for need in needs.of_batch(samples, plans(samples))]
+    needs, planner = Needs.of_config(config), questions.planner(job)
+    wanted = [need for samples in questions.samples.values() for need in needs.of_batch(samples, planner(samples))]
     available = available_memory(device) / (processes if device.type == "cpu" else 1)
     return needs.largest_batch(wanted, _SHARE * available, MOST[device.type])

@@ -11,7 +11,6 @@ from fast3d_core.evaluation.batch_size import batch_size
 from fast3d_core.evaluation.needs import Needs
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.result import Spread
-from fast3d_core.plan import TOKENS_PER_OBJECT, pruning_ratio
 
 
 @dataclass(frozen=True)
@@ -49,34 +48,32 @@ class Estimate:
 
 def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Estimate:
     """Plans every sample of `job` (FastV's by its count) and adds up what carrying it out costs."""
-    needs, plans = Needs.of_config(config), questions.plans(job)
-    if job.live:
-        questions.live_maps.load(rates.device)
+    needs, planner = Needs.of_config(config), questions.planner(job, rates.device)
     size = batch_size(config, job, questions, rates.device)
     steps = config.generation.max_new_tokens - 1
-    counts, seconds, memory = [], 0.0, 0.0
+    layers = needs.shape.layers
+    counts, ratios, seconds, memory = list[int](), list[float](), 0.0, 0.0
     for batch in questions.batches(size):
-        planned = plans(batch)
-        counts += [plan.count for plan in planned]
+        planned = planner(batch)
+        counts += [plan.counts(layers)[-1] for plan in planned]
+        ratios += [plan.ratio(layers) for plan in planned]
         wanted = needs.of_batch(batch, planned)
         prefill, decode, cached = (
             sum(getattr(need.cost, name) for need in wanted) for name in ("prefill_flops", "decode_flops", "kv_bytes")
         )
-        if job.live:
-            seconds += sum(questions.live_maps.flops(sample) for sample in batch) / rates.flops
+        if planner.gap_flops:
+            seconds += sum(map(planner.gap_flops, batch)) / rates.flops
         seconds += prefill / rates.flops
         seconds += max(decode / rates.flops, steps * (needs.weights + cached) / rates.bytes)
         memory = max(memory, needs.memory(wanted))
-    layers, visual = needs.shape.layers, questions.objects * TOKENS_PER_OBJECT
-    layer = getattr(job.pruner, "layer", 0)
     return Estimate(
         run=job.name,
         method=job.pruner.name,
         samples={dataset: len(samples) for dataset, samples in questions.samples.items()},
         batch_size=size,
-        layer=layer,
+        layer=getattr(job.pruner, "layer", 0),
         kept_tokens=Spread.of(counts or [0]),
-        ratio=100 * pruning_ratio(layers, layer, visual, sum(counts) / max(len(counts), 1)),  # type: ignore[arg-type]
+        ratio=100 * sum(ratios) / max(len(ratios), 1),
         memory_bytes=memory,
         seconds=seconds,
     )

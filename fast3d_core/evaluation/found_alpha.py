@@ -1,21 +1,56 @@
 """The alpha that `fast3d search-alpha` found: alpha.json in the runs folder, taken as long as the maps are the same."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from fast3d_core.config import DATASETS, Config, need_checkpoint
+from pydantic import Field
+
+from fast3d_core.benchmarks import benchmark_names
+from fast3d_core.config import Config, need_checkpoint
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import load_json, write_json
+from fast3d_core.files.files import write_json
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.files.tensors import network_fingerprint
+from fast3d_core.files.typed import LENIENT, load_typed
 from fast3d_core.files.watched import WatchedFiles
+from fast3d_core.maps.kind import MapKind
 from fast3d_core.maps.ledger import checkpoint_of
-from fast3d_core.maps.published import MAP_KINDS, MapKind, map_file
+from fast3d_core.maps.published import map_file
 from fast3d_core.pruning.alpha_search import Outcome
 from fast3d_core.pruning.sap import Alpha
+from fast3d_core.text import shown
 
 ALPHA_FILE = "alpha.json"
+
+_AGAIN = "run `fast3d search-alpha` again, or give --alpha"
+_Share = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class _FoundAlpha:
+    """What `write_alpha` writes, as far as it is used.
+
+    Attributes:
+        alpha: one for all datasets, or one for each.
+        maps: dataset -> fingerprint of the map file that it was found on; map_key, map_kind: how these were read.
+        checkpoint: of the network that predicted them; None where it is not known.
+    """
+
+    __pydantic_config__ = LENIENT
+
+    alpha: _Share | dict[str, _Share]
+    map_key: str
+    maps: Annotated[dict[str, str], Field(min_length=1)]
+    map_kind: MapKind | None = None
+    checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.maps if name not in benchmark_names()]:
+            raise ValueError(f"there is no dataset {shown(unknown[0])}")
+        if isinstance(self.alpha, dict) and self.alpha.keys() != self.maps.keys():
+            raise ValueError("alphas and maps are not of the same datasets")
 
 
 def write_alpha(
@@ -66,76 +101,49 @@ def found_alpha(
     path = config.runs / ALPHA_FILE
     if not path.exists():
         return None
-    content = load_json(path, "the alpha that was found")
-    if problem := _damage(content):
-        raise DataError(f"{path} is damaged: {problem}; run `fast3d search-alpha` again, or give --alpha")
-    if missing := [name for name in datasets if name not in content["maps"]]:
+    found = load_typed(_FoundAlpha, path, "the alpha that was found", _AGAIN)
+    if missing := [name for name in datasets if name not in found.maps]:
         raise DataError(
             f"the alpha in {path} was found without {', '.join(missing)}; "
             "run `fast3d search-alpha` for all datasets that you evaluate, or give --alpha"
         )
     if maps is None:
-        problem = _other_network(content, config, said)
+        problem = _other_network(found, config, said)
     else:
-        problem = _other_kind(content, map_kind) or _other_maps(content, maps, map_key)
+        problem = _other_kind(found, map_kind) or _other_maps(found, maps, map_key)
     if problem:
-        raise DataError(
-            f"the alpha in {path} does not fit: {problem}; run `fast3d search-alpha` again, or give --alpha"
-        )
-    alpha: Alpha = content["alpha"]
+        raise DataError(f"the alpha in {path} does not fit: {problem}", _AGAIN)
+    alpha: Alpha = found.alpha
     shown = ", ".join(f"{name} {own}" for name, own in alpha.items()) if isinstance(alpha, dict) else alpha
     said(f"alpha {shown}, as found by `fast3d search-alpha` ({path})")
     return alpha
 
 
-def _damage(content: Any) -> str | None:
-    """Why `content` is not what `write_alpha` wrote, as far as it is used."""
-    if not isinstance(content, dict):
-        return "it holds no mapping"
-    alpha, maps = content.get("alpha"), content.get("maps")
-    for value in alpha.values() if isinstance(alpha, dict) else [alpha]:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            return f"alpha must be a number in (0, 1], not {str(value)[:40]!r}"
-    if not isinstance(maps, dict) or not maps or not all(isinstance(print_, str) for print_ in maps.values()):
-        return "it does not tell the maps of what datasets alpha was found on"
-    if unknown := [name for name in maps if name not in DATASETS]:
-        return f"there is no dataset {unknown[0][:40]!r}"
-    if isinstance(alpha, dict) and set(alpha) != set(maps):
-        return "alphas and maps are not of the same datasets"
-    if not isinstance(content.get("map_key"), str):
-        return "it does not tell the map key"
-    if content.get("map_kind") not in (None, *MAP_KINDS):
-        return "it tells a kind of maps that there is not"
-    if not isinstance(content.get("checkpoint"), str | None):
-        return "it does not tell the network that predicted the maps"
-    return None
-
-
-def _other_network(content: dict[str, Any], config: Config, said: Callable[[str], None]) -> str | None:
+def _other_network(found: _FoundAlpha, config: Config, said: Callable[[str], None]) -> str | None:
     """Why maps predicted during a run are not those that the alpha was found on."""
     checkpoint = need_checkpoint(config, "gap.checkpoint")
-    if content.get("checkpoint") is None:
+    if found.checkpoint is None:
         said(f"it is not known whether alpha was found on maps by {checkpoint}; it is taken as it is")
-    elif content["checkpoint"] != network_fingerprint(checkpoint):
+    elif found.checkpoint != network_fingerprint(checkpoint):
         return f"it was found on maps of another network than {checkpoint}"
     return None
 
 
-def _other_kind(content: dict[str, Any], map_kind: MapKind | None) -> str | None:
+def _other_kind(found: _FoundAlpha, map_kind: MapKind | None) -> str | None:
     """Why the maps are not read as they were when the alpha was found."""
-    kinds = content.get("map_kind"), map_kind
+    kinds = found.map_kind, map_kind
     was, now = (f"with --map-kind {kind}" if kind else "without --map-kind" for kind in kinds)
     return None if was == now else f"it was found {was}, and is wanted {now}"
 
 
-def _other_maps(content: dict[str, Any], folder: Path, map_key: str) -> str | None:
+def _other_maps(found: _FoundAlpha, folder: Path, map_key: str) -> str | None:
     """Why the maps are not those that the alpha was found on."""
-    if content["map_key"] != map_key:
-        return f"it was found on {content['map_key'][:40]}, not on {map_key}"
-    for dataset, found in content["maps"].items():
+    if found.map_key != map_key:
+        return f"it was found on {found.map_key[:40]}, not on {map_key}"
+    for dataset, digest in found.maps.items():
         path = map_file(folder, dataset)
         if not path.is_file():
             return f"it was found on maps of {dataset}, too, but there is no {path}"
-        if fingerprint(path) != found:
+        if fingerprint(path) != digest:
             return f"{path} is not the file that it was found on"
     return None

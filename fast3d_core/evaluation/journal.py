@@ -4,11 +4,13 @@ A run folder holds `settings.json`, which says what the journal's answers depend
 each session and process. A line is one batch; a batch counts once its line is whole.
 """
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.run_folder import (
@@ -24,6 +26,76 @@ from fast3d_core.evaluation.run_folder import (
 from fast3d_core.files.files import need_file, parse_json, write_json
 from fast3d_core.files.fingerprints import differences
 from fast3d_core.files.temporary import remove_left
+from fast3d_core.files.typed import STRICT, FieldError, parse_typed, to_json
+from fast3d_core.plan import layer_counts
+
+VERSION: Literal[2] = 2
+"""Of the lines. Those of version 1 had one layer and one set of kept tokens, and did not name their version."""
+
+_Index = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=10**6)]  # more tokens than any LLM reads
+_Seconds = Annotated[float, Field(ge=0)]
+
+Stages = tuple[tuple[_Count, tuple[_Count, ...] | None], ...]
+"""The stages of pruning that were carried out, in order: the layer from which on a stage holds, and the visual tokens
+that stay, as ascending offsets into all visual tokens of the sample; None where all of them stay."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sample that was answered: all that predictions, costs and reports are made from.
+
+    Attributes:
+        dataset, index: the sample, by its position in the dataset's annotations.
+        pred: the answer.
+        tokens: length of the prompt before pruning; steps: tokens generated until the sample was done.
+        stages: what was pruned.
+        cached: prompt tokens of the scene's prefix that were computed apart from the question; 0 without scene reuse.
+        gap_flops: of predicting the map; None where no map was predicted for this answer.
+    """
+
+    __pydantic_config__ = STRICT
+
+    dataset: str
+    index: _Index
+    pred: str
+    tokens: _Count
+    steps: _Count
+    stages: Stages
+    cached: _Count = 0
+    gap_flops: float | None = None
+
+    def counts(self, layers: int, visual: int) -> list[int]:
+        """How many of `visual` visual tokens each of `layers` layers saw."""
+        return layer_counts(
+            layers, visual, [(layer, visual if kept is None else len(kept)) for layer, kept in self.stages]
+        )
+
+    @property
+    def kept(self) -> tuple[int, ...] | None:
+        """Offsets of the visual tokens that the last layer saw; None for all."""
+        return self.stages[-1][1] if self.stages else None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A batch that is done.
+
+    Attributes:
+        seconds: since the batch before; gap_seconds: of predicting maps.
+    """
+
+    __pydantic_config__ = STRICT
+
+    version: Literal[2]
+    batch: _Index
+    seconds: _Seconds
+    gap_seconds: _Seconds
+    samples: tuple[Entry, ...]
+
+
+class VersionError(UsageError):
+    """A run folder holds answers of another version of fast3d."""
 
 
 def begun_with(folder: Path) -> dict[str, Any] | None:
@@ -73,25 +145,30 @@ class Journal:
         if old is None:
             check_free(self.folder)
             return False
-        changed = differences(old, self.settings)
-        if changed and self.batches():
+        changed, answered = differences(old, self.settings), bool(self.batches())
+        if changed and answered:
             raise UsageError(
                 f"{self.folder} holds a run with other settings ({', '.join(changed[:4])}); choose another --name, or "
                 "--restart to start over"
             )
         return not changed
 
-    def batches(self) -> dict[int, list[dict[str, Any]]]:
-        """The samples of each batch that is done: batch number -> one dict a sample."""
-        return {line["batch"]: line["samples"] for lines in self._parts().values() for line in lines}
+    def batches(self) -> dict[int, tuple[Entry, ...]]:
+        """The samples of each batch that is done, by its number.
+
+        Raises:
+            VersionError: they were written by another version of fast3d.
+            DataError: a part cannot be read, or an entry is damaged.
+        """
+        return {line.batch: line.samples for lines in self._parts().values() for line in lines}
 
     def seconds(self) -> tuple[float, float]:
         """Time spent answering, and time in which GAP predicted maps: for each session those of its slowest process,
         added up."""
         sessions: dict[int, list[tuple[float, float]]] = {}
         for (session, _), lines in self._parts().items():
-            times = [(line["seconds"], line.get("gap_seconds", 0.0)) for line in lines]
-            sessions.setdefault(session, []).append((sum(t for t, _ in times), sum(g for _, g in times)))
+            times = sum(line.seconds for line in lines), sum(line.gap_seconds for line in lines)
+            sessions.setdefault(session, []).append(times)
         slowest = [max(processes) for processes in sessions.values()]
         return sum(t for t, _ in slowest), sum(g for _, g in slowest)
 
@@ -105,22 +182,21 @@ class Journal:
         process: int,
         batch: int,
         seconds: float,
-        samples: list[dict[str, Any]],
+        samples: Sequence[Entry],
         gap_seconds: float = 0.0,
     ) -> None:
         """Adds one batch, on disk when this returns: `seconds` since the one before, `gap_seconds` of predicting."""
         path = self.folder / f"part-{session:03}-{process:02}.jsonl"
-        times = {"seconds": round(seconds, 6), "gap_seconds": round(gap_seconds, 6)}
-        line = json.dumps({"batch": batch, **times, "samples": samples}, ensure_ascii=False)
+        line = _Line(VERSION, batch, round(seconds, 6), round(gap_seconds, 6), tuple(samples))
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(to_json(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise _unwritable(self.folder, error) from None
 
-    def _parts(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    def _parts(self) -> dict[tuple[int, int], list[_Line]]:
         """(session, process) -> its lines."""
         found = {}
         for path in parts(self.folder):
@@ -129,33 +205,38 @@ class Journal:
         return found
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a part: what is damaged counts as not done, like what a kill cut short."""
+def _lines(path: Path) -> Iterator[_Line]:
+    """The lines of a part; one that is no line of a journal counts as not done, like what a kill cut short."""
     need_file(path, "run")  # to open a pipe is to wait for it
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    for line in text.split("\n"):  # not at U+2028 and the like
+    for number, line in enumerate(text.split("\n"), 1):  # not at U+2028 and the like
         try:
-            value = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and _is_batch(value):
-            yield value
+            yield parse_typed(_Line, line)
+        except FieldError as error:
+            _check_line(path, number, line, error)
 
 
-def _is_batch(line: dict[str, Any]) -> bool:
-    """Whether it is what `append` writes, as far as the journal knows."""
-    number, samples = line.get("batch"), line.get("samples")
-    times = (line.get("seconds"), line.get("gap_seconds", 0.0))
-    return (
-        isinstance(number, int)
-        and number >= 0
-        and all(isinstance(seconds, (int, float)) and seconds >= 0 for seconds in times)
-        and isinstance(samples, list)
-        and all(isinstance(sample, dict) for sample in samples)
-    )
+def _check_line(path: Path, number: int, line: str, error: FieldError) -> None:
+    """Raises `VersionError` for a line of another version, and `DataError` for one with a damaged entry."""
+    try:
+        found = parse_json(line)
+    except ValueError:
+        return
+    if not isinstance(found, dict) or not {"batch", "seconds", "samples"} <= found.keys():
+        return
+    if found.get("version") != VERSION:
+        raise VersionError(
+            f"{path.parent} holds a run of another version of fast3d, which this one does not continue; start over "
+            "with --restart, or choose another --name"
+        )
+    if len(error.place) > 2:  # samples, the position of an entry, its field
+        raise DataError(
+            f"the journal {path} is damaged: line {number}: {error}",
+            "run `fast3d eval` again with --restart, or under another --name",
+        )
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:

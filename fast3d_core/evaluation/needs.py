@@ -1,18 +1,17 @@
 """What answering needs, by arithmetic from the LLM's shape and the plans: FLOPs, memory, and the batch that fits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from fast3d_core.config import Config, GenerationConfig
 from fast3d_core.data.annotations import Sample
+from fast3d_core.llm.cost import Cost, LlmShape, cost
 from fast3d_core.llm.engine.cache import GROWTH
-from fast3d_core.llm.engine.prefix_cache import SCENES_KEPT
-from fast3d_core.llm.weights import read_shape
-from fast3d_core.models.chat_scene.model import prompt_tokens
-from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.plan import Cost, LlmShape, Plan, cost
+from fast3d_core.llm.engine.prefix_cache import PREFIXES_KEPT
+from fast3d_core.models.registry import scene_model
+from fast3d_core.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Needs:
     """Works out what samples need; no weights are read.
 
     Attributes:
+        text_tokens: of a question's prompt, those that are not visual.
         element_bytes: bytes of one weight, activation or cached number.
         reuse_scene: the keys and values of scenes are kept, too.
     """
@@ -41,18 +41,18 @@ class Needs:
     shape: LlmShape
     generation: GenerationConfig
     element_bytes: int
-    tokenizer: ChatSceneTokenizer
+    text_tokens: Callable[[str], int]
     reuse_scene: bool = False
 
     @classmethod
     def of_config(cls, config: Config) -> "Needs":
         """Of the model that the config names. Raises `DataError` where its config or its tokenizer is missing."""
-        objects = config.data.max_objects
+        model = scene_model(config)
         return cls(
-            read_shape(config.model.llm, extra_tokens=objects),
+            model.shape_of(config),
             config.generation,
             getattr(torch, config.model.dtype).itemsize,
-            ChatSceneTokenizer(config.model.llm, objects),
+            model.text_counter(config),
             config.eval.reuse_scene,
         )
 
@@ -63,21 +63,20 @@ class Needs:
 
     def of(self, plan: Plan, text: int) -> Need:
         """Of a prompt with `text` tokens that are not visual."""
+        counts = plan.counts(self.shape.layers)
         spent = cost(
             self.shape,
-            layer=plan.layer,
+            counts,
             text=text,
-            visual=plan.visual,
-            count=plan.count,
             beams=self.generation.beams,
             steps=self.generation.max_new_tokens,
             element_bytes=self.element_bytes,
         )
-        return Need(spent, text + (plan.count if plan.layer == 0 else plan.visual), text + plan.visual)
+        return Need(spent, text + counts[0], text + plan.visual)
 
     def of_batch(self, samples: Sequence[Sample], plans: Sequence[Plan]) -> list[Need]:
         """Of each sample under its plan."""
-        texts = [prompt_tokens(self.tokenizer, sample.prompt) for sample in samples]
+        texts = [self.text_tokens(sample.prompt) for sample in samples]
         return [self.of(plan, text) for plan, text in zip(plans, texts, strict=True)]
 
     def memory(self, batch: Sequence[Need]) -> float:
@@ -99,6 +98,6 @@ class Needs:
         layer = rows * (4 * shape.hidden + 3 * shape.intermediate) * self.element_bytes
         scores = 4 * samples * self.generation.beams * shape.vocab * 4
         # At worst every sample asks about a scene of its own.
-        scenes = max(samples, SCENES_KEPT) * tokens if self.reuse_scene else 0
+        scenes = max(samples, PREFIXES_KEPT) * tokens if self.reuse_scene else 0
         kept = GROWTH * scenes * shape.layers * 2 * shape.kv_heads * shape.head_dim * self.element_bytes
         return self.weights + GROWTH * cached + kept + max(layer, scores)

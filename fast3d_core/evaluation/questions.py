@@ -2,23 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from fast3d_core.benchmarks.questions import annotation_file, check_samples, load_samples
 from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.data.detections import Detections
 from fast3d_core.data.features import features_files
 from fast3d_core.evaluation.context import Context
+from fast3d_core.evaluation.planner import Planner
 from fast3d_core.files.watched import WatchedFiles
-from fast3d_core.gap.predictor import Predictor
-from fast3d_core.llm.weights import read_shape
+from fast3d_core.gap.inputs import GapInputs
+from fast3d_core.gap.predictor import MapPredictor
+from fast3d_core.maps.kind import AttentionMap, AttentionMaps, MapKind
 from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
-from fast3d_core.maps.published import AttentionMaps, MapKind, map_file
-from fast3d_core.plan import Plan
-from fast3d_core.pruning import PlanRequest, Pruner
+from fast3d_core.maps.published import map_file
+from fast3d_core.models.registry import scene_model
+from fast3d_core.pruning import Pruner
 
 
 @dataclass(frozen=True)
@@ -40,61 +43,13 @@ class Job:
     map_kind: MapKind | None = None
 
 
-Scores = Callable[[Sequence[Sample]], Sequence[tuple[Tensor, MapKind | None]] | Sequence[tuple[None, None]]]
-"""The attention map (objects,) of each sample of a batch, with its kind; None for methods that need none."""
-
-
-@dataclass(frozen=True)
-class Plans:
-    """Makes the plans of a batch, each from the method and the sample alone."""
-
-    pruner: Pruner
-    objects: int
-    scores: Scores
-    context: Context
-
-    def __call__(self, batch: Sequence[Sample]) -> list[Plan]:
-        return [
-            self.pruner.plan(
-                PlanRequest(sample.dataset, sample.index, self.objects, scores, kind=kind, **self.context.of(sample))
-            )
-            for sample, (scores, kind) in zip(batch, self.scores(batch), strict=True)
-        ]
-
-
-class LiveMaps:
-    """Maps that the GAP network predicts when they are asked for; it is loaded at the first `load`."""
-
-    def __init__(self, config: Config, questions: "Questions"):
-        self._config, self._questions = config, questions
-        self._row: dict[tuple[str, int], int] = {}
-        self._predictor: Predictor | None = None
-
-    def load(self, device: torch.device) -> None:
-        """Loads network, tokeniser and scenes onto the device. Raises `DataError`, see `Predictor`."""
-        if self._predictor is None:
-            samples = [sample for samples in self._questions.samples.values() for sample in samples]
-            self._row = {(sample.dataset, sample.index): row for row, sample in enumerate(samples)}
-            self._predictor = Predictor(self._config, samples, "val", self._questions.scenes, device)
-            self._questions.files.check()
-
-    def __call__(self, batch: Sequence[Sample]) -> list[tuple[Tensor, MapKind | None]]:
-        assert self._predictor is not None
-        maps = self._predictor([self._row[sample.dataset, sample.index] for sample in batch])
-        return [(scores, "logits") for scores in maps]
-
-    def flops(self, sample: Sample) -> float:
-        """Of predicting this sample's map."""
-        assert self._predictor is not None
-        return self._predictor.flops(self._row[sample.dataset, sample.index])
-
-
 class Questions:
     """The samples and scenes of some datasets, checked against each other.
 
     Attributes:
         samples: dataset -> the samples to answer; totals: dataset -> how many its annotations hold.
         limit: only the first `limit` samples of each dataset are answered.
+        units: of every prompt.
         files: what is read, watched for changes.
 
     Args:
@@ -112,7 +67,8 @@ class Questions:
         said: Callable[[str], None] = lambda _: None,
     ):
         self.folder = need_path(config, "data.annotations")
-        self.objects = config.data.max_objects
+        model = scene_model(config)
+        self.units = model.units_of(config)
         self.limit = limit
         self._config, self._said = config, said
         self.files = WatchedFiles()
@@ -120,15 +76,15 @@ class Questions:
         everything = {dataset: load_samples(self.folder, dataset) for dataset in datasets}
         self.totals = {dataset: len(samples) for dataset, samples in everything.items()}
         self.samples = {dataset: samples[:limit] for dataset, samples in everything.items()}
-        self.live_maps = LiveMaps(config, self)
+        self._predictor: tuple[MapPredictor, GapInputs] | None = None
         self._maps: dict[tuple[Path, str], dict[str, AttentionMaps]] = {}
         self.files.watch(features_files(self.folder))
-        self.scenes = Scenes(self.folder, self.objects)
+        self.scenes = Scenes(self.folder, self.units.count)
         for samples in self.samples.values():
-            self.scenes.check(samples)
-        detections = Detections(self.folder, self.objects, ("val",))
+            check_samples(self.scenes, samples)
+        detections = Detections(self.folder, self.units.count, ("val",))
         self._context = Context(
-            lambda: read_shape(config.model.llm).layers, self.scenes.__getitem__, detections.boxes, detections.labels
+            lambda: model.shape_of(config).layers, self.scenes.__getitem__, detections.boxes, detections.labels
         )
 
     def batches(self, size: int) -> list[list[Sample]]:
@@ -138,25 +94,43 @@ class Questions:
         """
         return [samples[i : i + size] for samples in self.samples.values() for i in range(0, len(samples), size)]
 
-    def plans(self, job: Job) -> Plans:
-        """What `job` plans for these questions, its maps read and checked; live maps have to be loaded before use.
+    def planner(self, job: Job, device: torch.device | None = None) -> Planner:
+        """What `job` plans for these questions, its maps read and checked.
 
-        Raises `DataError`, see `load_known_maps` and, for methods that read logits, `AttentionMaps.logits`.
+        Args:
+            device: where the GAP network predicts maps during the run, for which it is loaded. Without one, each map
+                that is yet to be predicted is taken to be even: of such, most is kept, so sizes can be told by it.
+
+        Raises `DataError`, see `load_known_maps`, `MapPredictor` and, for methods that read logits,
+        `AttentionMaps.as_logits`.
         """
         if job.live:
-            return Plans(job.pruner, self.objects, self.live_maps, self._context)
+            return self._live_planner(job, device)
         if job.maps is None:
-            return Plans(job.pruner, self.objects, lambda batch: [(None, None)] * len(batch), self._context)
-        known = self._known_maps(job.maps, job.map_key)
-        logits = job.pruner.needs_logits
-        maps = {dataset: own.logits(job.map_kind) if logits else own.scores for dataset, own in known.items()}
-        kinds: dict[str, MapKind | None] = {name: "logits" if logits else own.kind for name, own in known.items()}
-        return Plans(
-            job.pruner,
-            self.objects,
-            lambda batch: [(maps[s.dataset][s.index], kinds[s.dataset]) for s in batch],
-            self._context,
-        )
+            return self._planner(job)
+        maps = self._known_maps(job.maps, job.map_key)
+        if job.pruner.needs_logits:
+            maps = {dataset: own.as_logits(job.map_kind) for dataset, own in maps.items()}
+        return self._planner(job, lambda batch: maps[batch[0].dataset].of([sample.index for sample in batch]))
+
+    def _live_planner(self, job: Job, device: torch.device | None) -> Planner:
+        if device is None:
+            return self._planner(job, lambda batch: AttentionMap("logits", torch.zeros(len(batch), self.units.count)))
+        if self._predictor is None:
+            predictor = MapPredictor.from_config(self._config, self.scenes, device)
+            everything = [sample for samples in self.samples.values() for sample in samples]
+            self._predictor = predictor, predictor.inputs_of_split(everything, "val", self.scenes)
+            self.files.check()
+        predictor, inputs = self._predictor
+        return self._planner(job, partial(predictor, inputs), partial(predictor.flops, inputs))
+
+    def _planner(
+        self,
+        job: Job,
+        maps: Callable[[Sequence[Sample]], AttentionMap] | None = None,
+        gap_flops: Callable[[Sample], float] | None = None,
+    ) -> Planner:
+        return Planner(job.pruner, self.units, self._context, maps, gap_flops)
 
     def _known_maps(self, folder: Path, key: str) -> dict[str, AttentionMaps]:
         """By dataset; of a folder that was read before, what was read then."""
@@ -165,16 +139,11 @@ class Questions:
             maps, unknown = dict[str, AttentionMaps](), []
             for dataset, total in self.totals.items():
                 questions = annotation_file(self.folder, dataset)
-                maps[dataset], known = load_known_maps(folder, dataset, questions, total, key=key, objects=self.objects)
+                maps[dataset], known = load_known_maps(
+                    folder, dataset, questions, total, key=key, objects=self.units.count
+                )
                 unknown += [] if known else [dataset]
             if not is_shipped(self._config, folder) and folder not in (read for read, _ in self._maps):
                 tell_unknown(folder, unknown, self.folder, self._said)
             self._maps[folder, key] = maps
         return self._maps[folder, key]
-
-    def plans_beforehand(self, job: Job) -> Plans:
-        """The same, for telling sizes: a map that is yet to be predicted is taken to be even, of which most is kept."""
-        if not job.live:
-            return self.plans(job)
-        even: tuple[Tensor, MapKind | None] = (torch.zeros(self.objects), "logits")
-        return Plans(job.pruner, self.objects, lambda batch: [even] * len(batch), self._context)

@@ -3,8 +3,6 @@
 import dataclasses
 import platform
 import subprocess
-import types
-import typing
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,16 +12,21 @@ import numpy as np
 import torch
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import first_line, load_json, shown, write_json
+from fast3d_core.files.files import load_json, write_json
+from fast3d_core.files.typed import STRICT, load_typed
 
 SCHEMA = 1
 RESULT_FILE = "result.json"
 SCORES_FILE = "scores.json"
 
+_AGAIN = "run `fast3d eval` again"
+
 
 @dataclass(frozen=True)
 class Spread:
     """A distribution over samples."""
+
+    __pydantic_config__ = STRICT
 
     mean: float
     p5: float
@@ -48,6 +51,8 @@ class Pruning:
         kept_tokens: visual tokens kept in layers >= K, mean over samples.
     """
 
+    __pydantic_config__ = STRICT
+
     ratio: float
     ratio_present: float
     kept_objects: Spread
@@ -65,6 +70,8 @@ class SampleCost:
         kv_bytes: key/value cache of the prompt and of all beams' generated tokens.
         prompt_tokens: prompt length before pruning; new_tokens: tokens generated until the sample was done.
     """
+
+    __pydantic_config__ = STRICT
 
     prefill_flops: float
     decode_flops: float
@@ -85,6 +92,8 @@ class Timing:
             in `seconds`, but for the first batch.
     """
 
+    __pydantic_config__ = STRICT
+
     seconds: float
     samples_per_second: float
     gap_seconds: float | None = None
@@ -93,6 +102,8 @@ class Timing:
 @dataclass(frozen=True)
 class Environment:
     """Where and with what the run was made."""
+
+    __pydantic_config__ = STRICT
 
     device: str
     processes: int
@@ -118,6 +129,8 @@ class Result:
         pruning, cost, timing, environment: see their types.
         notes: remarks, one line each, e.g. why a metric is null.
     """
+
+    __pydantic_config__ = STRICT
 
     name: str
     method: str | None
@@ -163,51 +176,28 @@ def load_result(folder: Path) -> Result:
     path = folder / RESULT_FILE
     content = load_json(path, "run")
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise DataError(f"{path} is not a result of this fast3d (schema {SCHEMA}); run `fast3d eval` again")
-    try:
-        return _build(Result, content)
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({first_line(error)}); run `fast3d eval` again") from None
+        raise DataError(f"{path} is not a result of this fast3d (schema {SCHEMA})", _AGAIN)
+    return load_typed(Result, path, "run", _AGAIN)
+
+
+@dataclass(frozen=True)
+class _PlainStats:
+    """`DatasetStats` as they are written."""
+
+    __pydantic_config__ = STRICT
+
+    keys: list[str]
+    stats: list[list[float]]
+
+    def __post_init__(self) -> None:
+        if len({len(row) for row in self.stats}) > 1:
+            raise ValueError("stats holds rows of different lengths")
 
 
 def load_stats(folder: Path) -> dict[str, DatasetStats]:
     """The headline statistics in a run folder, by dataset."""
-    path = folder / SCORES_FILE
-    content = load_json(path, "run")
-    try:
-        return {
-            dataset: DatasetStats([str(key) for key in entry["keys"]], np.asarray(entry["stats"], dtype=np.float64))
-            for dataset, entry in content.items()
-        }
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({first_line(error)}); run `fast3d eval` again") from None
-
-
-def _build(cls: type, content: Any) -> Any:
-    """A (nested) dataclass from plain data; `TypeError` or `KeyError` for anything that its fields cannot hold."""
-    if not isinstance(content, dict):
-        raise TypeError(f"there should be a mapping, not {shown(content)}")
-    hints = typing.get_type_hints(cls)
-    return cls(**{key: _typed(hints[key], value, key) for key, value in content.items()})
-
-
-def _typed(kind: Any, value: Any, key: str) -> Any:
-    """`value` if it is of a type as the annotations of this file spell it."""
-    inner = typing.get_args(kind)
-    origin = typing.get_origin(kind)
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        return _build(typing.cast(type, kind), value)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _typed(inner[0], value, key)
-    if origin is dict and isinstance(value, dict):
-        return {name: _typed(inner[1], one, key) for name, one in value.items()}
-    if origin is list and isinstance(value, list):
-        return [_typed(inner[0], one, key) for one in value]
-    if origin is None and type(value) in ((int, float) if kind is float else (kind,)):
-        return value
-    raise TypeError(f"{key} is {shown(value)}")
+    plain = load_typed(dict[str, _PlainStats], folder / SCORES_FILE, "run", _AGAIN)
+    return {dataset: DatasetStats(one.keys, np.asarray(one.stats, dtype=np.float64)) for dataset, one in plain.items()}
 
 
 def describe_environment(device: torch.device, processes: int, attention: str | None) -> Environment:

@@ -1,4 +1,4 @@
-"""`fast3d eval`: questions through Chat-Scene under a pruning method, batch by batch, to predictions and a result."""
+"""`fast3d eval`: questions through a scene model under a pruning method, batch by batch, to predictions and results."""
 
 import time
 from collections import deque
@@ -12,26 +12,29 @@ import torch
 from accelerate import PartialState
 
 from fast3d_core import __version__
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import Config, need_checkpoint, need_path, to_dict
-from fast3d_core.data.annotations import Sample, annotation_file, locations_file
+from fast3d_core.data.annotations import Sample, locations_file
 from fast3d_core.data.features import features_files
-from fast3d_core.evaluation.ahead import Ready, answer_all
 from fast3d_core.evaluation.asked import check_references
 from fast3d_core.evaluation.batch_size import batch_size
 from fast3d_core.evaluation.conclude import conclude
-from fast3d_core.evaluation.journal import Journal
+from fast3d_core.evaluation.costs import made_entry
+from fast3d_core.evaluation.journal import Entry, Journal
 from fast3d_core.evaluation.needs import Needs
-from fast3d_core.evaluation.questions import Job, LiveMaps, Plans, Questions
+from fast3d_core.evaluation.overlap import Ready, answer_all
+from fast3d_core.evaluation.planner import Planner
+from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.result import Result
 from fast3d_core.evaluation.sharing import largest_first, shared
-from fast3d_core.files.fingerprints import llm_files
 from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints
 from fast3d_core.gap.text import encoder_files, encoder_fingerprint
-from fast3d_core.llm.weights import Generation
+from fast3d_core.llm.generation import Generation
 from fast3d_core.maps.published import map_file
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
+from fast3d_core.models.registry import scene_model
 from fast3d_core.pruning import METHODS
 from fast3d_core.runtime.devices import join_processes, out_of_memory_says, own_device, smallest, wait_for_everyone
 from fast3d_core.runtime.progress import Progress
@@ -53,11 +56,13 @@ def evaluate(
     Jobs that are complete are read back without loading the model; those that were interrupted continue.
 
     Raises:
-        UsageError, DataError: see `sole_use`, `Journal.open`, `ChatScene.from_config`, `load_maps`, `join_processes`.
+        UsageError, DataError: see `sole_use`, `Journal.open`, `SceneModel.from_config`, `Questions.planner`,
+            `join_processes`.
         StoppedError: another process has stopped.
     """
     state = join_processes(config.model.device, progress.waiting)
-    plans = [questions.plans(job) for job in jobs]  # before any run starts: a bad map file stops the command here
+    for job in jobs:
+        questions.planner(job)  # before any run starts: a bad map file stops the command here
     if state.is_main_process:
         check_references(questions.samples, questions.folder)  # so does what only scoring would find
     model = _Model(config, questions, state, progress)
@@ -66,11 +71,11 @@ def evaluate(
     with sole_use(*folders, other="choose another --name"):
         journals = [_journal(job, model, state, progress, restart=restart) for job in jobs]
         questions.files.check()  # of all runs: what they say they depend on is what was read
-        for job, plan, journal in zip(jobs, plans, journals, strict=True):
+        for job, journal in zip(jobs, journals, strict=True):
             if state.is_main_process:
                 journal.open(restart=restart)
             wait_for_everyone(state)
-            _answer(job, plan, journal, model, state, progress)
+            _answer(job, journal, model, state, progress)
             if state.is_main_process:
                 processes = state.num_processes
                 results.append(conclude(config, job, questions, journal, model.device, processes, meteor=meteor))
@@ -114,6 +119,8 @@ def settings(
         **({"gap": gap} if gap else {}),
         "datasets": list(datasets),
         "limit": limit,
+        "model": config.model.kind,
+        "units": asdict(scene_model(config).units_of(config)),
         "max_objects": config.data.max_objects,
         "lora_alpha": plain["model"]["lora_alpha"],
         "dtype": plain["model"]["dtype"],
@@ -129,7 +136,7 @@ def settings(
 def _files(config: Config, job: Job, datasets: Sequence[str]) -> list[Path]:
     """The files that a run reads, but for the text encoder's."""
     folder = need_path(config, "data.annotations")
-    files = [*llm_files(config.model.llm), need_checkpoint(config, "model.checkpoint")]
+    files = scene_model(config).files(config)
     files += [annotation_file(folder, dataset) for dataset in datasets]
     files += features_files(folder)
     if job.maps is not None:
@@ -147,24 +154,24 @@ class _Model:
     def __init__(self, config: Config, questions: Questions, state: PartialState, progress: Progress):
         self.config, self.questions, self._progress = config, questions, progress
         self.device = own_device(config.model.device, state)
-        self._model: ChatScene | None = None
+        self._model: SceneModel | None = None
 
-    def load(self) -> ChatScene:
+    def load(self) -> SceneModel:
         """The model, loaded if it is not."""
         if self._model is None:
             self._model = load_model(self.config, self.questions.scenes, self.device, self._progress)
             self.questions.files.check()
         return self._model
 
-    def prepare(self, number: int, samples: list[Sample], plans: Plans, live: LiveMaps | None) -> Ready:
+    def prepare(self, number: int, samples: list[Sample], planner: Planner) -> Ready:
         """A batch with all that decoding it takes."""
         model, scenes = self.load(), self.questions.scenes
         with out_of_memory_says(_out_of_memory(self.device, len(samples))):
             start = time.perf_counter()
-            planned = plans(samples)  # live maps come back to the CPU, so the GPU's part of this time is over
+            plans = planner(samples)  # live maps come back to the CPU, so the GPU's part of this time is over
             planning = time.perf_counter() - start
             prompts = model.prompts([scenes[s.scene_id] for s in samples], [s.prompt for s in samples])
-        return Ready(number, samples, planned, prompts, planning if live else 0.0)
+        return Ready(number, samples, plans, prompts, planning if planner.gap_flops else 0.0)
 
     def generations(self, ready: Ready, meanwhile: Callable[[], None]) -> list[Generation]:
         """What the LLM answers to a batch; for `meanwhile`, see `FastEngine.generate`."""
@@ -174,21 +181,12 @@ class _Model:
                 ready.prompts, ready.plans, settings, options.engine, options.reuse_scene, meanwhile
             )
 
-    def entries(self, ready: Ready, generations: list[Generation], live: LiveMaps | None) -> list[dict[str, Any]]:
+    def entries(self, ready: Ready, generations: list[Generation], planner: Planner) -> list[Entry]:
         """A journal entry for each sample of a batch."""
+        model, reuse, flops = self.load(), self.config.eval.reuse_scene, planner.gap_flops
         return [
-            {
-                "dataset": sample.dataset,
-                "index": sample.index,
-                "pred": self.load().answer(one).text,
-                "tokens": len(prompt),
-                "steps": one.steps,
-                "layer": plan.layer,
-                "kept": one.kept.tolist() if len(one.kept) < plan.visual else None,
-                **({"known": prompt.shared} if self.config.eval.reuse_scene else {}),
-                **({"gap_flops": live.flops(sample)} if live else {}),
-            }
-            for sample, prompt, plan, one in zip(ready.samples, ready.prompts, ready.plans, generations, strict=True)
+            made_entry(sample, prompt, one, model.answer(one).text, reuse, flops and flops(sample))
+            for sample, prompt, one in zip(ready.samples, ready.prompts, generations, strict=True)
         ]
 
 
@@ -201,25 +199,24 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
     )
 
 
-def _answer(job: Job, plans: Plans, journal: Journal, model: _Model, state: PartialState, progress: Progress) -> None:
+def _answer(job: Job, journal: Journal, model: _Model, state: PartialState, progress: Progress) -> None:
     """This process's part of the batches that are not done yet; all of them are done when this returns."""
     batches = model.questions.batches(journal.settings["batch_size"])
-    live = model.questions.live_maps if job.live else None
     done = journal.batches()
     session = journal.next_session()
     wait_for_everyone(state)  # every process has looked before the first one appends
     pending = [number for number in range(len(batches)) if number not in done]
+    planner = model.questions.planner(job)
     if state.num_processes > 1:
         sized = {number: batches[number] for number in pending}
-        pending = largest_first(sized, Needs.of_config(model.config), model.questions.plans_beforehand(job))
+        pending = largest_first(sized, Needs.of_config(model.config), planner)
     if state.process_index < len(pending):
         model.load()  # here, so that no batch's time holds it
-        if live:
-            live.load(model.device)
+        planner = model.questions.planner(job, model.device)
     report = _Report(job.name, batches, pending, progress)
 
     def prepare(number: int) -> Ready:
-        return model.prepare(number, batches[number], plans, live)
+        return model.prepare(number, batches[number], planner)
 
     end = time.perf_counter()
 
@@ -232,7 +229,7 @@ def _answer(job: Job, plans: Plans, journal: Journal, model: _Model, state: Part
 
     def write(ready: Ready, answered: tuple[list[Generation], float]) -> None:
         generations, seconds = answered
-        entries = model.entries(ready, generations, live)
+        entries = model.entries(ready, generations, planner)
         journal.append(session, state.process_index, ready.number, seconds, entries, ready.gap_seconds)
         report.done(ready.number)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.config import DATASETS
+from fast3d_core.benchmarks import benchmark_names
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE
 from fast3d_core.files.files import load_json
@@ -19,6 +19,16 @@ _REMOVED = ".settings.json.removed"
 """What settings.json becomes when a run's removal begins: from then on its answers belong to nothing."""
 
 _OF_A_RUN = ("method", "datasets", "files", "batch_size")  # keys by which settings are known as a run's
+
+
+_LONGEST_NAME = 200  # characters: a file system's 255 bytes, less what temporary files put around a name
+
+
+def check_name(name: str | None) -> None:
+    """Raises `UsageError` for a run name that would leave the runs folder; None, where there is to be no name, is one
+    that does not."""
+    if name is not None and (Path(name).name != name or name.startswith(".") or len(name) > _LONGEST_NAME):
+        raise UsageError(f"--name is the name of a folder under the runs folder, not a path: {name[:_LONGEST_NAME]!r}")
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -81,7 +91,7 @@ def _remove_files(folder: Path) -> None:
 def _own_files(folder: Path) -> Iterator[Path]:
     yield from parts(folder)
     yield from (folder / name for name in (RESULT_FILE, SCORES_FILE))
-    yield from (folder / PREDICTIONS / f"{dataset}.json" for dataset in DATASETS)
+    yield from (folder / PREDICTIONS / f"{dataset}.json" for dataset in benchmark_names())
 
 
 def parts(folder: Path) -> list[Path]:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.benchmarks import HEADLINES, References, score
-from fast3d_core.config import DATASETS
-from fast3d_core.errors import DataError
+from fast3d_core.benchmarks import References, benchmark, benchmark_names
+from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.asked import compare
-from fast3d_core.evaluation.result import DatasetStats, Result
+from fast3d_core.evaluation.result import RESULT_FILE, DatasetStats, Result, load_result, save_result
+from fast3d_core.evaluation.run_folder import SETTINGS_FILE, check_name
 from fast3d_core.files.files import load_json, need
+from fast3d_core.files.locks import sole_use
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def score_predictions(
     scores = Scores({}, {}, {}, [], {})
     for dataset, records in predictions.items():
         try:
-            scored = score(dataset, records, references, part=part, meteor=meteor)
+            scored = benchmark(dataset).score(records, references, part=part, meteor=meteor)
         except DataError as error:
-            scored = replace(score(dataset, [], references), notes=[f"{dataset}: not scored: {error}"])
+            scored = replace(benchmark(dataset).score([], references), notes=[f"{dataset}: not scored: {error}"])
             scores.errors[dataset] = error
-        value = scored.metrics.get(HEADLINES[dataset].key)
+        value = scored.metrics.get(benchmark(dataset).headline.key)
         scores.headline[dataset] = None if value is None else 100 * value
         scores.metrics.update(scored.metrics)
         scores.stats[dataset] = DatasetStats(scored.keys, scored.stats)
@@ -65,7 +66,7 @@ def read_predictions(folder: Path) -> dict[str, list[dict[str, Any]]]:
     inner = folder / "predictions"
     folder = inner if inner.is_dir() else folder
     found: dict[str, list[dict[str, Any]]] = {}
-    for dataset in DATASETS:
+    for dataset in benchmark_names():
         paths = sorted({*folder.glob(f"{dataset}.json"), *folder.glob(f"preds_*{dataset}.json")})
         if len(paths) > 1:
             raise DataError(f"{folder} holds several prediction files for {dataset}: {paths[0].name}, {paths[1].name}")
@@ -106,4 +107,34 @@ def score_folder(
         metrics=scores.metrics,
         notes=[*scores.notes, *(note for notes in compared for note in notes)],
     )
+    return result, scores
+
+
+def score_to_run(
+    folder: Path,
+    annotations: Path,
+    runs: Path,
+    name: str | None,
+    datasets: Sequence[str] | None = None,
+    *,
+    meteor: bool,
+) -> tuple[Result, Scores]:
+    """`score_folder`, with the result written to a run folder of that name under `runs`, if there is a name.
+
+    Raises:
+        UsageError: `name` is a path, or the name of a run of `fast3d eval`; another command is at work there.
+        DataError: see `score_folder`; what is in the run folder is no result of ours.
+    """
+    check_name(name)
+    if name is None:
+        return score_folder(folder, annotations, datasets, meteor=meteor)
+    run = runs / name
+    with sole_use(run, other="choose another --name"):
+        if (run / SETTINGS_FILE).exists():
+            raise UsageError(f"{name} is a run of `fast3d eval`; choose another --name")
+        if (run / RESULT_FILE).exists():
+            load_result(run)  # raises where it is not ours to replace
+        result, scores = score_folder(folder, annotations, datasets, meteor=meteor)
+        result = replace(result, name=name)
+        save_result(run, result, scores.stats)
     return result, scores

@@ -7,18 +7,18 @@ from accelerate import PartialState
 
 from fast3d_core.data.annotations import Sample
 from fast3d_core.evaluation.needs import Needs
-from fast3d_core.evaluation.questions import Plans
-from fast3d_core.runtime.devices import ask
+from fast3d_core.evaluation.planner import Planner
+from fast3d_core.runtime.devices import next_ticket
 
 _queues = itertools.count()
 
 
-def largest_first(batches: Mapping[int, Sequence[Sample]], needs: Needs, plans: Plans) -> list[int]:
+def largest_first(batches: Mapping[int, Sequence[Sample]], needs: Needs, planner: Planner) -> list[int]:
     """The numbers of the batches by what reading their prompts costs, so that no process is left with a large one at
     the end; how long answers get is not known beforehand."""
 
     def flops(samples: Sequence[Sample]) -> int:
-        return sum(need.cost.prefill_flops for need in needs.of_batch(samples, plans(samples)))
+        return sum(need.cost.prefill_flops for need in needs.of_batch(samples, planner(samples)))
 
     return sorted(batches, key=lambda number: flops(batches[number]), reverse=True)
 
@@ -35,6 +35,6 @@ def shared(numbers: Sequence[int], state: PartialState) -> Iterator[int]:
         place = state.process_index
         while place < len(numbers):
             yield numbers[place]
-            place = state.num_processes + ask(name) if state.num_processes > 1 else place + 1
+            place = state.num_processes + next_ticket(name) if state.num_processes > 1 else place + 1
 
     return turns()

@@ -1,8 +1,8 @@
 """`fast3d extract`: the LLM's attention over the objects, recorded with the answer appended. GAP learns to predict it.
 
 The sequence is the usual prompt with the answer behind it, and no end symbol. The map of a sample is the attention of
-all text rows behind `]. USER: ` (`a_map`), or of the question's rows (`a_map_ori`), to each object's three tokens,
-averaged over rows, layers and heads.
+all text rows behind the model's prefix (`a_map`), or of the question's rows (`a_map_ori`), to the tokens of each unit,
+averaged over rows, layers and heads. A model whose visual tokens stand behind the question has no such prefix.
 """
 
 import time
@@ -16,29 +16,29 @@ from accelerate import PartialState
 from torch import Tensor
 
 from fast3d_core import __version__
-from fast3d_core.config import Config, need_checkpoint, need_path, output_path, to_dict
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples
+from fast3d_core.benchmarks import benchmark
+from fast3d_core.benchmarks.questions import annotation_file, check_samples, load_samples
+from fast3d_core.config import Config, ModelConfig, need_path, output_path, to_dict
+from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.fingerprints import fingerprint, llm_files
+from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints
 from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.llm.record_attention import Text, text_attention
-from fast3d_core.llm.weights import read_shape
 from fast3d_core.maps import store as stores
 from fast3d_core.maps.ledger import EXPORTED_FILE, is_ours, read_exported, write_known
 from fast3d_core.maps.published import MAP_KEYS, extracted_content, map_file
 from fast3d_core.maps.store import PartInfo, Shard, TargetStore, file_hash
-from fast3d_core.models.chat_scene.loading import load_model
-from fast3d_core.models.chat_scene.model import ChatScene
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.models.base import SceneModel
+from fast3d_core.models.loading import load_model
+from fast3d_core.models.registry import check_shares_prefix, scene_model
 from fast3d_core.runtime.devices import join_processes, out_of_memory_says, own_device, wait_for_everyone
 from fast3d_core.runtime.draws import seed_of
 from fast3d_core.runtime.progress import Progress
 
 SPLITS = ("train", "val")
-_AS_SENTENCE = ("scanqa", "sqa3d")  # their references are bare words; Chat-Scene's answers are sentences
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def answer(sample: Sample, split: str, seed: int) -> str:
     """The text appended to a sample's question.
 
     Training records have one. Of a validation record the published extraction takes a random reference; here the draw
-    depends on seed, split, dataset and index alone. Multi3DRefer's references are no text: nothing is appended.
+    depends on seed, split, dataset and index alone. See `Benchmark.appended`.
 
     Raises:
         ValueError: the record has no such text.
@@ -125,17 +125,10 @@ def answer(sample: Sample, split: str, seed: int) -> str:
         if not isinstance(sample.caption, str):
             raise ValueError(f"record {sample.index} has no answer ('caption'), but training needs one")
         return sample.caption
-    if sample.dataset == "multi3dref":
-        return ""
-    if not sample.ref_captions:
-        raise ValueError(f"record {sample.index} has no reference answers ('ref_captions')")
-    drawn = sample.ref_captions[seed_of(seed, split, sample.dataset, sample.index) % len(sample.ref_captions)]
-    if not isinstance(drawn, str):
-        raise ValueError(f"record {sample.index} has a reference answer that is no text: {str(drawn)[:80]}")
-    return f"{drawn.capitalize()}." if sample.dataset in _AS_SENTENCE else drawn
+    return benchmark(sample.dataset).appended(sample, seed_of(seed, split, sample.dataset, sample.index))
 
 
-def record(model: ChatScene, scenes: Scenes, samples: Sequence[Sample], answers: Sequence[str]) -> dict[str, Tensor]:
+def record(model: SceneModel, scenes: Scenes, samples: Sequence[Sample], answers: Sequence[str]) -> dict[str, Tensor]:
     """The maps of one batch, on the CPU, in the names and shapes of `store`, all float32."""
     place = {scene_id: i for i, scene_id in enumerate(dict.fromkeys(sample.scene_id for sample in samples))}
     prefixes = [model.prefix(scenes[scene_id]) for scene_id in place]
@@ -145,7 +138,7 @@ def record(model: ChatScene, scenes: Scenes, samples: Sequence[Sample], answers:
         question = min(model.question_rows(sample.prompt), len(embeds))
         texts.append(Text(embeds, place[sample.scene_id], question))
     per_token = text_attention(model.llm, prefixes, texts)
-    layers = per_token.unflatten(-1, (-1, TOKENS_PER_OBJECT)).sum(dim=-1)  # (samples, layers, 2, objects)
+    layers = per_token.unflatten(-1, (-1, model.units.tokens)).sum(dim=-1)  # (samples, layers, 2, units)
     maps = {}
     for i, key in enumerate(MAP_KEYS):
         maps[f"{key}_layers"] = layers[:, :, i].cpu()
@@ -163,8 +156,9 @@ def settings(config: Config, seed: int) -> dict[str, Any]:
         "seed": seed,
         "dtype": config.model.dtype,
         "lora_alpha": to_dict(config)["model"]["lora_alpha"],
+        **({} if config.model.kind == ModelConfig.kind else {"model": config.model.kind}),  # as stores had it before
         "max_objects": config.data.max_objects,
-        "layers": read_shape(config.model.llm).layers,
+        "layers": scene_model(config).shape_of(config).layers,
         "shard": stores.SHARD,
         "files": fingerprints(_files(config)),
     }
@@ -172,8 +166,8 @@ def settings(config: Config, seed: int) -> dict[str, Any]:
 
 def _files(config: Config) -> list[Path]:
     """The files that all maps depend on."""
-    folder, checkpoint = need_path(config, "data.annotations"), need_checkpoint(config, "model.checkpoint")
-    return [*llm_files(need_path(config, "model.llm")), checkpoint, *features_files(folder)]
+    folder = need_path(config, "data.annotations")
+    return [*scene_model(config).files(config), *features_files(folder)]
 
 
 def extract(
@@ -190,8 +184,9 @@ def extract(
     Under `accelerate launch` the shards are dealt out; the first process returns the summaries, the others none.
 
     Raises:
-        UsageError, DataError: see `sole_use`, `TargetStore.create`, `ChatScene.from_config`; a scene lacks features.
+        UsageError, DataError: see `sole_use`, `TargetStore.create`, `SceneModel.from_config`; a scene lacks features.
     """
+    check_shares_prefix(scene_model(config), "`fast3d extract`")
     state = join_processes(config.model.device, progress.waiting)
     folder = output_path(config, "maps.targets")
     own = [folder] if state.is_main_process else []
@@ -215,7 +210,7 @@ def _extract(
     files.watch(_files(config))
     scenes = Scenes(need_path(config, "data.annotations"), config.data.max_objects)
     for part in parts:
-        scenes.check(part.samples, part.split)
+        check_samples(scenes, part.samples, part.split)
     if state.is_main_process:
         infos = {part.name: PartInfo(part.digest, part.total, len(part.samples)) for part in parts}
         TargetStore.create(folder, settings(config, seed), infos, restart=restart)
@@ -295,7 +290,7 @@ def _shard_of(part: Part, number: int, store: TargetStore) -> range:
 
 
 def _extract_shard(
-    model: ChatScene, scenes: Scenes, part: Part, indices: range, batch_size: int, progress: Progress
+    model: SceneModel, scenes: Scenes, part: Part, indices: range, batch_size: int, progress: Progress
 ) -> Shard:
     """A shard, batch by batch; its batches depend on `batch_size` alone, whoever computes it and when."""
     begin = time.perf_counter()

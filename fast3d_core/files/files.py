@@ -16,6 +16,7 @@ from typing import IO, Any
 from fast3d_core.errors import DataError
 from fast3d_core.files import pickles
 from fast3d_core.files.temporary import remove_left, temporary_file
+from fast3d_core.text import first_line
 
 # Read as an OrderedDict, a type torch's restricted unpickler fills without running anything.
 _INERT: list[Any] = [(OrderedDict, name.replace(" ", ".")) for name in pickles.INERT]
@@ -169,9 +170,15 @@ def load_json(path: Path, what: str) -> Any:
     Its numbers are finite, its integers have at most 64 bits, its texts can be written as UTF-8, and nothing in it is
     nested deeper than Python follows.
     """
+    return load_json_text(path, what)[1]
+
+
+def load_json_text(path: Path, what: str) -> tuple[str, Any]:
+    """The text of a JSON file, and its content; see `load_json`."""
     need_file(path, what)
     try:
-        return parse_json(path.read_bytes())
+        text = _decoded(path.read_bytes())
+        return text, parse_json(text)
     except OSError as error:
         raise DataError(f"{what}: {path} cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -181,7 +188,7 @@ def load_json(path: Path, what: str) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """The value that a JSON text of a stranger tells; `ValueError` when it tells none, see `load_json`."""
     try:
-        text = text.decode(json.detect_encoding(text)) if isinstance(text, bytes) else text
+        text = _decoded(text) if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_integer)
         _check_depth(value)
         if _HALF_PAIR.search(text):
@@ -191,6 +198,10 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(json.detect_encoding(text))
 
 
 def _number(text: str) -> float:
@@ -217,13 +228,6 @@ def _check_depth(value: Any) -> None:
 
 def _items(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-
-
-def shown(value: Any) -> str:
-    """A value for an error message: one short line; only the kind of what could be long, or too long to spell."""
-    if isinstance(value, (str, bool, float)) or value is None or (isinstance(value, int) and abs(value) < 10**20):
-        return ascii(value[:60] if isinstance(value, str) else value)
-    return f"this {type(value).__name__}"
 
 
 @contextlib.contextmanager
@@ -271,9 +275,3 @@ def _refused(error: Exception) -> str:
     found = re.search(r"WeightsUnpickler error:\s*([^\n]*)", str(error))
     reason = found[1].strip()[:160] if found else str(error) if isinstance(error, pickles.RefusedError) else ""
     return "it is damaged, or holds more than tensors and plain data" + (f" ({reason})" if reason else "")
-
-
-def first_line(error: BaseException) -> str:
-    """What another library says, cut to one line."""
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.files import parse_json, shown
+from fast3d_core.files.files import parse_json
 from fast3d_core.files.temporary import remove_left, try_lock
+from fast3d_core.text import shown
 
 LOCK_FILE = ".fast3d.lock"
 """In each folder that a command works in. It stays there; what counts is who has it locked, and the system unlocks it

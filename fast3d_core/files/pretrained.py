@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import load_json, load_torch, need_file, shown, unfinished_part
+from fast3d_core.files.files import load_json, load_torch, need_file, unfinished_part
 from fast3d_core.files.tensors import TensorFile
+from fast3d_core.text import shown
 
 # In the order in which transformers looks for them.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

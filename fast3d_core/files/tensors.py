@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import atomic_path, first_line, need_file, parse_json
+from fast3d_core.files.files import atomic_path, need_file, parse_json
 from fast3d_core.files.fingerprints import file_hash, fingerprint
+from fast3d_core.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,7 @@ def write_tensors(
 
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     origin = {} if source is None else {_SOURCE: asdict(source)}
-    with told_when_full(path), atomic_path(path) as temporary:
+    with raise_if_unwritable(path), atomic_path(path) as temporary:
         save_file(plain, temporary, {_METADATA: json.dumps({**metadata, **origin})})
 
 
@@ -72,8 +73,8 @@ def is_name(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
-    """Raises `DataError` where a file cannot be written."""
+def raise_if_unwritable(path: Path) -> Iterator[None]:
+    """Raises `DataError` where the block cannot write the file `path`."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors have their own words for it

@@ -11,10 +11,11 @@ from torch import Tensor
 from fast3d_core.config import Config, need_checkpoint
 from fast3d_core.errors import DataError
 from fast3d_core.files.checkpoints import state_dict, unwrapped
-from fast3d_core.files.files import atomic_path, first_line, load_torch, need_file, shown
-from fast3d_core.files.tensors import TensorFile, is_name, told_when_full, write_tensors
+from fast3d_core.files.files import atomic_path, load_torch, need_file
+from fast3d_core.files.tensors import TensorFile, is_name, raise_if_unwritable, write_tensors
 from fast3d_core.gap.network import GapNetwork, GapShape
 from fast3d_core.gap.text import empty_text_encoder, load_text_config
+from fast3d_core.text import first_line, shown
 
 _WHAT = "gap.checkpoint"
 _ANCHOR = "obj_feat_projector.weight"  # a name in every checkpoint
@@ -69,7 +70,7 @@ def save_gap(path: Path, network: GapNetwork, step: int) -> None:
 
 def write_published(path: Path, tensors: Mapping[str, Tensor], step: int) -> None:
     """Writes weights in the published form, without an optimizer's state, atomically."""
-    with told_when_full(path), atomic_path(path) as temporary:
+    with raise_if_unwritable(path), atomic_path(path) as temporary:
         torch.save({"step": step, "optimizer_state_dict": {}, "model_state_dict": dict(tensors)}, temporary)
 
 

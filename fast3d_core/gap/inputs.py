@@ -1,20 +1,17 @@
 """What GAP reads, prepared once: questions as token ids, scenes as features and boxes on the device."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fast3d_core.config import Config, need_path
-from fast3d_core.data.annotations import Sample, Scene, Scenes, annotation_file, load_locations
-from fast3d_core.errors import DataError, UsageError
+from fast3d_core.benchmarks.questions import check_samples
+from fast3d_core.config import Config
+from fast3d_core.data.annotations import Sample, Scene, Scenes, load_locations
+from fast3d_core.errors import DataError
 from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.text import QuestionTokenizer
-from fast3d_core.maps.origin import load_known_maps
-from fast3d_core.maps.published import map_file
-from fast3d_core.maps.store import STORE_FILE, TargetStore, parse_layers
 
 _TOKENS_MULTIPLE = 8  # batches are padded to a multiple: few different shapes, and tensor cores like them
 
@@ -55,9 +52,14 @@ class GapInputs:
         self._device_lengths = self._lengths.to(device)
         self._ids = ids.to(device)
         self._scene = torch.tensor([number[sample.scene_id] for sample in samples]).to(device)
+        self._rows = {(sample.dataset, sample.index): row for row, sample in enumerate(samples)}
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def row(self, sample: Sample) -> int:
+        """The position of a sample."""
+        return self._rows[sample.dataset, sample.index]
 
     def tokens(self, row: int) -> int:
         """Length of the question at this position."""
@@ -94,7 +96,7 @@ def gap_inputs(
         DataError: the features or the number of object slots do not fit the network, or a scene has no boxes.
     """
     check_fit(config, scenes, network)
-    scenes.check(samples, split)
+    check_samples(scenes, samples, split)
     names = {sample.scene_id for sample in samples}
     locations = load_locations(scenes.folder, split, names, scenes.objects)
     return GapInputs(samples, scenes, locations, tokenizer, device)
@@ -112,66 +114,3 @@ def check_fit(config: Config, scenes: Scenes, network: GapNetwork) -> None:
         raise DataError(
             f"data.max_objects is {scenes.objects}, {config.gap.checkpoint} was trained on {network.shape.objects}"
         )
-
-
-def has_targets(folder: Path, split: str, dataset: str) -> bool:
-    """Whether `load_targets` would find maps of that dataset."""
-    stored = (folder / STORE_FILE).exists() and TargetStore.open(folder).has(split, dataset)
-    return stored or map_file(folder, dataset, split).exists()
-
-
-def load_targets(
-    config: Config,
-    folder: Path,
-    split: str,
-    dataset: str,
-    samples: int,
-    *,
-    key: str = "a_map",
-    layers: str = "all",
-) -> Tensor:
-    """Extracted maps (samples, objects) float32, from our store or from published `.pt` files in `folder`.
-
-    Args:
-        samples: how many the annotations hold; layers: which layers to average, see `parse_layers`.
-
-    Raises:
-        DataError: maps are missing, damaged, made with other annotations or another `data.max_objects`, not finite, or
-            add up to nothing.
-        UsageError: `layers` asks for single layers, and there is no store.
-    """
-    annotations = annotation_file(need_path(config, "data.annotations"), dataset, split)
-    store = TargetStore.open(folder) if (folder / STORE_FILE).exists() else None
-    if store and store.has(split, dataset):
-        if store.objects != config.data.max_objects:
-            raise DataError(
-                f"{folder} holds maps of {store.objects} objects, data.max_objects is {config.data.max_objects}",
-                f"set data.max_objects to {store.objects}, or extract into another folder",
-            )
-        chosen = parse_layers(layers, store.layers)
-        maps = store.read(split, dataset, annotations=annotations, samples=samples, key=key, layers=chosen)
-    else:
-        if not map_file(folder, dataset, split).exists():
-            raise DataError(
-                f"{folder} has no maps of {split}/{dataset}; record them with `fast3d extract --split {split} "
-                f"--dataset {dataset}`, or name their folder with --targets"
-            )
-        if layers != "all":
-            raise UsageError(f"--layers {layers} needs the maps of single layers: run `fast3d extract --split {split}`")
-        objects = config.data.max_objects
-        loaded, _ = load_known_maps(
-            folder, dataset, annotations, samples, key=key, objects=objects, split=split, what="--targets"
-        )
-        maps = torch.stack([loaded.scores[i] for i in range(samples)])
-    for wrong, what in (
-        (~maps.isfinite().all(-1), "holds NaN or infinity"),
-        ((maps < 0).any(-1), "has numbers below 0"),
-        (maps.sum(-1) <= 0, "adds up to 0"),
-    ):
-        if wrong.any():
-            sample = int(wrong.nonzero()[0])
-            raise DataError(
-                f"{folder}: {split} {dataset}: the map of sample {sample} {what}, so it is no attention; "
-                "extract it again"
-            )
-    return maps

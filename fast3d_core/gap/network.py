@@ -99,7 +99,7 @@ class _Decoder(nn.Module):
     def __init__(self, shape: GapShape):
         super().__init__()
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
-        # One pair of modules, applied anew before every layer.
+        # One pair of modules, applied again before every layer.
         self.loc_layers = nn.ModuleList([nn.Sequential(nn.Linear(6, shape.hidden), nn.LayerNorm(shape.hidden))])
         for parameter in self.parameters():
             if parameter.dim() > 1:

@@ -1,8 +1,9 @@
 """Attention maps for samples, predicted by the GAP network: beforehand into files, or while an evaluation runs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fast3d_core import __version__
+from fast3d_core.benchmarks.questions import annotation_file, check_samples, load_samples
 from fast3d_core.config import Config, need_checkpoint, need_path
-from fast3d_core.data.annotations import Sample, Scenes, annotation_file, load_samples, locations_file
+from fast3d_core.data.annotations import Sample, Scene, Scenes, load_locations, locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError
 from fast3d_core.files.fingerprints import fingerprint
@@ -19,69 +21,108 @@ from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints, network_fingerprint
 from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.gap.inputs import GapBatch, gap_inputs
+from fast3d_core.gap.inputs import GapBatch, GapInputs, check_fit
 from fast3d_core.gap.network import GapNetwork
 from fast3d_core.gap.text import QuestionTokenizer, encoder_files, encoder_fingerprint
-from fast3d_core.maps.ledger import PREDICTED_FILE, check_folder, is_written, read_ledger, settle, write_known
-from fast3d_core.maps.published import load_maps, map_file, predicted_content
+from fast3d_core.maps.kind import AttentionMap
+from fast3d_core.maps.ledger import (
+    PREDICTED_FILE,
+    LedgerEntry,
+    check_folder,
+    depends_on,
+    is_written,
+    read_ledger,
+    settle,
+    write_known,
+)
+from fast3d_core.maps.published import map_file, predicted_content, read_maps
 from fast3d_core.runtime.devices import out_of_memory_says
 from fast3d_core.runtime.graphs import StepGraphs
 from fast3d_core.runtime.progress import Progress
+from fast3d_core.text import shown
 
 _RUN = "predict"
 
 
-class Predictor:
-    """The network with what it reads of some samples of a split.
+class MapPredictor:
+    """The GAP network with its tokenizer: whoever predicts maps does it through this.
+
+    On a GPU, batches of a shape that came before are one captured CUDA graph, not 700 launches.
 
     Attributes:
-        network, inputs: what predicts, from what; device: where.
+        network, tokenizer: what predicts, and what it reads questions with; device: where.
 
-    Raises:
-        DataError: files are missing or do not fit each other; see `load_gap`, `gap_inputs`.
+    Args:
+        name: what errors call the network.
     """
 
-    def __init__(self, config: Config, samples: Sequence[Sample], split: str, scenes: Scenes, device: torch.device):
-        self._checkpoint, self._split, self.device = config.gap.checkpoint, split, device
-        self.network = load_gap(config, device)
-        self._predict = MapPredictor(self.network)
-        tokenizer = QuestionTokenizer(config.gap.text_encoder)
-        self.inputs = gap_inputs(config, samples, split, scenes, tokenizer, self.network, device)
+    def __init__(self, network: GapNetwork, tokenizer: QuestionTokenizer, name: str = "the GAP network"):
+        self.network, self.tokenizer, self._name = network, tokenizer, name
+        self.device = next(network.parameters()).device
+        self.release()
 
-    def __call__(self, rows: Sequence[int]) -> Tensor:
-        """Logits (samples, objects) float32, on the CPU, of the samples at these positions.
+    @classmethod
+    def from_config(cls, config: Config, scenes: Scenes, device: torch.device) -> "MapPredictor":
+        """The network that the config names, for these scenes.
 
-        Raises `DataError` when one is not finite.
+        Raises `DataError` where files are missing or do not fit each other; see `load_gap`, `check_fit`.
         """
-        logits = self._predict(self.inputs.batch(torch.tensor(rows))).cpu()
-        if wrong := [row for row, one in zip(rows, logits.isfinite().all(-1), strict=True) if not one]:
-            sample = self.inputs.samples[wrong[0]]
-            raise DataError(
-                f"{self._checkpoint} predicts NaN or infinity for {self._split} {sample.dataset}, "
-                f"sample {sample.index}; train it again"
-            )
-        return logits
+        network = load_gap(config, device)
+        check_fit(config, scenes, network)
+        return cls(network, QuestionTokenizer(config.gap.text_encoder), str(config.gap.checkpoint))
 
-    def flops(self, row: int) -> float:
-        """Of predicting the map of the sample at this position."""
-        return self.network.flops(self.inputs.tokens(row))
-
-
-class MapPredictor:
-    """Passes of the network; on a GPU batches of a shape that came before are one CUDA graph, not 700 launches."""
-
-    def __init__(self, network: GapNetwork):
-        self.network = network
-        device = next(network.parameters()).device
+    def release(self) -> None:
+        """Drops captured graphs and their memory; they are captured again where they are needed."""
         self._graphs = None
-        if device.type == "cuda":
-            self._graphs = StepGraphs(lambda inputs, _: network(**inputs), device, warm_steps=1)
+        if self.device.type == "cuda":
+            network = self.network
+            self._graphs = StepGraphs(lambda inputs, _: network(**inputs), self.device, warm_steps=1)
+
+    def inputs(
+        self, samples: Sequence[Sample], scenes: Scenes | Mapping[str, Scene], locations: Mapping[str, Tensor]
+    ) -> GapInputs:
+        """What the network reads of these samples, on its device.
+
+        Args:
+            locations: scene -> (objects, 6) boxes.
+        """
+        return GapInputs(samples, scenes, locations, self.tokenizer, self.device)
+
+    def inputs_of_split(self, samples: Sequence[Sample], split: str, scenes: Scenes) -> GapInputs:
+        """The same with the boxes of a split's files. Raises `DataError` where a scene lacks features or boxes."""
+        check_samples(scenes, samples, split)
+        names = {sample.scene_id for sample in samples}
+        return self.inputs(samples, scenes, load_locations(scenes.folder, split, names, scenes.objects))
+
+    def __call__(self, inputs: GapInputs, samples: Sequence[Sample]) -> AttentionMap:
+        """Logits (samples, objects), on the CPU, of some of the samples that the inputs are of.
+
+        Raises `DataError` where one is not finite.
+        """
+        logits = self._logits(inputs.batch(torch.tensor([inputs.row(sample) for sample in samples]))).cpu()
+        if not (finite := logits.isfinite().all(-1)).all():
+            wrong = samples[int((~finite).nonzero()[0])]
+            raise DataError(
+                f"{self._name} predicts NaN or infinity for {wrong.scene_id} and the question {shown(wrong.prompt)}; "
+                "train it again"
+            )
+        return AttentionMap("logits", logits)
 
     @torch.inference_mode()
-    def __call__(self, batch: GapBatch) -> Tensor:
+    def _logits(self, batch: GapBatch) -> Tensor:
         """Logits (samples, objects) float32, on the device."""
         inputs = batch._asdict()
         return (self._graphs(inputs) if self._graphs else self.network(**inputs)).float()
+
+    def flops(self, inputs: GapInputs, sample: Sample) -> float:
+        """Of predicting the map of one of the samples that the inputs are of."""
+        return self.network.flops(inputs.tokens(inputs.row(sample)))
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of the weights that a pass reads; of the word embeddings it looks up rows."""
+        embedding = self.network.text_encoder.embeddings.word_embeddings.weight
+        return sum(p.numel() * p.element_size() for p in self.network.parameters() if p is not embedding)
 
 
 @dataclass(frozen=True)
@@ -138,41 +179,49 @@ def predict_maps(
         if todo:
             progress.loading()
             scenes = Scenes(annotations, config.data.max_objects)
-            predictor = Predictor(config, [s for d in todo for s in samples[d]], split, scenes, device)
+            predictor = MapPredictor.from_config(config, scenes, device)
+            inputs = predictor.inputs_of_split([s for d in todo for s in samples[d]], split, scenes)
             progress.loaded(())
         files.check()  # what the ledger will say of the maps is what was read
-        predictions, begin = [], 0
+        predictions = []
         for dataset in datasets:
             path, count = map_file(folder, dataset, split), len(samples[dataset])
             if dataset not in todo:
                 settle(folder / PREDICTED_FILE, known, f"{split}/{dataset}", path)
-                maps = load_maps(folder, dataset, count, objects=config.data.max_objects, split=split)
-                predictions.append(Prediction(split, dataset, path, torch.stack([maps[i] for i in range(count)]), None))
+                maps = read_maps(folder, dataset, count, objects=config.data.max_objects, split=split)
+                predictions.append(Prediction(split, dataset, path, maps.all().scores, None))
                 continue
             progress.start(_RUN, f"{split} {dataset}", count, 0)
             start = time.perf_counter()
-            logits = _predicted(predictor, range(begin, begin + count), batch_size, f"{split} {dataset}", progress)
+            predict = partial(predictor, inputs)
+            logits = _predicted(predict, samples[dataset], batch_size, f"{split} {dataset}", device, progress)
             seconds = time.perf_counter() - start
-            begin += count
             entry, content = sources[dataset], predicted_content(logits)
             write_known(folder / PREDICTED_FILE, known, f"{split}/{dataset}", entry, path, content)
             predictions.append(Prediction(split, dataset, path, logits, seconds))
     return predictions
 
 
-def _predicted(predictor: Predictor, rows: range, batch_size: int, what: str, progress: Progress) -> Tensor:
-    """Logits (samples, objects) of the samples at these positions, batch by batch."""
+def _predicted(
+    predict: Callable[[Sequence[Sample]], AttentionMap],
+    samples: Sequence[Sample],
+    batch_size: int,
+    what: str,
+    device: torch.device,
+    progress: Progress,
+) -> Tensor:
+    """Logits (samples, objects) of these samples, batch by batch."""
     parts = []
-    for first in range(rows.start, rows.stop, batch_size):
-        batch = range(first, min(first + batch_size, rows.stop))
-        with out_of_memory_says(_out_of_memory(predictor.device, len(batch))):
-            parts.append(predictor(batch))
+    for first in range(0, len(samples), batch_size):
+        batch = samples[first : first + batch_size]
+        with out_of_memory_says(_out_of_memory(device, len(batch))):
+            parts.append(predict(batch).logits())
         progress.advance(_RUN, what, len(batch))
     return torch.cat(parts)
 
 
-def _is_done(entry: Any, sources: dict[str, Any], folder: Path, split: str, dataset: str) -> bool:
-    same = isinstance(entry, dict) and {key: entry[key] for key in entry if key not in ("map", "replaces")} == sources
+def _is_done(entry: LedgerEntry | None, sources: dict[str, Any], folder: Path, split: str, dataset: str) -> bool:
+    same = entry is not None and depends_on(entry) == sources
     return same and is_written(entry, map_file(folder, dataset, split))
 
 

@@ -13,10 +13,11 @@ from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import check_torch, first_line, load_json, need, shown
+from fast3d_core.files.files import check_torch, load_json, need
 from fast3d_core.files.fingerprints import fingerprint, llm_files
 from fast3d_core.files.hub_cache import check_model_folder
 from fast3d_core.files.pretrained import network_settings, weight_files
+from fast3d_core.text import first_line, shown
 
 _T = TypeVar("_T")
 _FEWEST_TOKENS = 8  # positions that padding must leave to questions

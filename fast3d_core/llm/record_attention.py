@@ -1,9 +1,9 @@
 """How much each text row attends to the visual tokens, in every layer: a prefill that drops nothing and records.
 
 A row of attention sees only what stands before it, so texts that follow the same prefix (a scene's visual tokens) share
-its hidden states: every prefix of a batch is computed once, by `prefill_attention`, however many texts follow it. Only
-text rows need weights; they are computed in chunks of bounded size, reduced over heads and rows as they come, and
-gather the layer's output on the way. A layer's attention never exists as a whole.
+its hidden states: every prefix of a batch is computed once, by `Backend.prefill_attention`, however many texts follow
+it. Only text rows need weights; they are computed in chunks of bounded size, reduced over heads and rows as they come,
+and gather the layer's output on the way. A layer's attention never exists as a whole.
 """
 
 import math
@@ -14,12 +14,13 @@ from itertools import product
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaForCausalLM
 
-from fast3d_core.llm.engine.attention import prefill_attention
+from fast3d_core.llm.engine import backend
 from fast3d_core.llm.engine.cache import Layout
 from fast3d_core.llm.engine.packing import Packing
-from fast3d_core.llm.weights import Prompt, finish_layer, project
+from fast3d_core.llm.families import Llm, check_window
+from fast3d_core.llm.generation import Prompt
+from fast3d_core.llm.weights import finish_layer, project, shape_of
 
 CHUNK_BYTES = 256 << 20
 """What the attention weights of a chunk may take: little beside the weights of a 7B model, and enough that a batch of
@@ -46,7 +47,7 @@ class Text:
 
 @torch.inference_mode()
 def text_attention(
-    llm: LlamaForCausalLM, prefixes: Sequence[Prompt], texts: Sequence[Text], chunk_bytes: int = CHUNK_BYTES
+    llm: Llm, prefixes: Sequence[Prompt], texts: Sequence[Text], chunk_bytes: int = CHUNK_BYTES
 ) -> Tensor:
     """The attention that text rows pay to the visual tokens, averaged over heads and rows.
 
@@ -57,26 +58,30 @@ def text_attention(
 
     Returns:
         (samples, layers, 2, visual) float32: the mean over all rows of a text, and over its question's rows.
+
+    Raises:
+        DataError: see `check_window`.
     """
+    check_window(llm.config, max(len(prefixes[text.prefix]) + len(text.embeds) for text in texts))
+    prefill_attention = backend.choose(llm.device, llm.dtype, shape_of(llm.config)).prefill_attention
     device, (start, visual) = texts[0].embeds.device, (prefixes[0].visual_start, prefixes[0].visual)
     assert all((p.visual_start, p.visual) == (start, visual) for p in prefixes)
     order = sorted(range(len(texts)), key=lambda i: texts[i].prefix)  # the texts of a prefix in one run
     texts = [texts[i] for i in order]
     followers = [sum(text.prefix == i for text in texts) for i in range(len(prefixes))]
     before = Packing([len(prefix) for prefix in prefixes], device)
-    behind = Packing([len(text.embeds) for text in texts], device)
-    behind.longest += -behind.longest % _ALIGNED
-    prefixes_alone = Layout(before, room=0, padded=False)
+    behind = Packing([len(text.embeds) for text in texts], device, multiple=_ALIGNED)
+    prefixes_alone = Layout(before, decode_slots=0, padded=False)
     x = torch.cat([*(prefix.embeds for prefix in prefixes), *(text.embeds for text in texts)])
     places = [torch.arange(n) for n in before.lengths]
     places += [torch.arange(len(text.embeds)) + len(prefixes[text.prefix]) for text in texts]
     cos, sin = (table[0] for table in llm.model.rotary_emb(x, torch.cat(places).to(device)[None]))
-    shares = _row_shares(texts, behind.longest).to(device).split(followers)
+    shares = _row_shares(texts, behind.max_seqlen).to(device).split(followers)
     recorded = []
     for layer in llm.model.layers:
         q, k, v = project(layer, x, cos, sin)
         (q_before, q_behind), (k_before, k_behind), (v_before, v_behind) = (
-            part.split([before.total, behind.total]) for part in (q, k, v)
+            part.split([before.num_tokens, behind.num_tokens]) for part in (q, k, v)
         )
         own = zip(*(behind.pad(part).split(followers) for part in (q_behind, k_behind, v_behind)), strict=True)
         shared = zip(k_before.split(before.lengths), v_before.split(before.lengths), strict=True)
@@ -89,7 +94,7 @@ def text_attention(
             strict=True,
         )
         recorded.append(torch.cat(weights))
-        if len(recorded) < len(llm.model.layers):  # nobody reads what the last layer would give
+        if len(recorded) < len(llm.model.layers):  # the output of the last layer is not needed
             gathered = prefill_attention(q_before, k_before, v_before, before, prefixes_alone)
             x = finish_layer(layer, x, torch.cat([gathered, behind.unpad(torch.cat(attended))]))
     back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=device)

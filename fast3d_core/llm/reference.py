@@ -1,8 +1,9 @@
 """The reference engine: the published behaviour to the letter, one sample at a time.
 
-Nothing is dropped: tokens that a plan prunes are masked in layers >= K, and FastV picks its set anew at every step.
-Slow, short, and independent of the fast engine: the two share the weights and the sub-layers in `llm.py`, but no mask,
-cache or beam code. It is the oracle of the tests, and what reproduces the published FastV numbers.
+Nothing is dropped: tokens that a stage of a plan prunes are masked from its layer on, and FastV selects its set again
+at every step. Slow, short, and independent of the fast engine: the two share the weights and the sub-layers in
+`weights.py`, but no mask, cache or beam code. It is the oracle of the tests, and what reproduces the published FastV
+numbers.
 """
 
 import math
@@ -10,11 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
-from fast3d_core.config import GenerationConfig
-from fast3d_core.llm.weights import Generation, Prompt, check_beams, finish_layer, not_finite, project
-from fast3d_core.plan import Plan
+from fast3d_core.llm.families import Llm, check_window
+from fast3d_core.llm.generation import Generation, GenerationConfig, Prompt, check_beams, not_finite
+from fast3d_core.llm.weights import finish_layer, project
+from fast3d_core.plan import Plan, Stage, View
 
 
 @dataclass
@@ -40,16 +41,25 @@ class _Cache:
 
 @dataclass
 class _Run:
-    """One prompt going through the LLM."""
+    """One prompt going through the LLM.
 
-    llm: LlamaForCausalLM
+    Attributes:
+        kept: the offsets that each stage of the plan keeps, as selected at prefill; held from then on.
+        kept_per_step: what the last layer saw at prefill and at each decoding step.
+    """
+
+    llm: Llm
     prompt: Prompt
     plan: Plan
     cache: _Cache = field(default_factory=lambda: _Cache([], []))
+    kept: list[Tensor] = field(default_factory=list)
     kept_per_step: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.plan.check_fit(len(self.llm.model.layers), self.prompt.visual)
+        prompt = self.prompt
+        self.plan.check_fit(
+            len(self.llm.model.layers), prompt.visual, len(prompt) - prompt.visual_start - prompt.visual
+        )
 
     def logits(self, x: Tensor) -> Tensor:
         """Next-token logits (beams, vocab) after reading the new tokens `x` (beams, tokens, hidden)."""
@@ -57,29 +67,63 @@ class _Run:
         new = x.shape[1]
         positions = torch.arange(past, past + new, device=x.device)
         cos, sin = (table[0] for table in self.llm.model.rotary_emb(x, positions[None]))
-        causal = torch.arange(past + new, device=x.device) <= positions[:, None]  # (new, past + new)
-        visible = causal
-        if self.plan.choose is None:
-            visible = self._hide(causal, self.plan.kept)
+        visible = causal = torch.arange(past + new, device=x.device) <= positions[:, None]  # (new, past + new)
+        there, weights = torch.arange(self.prompt.visual), None
+        numbers = {stage.layer: number for number, stage in enumerate(self.plan.stages)}
         for i, layer in enumerate(self.llm.model.layers):
+            if i in numbers:
+                there, x = self._enter(numbers[i], there, x, weights, prefill=past == 0)
+                visible = self._hide(causal, there)
             q, k, v = project(layer, x, cos, sin)
             k, v = self.cache.append(i, k, v)
-            attended, weights = _attend(q, k, v, visible if i >= self.plan.layer else causal)
-            if self.plan.choose is not None and i == self.plan.layer - 1:
-                # Published FastV: beam 0's newest token, mean over heads, decides for all beams.
-                start = self.prompt.visual_start
-                row = weights[0, :, -1, start : start + self.plan.visual].float().mean(dim=0)
-                visible = self._hide(causal, self.plan.resolve(row.cpu()))
+            attended, weights = _attend(q, k, v, visible)
             x = finish_layer(layer, x, attended)
+        self.kept_per_step.append(there)
         logits = self.llm.lm_head(self.llm.model.norm(x[:, -1])).float()
         if not logits.isfinite().all():
             raise not_finite(self.llm.dtype)
         return logits
 
-    def _hide(self, causal: Tensor, kept: Tensor | None) -> Tensor:
+    def _enter(
+        self, number: int, there: Tensor, x: Tensor, weights: Tensor | None, *, prefill: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Which of the visual tokens that are `there` a stage keeps, and the hidden states that enter its layer.
+
+        Args:
+            x: (beams, new, hidden) as they leave the layer before; weights: (beams, heads, new, all) of that layer.
+        """
+        stage = self.plan.stages[number]
+        if not (prefill or stage.every_step):
+            return self.kept[number], x
+        view = self._view(stage, there, x, weights)
+        kept = self.plan.resolve(number, view)
+        if prefill:
+            self.kept.append(kept)
+        if stage.merge is not None:
+            merged = stage.merged(view, torch.searchsorted(there, kept).to(x.device))
+            x = x.index_copy(1, (self.prompt.visual_start + kept).to(x.device), merged[None])
+        return kept, x
+
+    def _view(self, stage: Stage, there: Tensor, x: Tensor, weights: Tensor | None) -> View:
+        """What a stage looks at; of beam 0, which decides for all beams, as published."""
+        columns = (self.prompt.visual_start + there).to(x.device)
+        shares, device = None, x.device
+        if weights is not None and {"last", "text"} & set(stage.look):
+            shares = weights[0, ..., columns].float().mean(dim=0)  # (new, n)
+        if set(stage.look) <= {"last", "text"}:
+            device = torch.device("cpu")
+            shares = None if shares is None else shares.cpu()
+        behind = self.prompt.visual_start + self.prompt.visual
+        return View(
+            there.to(device),
+            last=shares[-1] if shares is not None and "last" in stage.look else None,
+            text=shares[behind:] if shares is not None and "text" in stage.look else None,
+            keys=self.cache.keys[stage.layer - 1][0, columns] if "keys" in stage.look else None,
+            hidden=x[0, columns] if "hidden" in stage.look else None,
+        )
+
+    def _hide(self, causal: Tensor, kept: Tensor) -> Tensor:
         """Masks every visual column that is not kept, for all rows, those of the pruned tokens included."""
-        assert kept is not None
-        self.kept_per_step.append(kept)
         start, end = self.prompt.visual_start, self.prompt.visual_start + self.plan.visual
         visible = causal.clone()
         visible[:, start:end] = False
@@ -98,27 +142,29 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> tuple[Tensor, T
 
 
 @torch.inference_mode()
-def first_logits(llm: LlamaForCausalLM, prompt: Prompt, plan: Plan) -> Tensor:
+def first_logits(llm: Llm, prompt: Prompt, plan: Plan) -> Tensor:
     """Next-token logits (vocab,) float32 after the prompt."""
+    check_window(llm.config, len(prompt))
     return _Run(llm, prompt, plan).logits(prompt.embeds[None])[0]
 
 
 @torch.inference_mode()
-def generate(
-    llm: LlamaForCausalLM, prompt: Prompt, plan: Plan, settings: GenerationConfig, bos: int, eos: int
-) -> Generation:
+def generate(llm: Llm, prompt: Prompt, plan: Plan, settings: GenerationConfig, bos: int, eos: int) -> Generation:
     """The answer to one prompt, by beam search, or by greedy search where `settings.beams` is 1.
 
     Raises:
         PlanError: see `Plan.check_fit`.
         UsageError: see `check_beams`.
+        DataError: see `check_window`.
         NotFiniteError: the LLM computes NaN or infinity.
     """
     check_beams(settings, llm.config.vocab_size)
+    check_window(llm.config, len(prompt), settings.max_new_tokens)
     run = _Run(llm, prompt, plan)
     search = _greedy_search if settings.beams == 1 else _beam_search
     ids, score, steps = search(run, settings, bos, eos)
-    return Generation(ids, score, steps, run.kept_per_step[0], tuple(run.kept_per_step))
+    stages = tuple((stage.layer, kept) for stage, kept in zip(plan.stages, run.kept, strict=True))
+    return Generation(ids, score, steps, prompt.visual, stages, tuple(run.kept_per_step))
 
 
 def _embed(run: _Run, tokens: list[int]) -> Tensor:

@@ -1,74 +1,25 @@
-"""The LLaMA weights, read from a Hugging Face folder, and the parts of a layer that every engine needs."""
+"""An LLM's weights, read from a Hugging Face folder, and the parts of a layer that the reference engine, recording and
+training need."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from fast3d_core.config import GenerationConfig
-from fast3d_core.errors import DataError, NotFiniteError, UsageError
+from fast3d_core.errors import DataError
 from fast3d_core.files import pretrained
-from fast3d_core.files.files import first_line, load_json, need, shown
-from fast3d_core.files.pretrained import network_settings, open_tensors
+from fast3d_core.files.files import load_json, need
+from fast3d_core.files.pretrained import open_tensors
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine.operations import rotate
-from fast3d_core.plan import LlmShape
+from fast3d_core.llm.families import FAMILIES, Llm, LlmConfig, llm_config
+from fast3d_core.text import first_line, printable
 
-# What config.json says about a LLaMA beside what it says about any network.
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # others are quantised, and mean nothing alone
-_NETWORK = (
-    *("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters"),
-    *("attention_bias", "mlp_bias", "attention_dropout", "pretraining_tp", "tie_word_embeddings"),
-)
-# Rotary tables that depend on the position alone. Those of "dynamic" and "longrope" depend on the length of the text,
-# too, so that cached keys would have been rotated by other tables than the queries that meet them.
-_ROPES = ("default", "linear", "llama3", "yarn")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What the LLM reads.
-
-    Attributes:
-        embeds: (tokens, hidden).
-        visual_start: index of the first visual token; visual: how many there are, in one run.
-        prefix: what stands before the question, (fewer tokens, hidden): the very same tensor for all prompts about a
-            scene, by which its keys and values are found again where scenes are reused.
-    """
-
-    embeds: Tensor
-    visual_start: int
-    visual: int
-    prefix: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.embeds)
-
-    @property
-    def shared(self) -> int:
-        """How many of the tokens, from the first, are the same for all prompts about the scene."""
-        return 0 if self.prefix is None else len(self.prefix)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What the LLM answers to one prompt.
-
-    Attributes:
-        ids: token ids, BOS in front, EOS at the end if the answer was closed.
-        score: summed log-probability over length (`generation.length_penalty`); None for greedy search.
-        steps: tokens generated until this sample was done, the last one included.
-        kept: (count,) offsets of the visual tokens that layers >= K saw at prefill.
-        kept_per_step: the reference engine's set at prefill and at each decoding step (FastV picks anew), else empty.
-    """
-
-    ids: list[int]
-    score: float | None
-    steps: int
-    kept: Tensor
-    kept_per_step: tuple[Tensor, ...] = ()
+# Others are quantised, and mean nothing alone.
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_TABLES = ".rotary_emb.inv_freq"  # older files hold these, which follow from config.json
 
 
 def read_shape(folder: Path, extra_tokens: int = 0) -> LlmShape:
@@ -76,7 +27,7 @@ def read_shape(folder: Path, extra_tokens: int = 0) -> LlmShape:
     return shape_of(read_config(folder), extra_tokens)
 
 
-def shape_of(config: LlamaConfig, extra_tokens: int = 0) -> LlmShape:
+def shape_of(config: LlmConfig, extra_tokens: int = 0) -> LlmShape:
     """The sizes that costs depend on."""
     return LlmShape(
         layers=config.num_hidden_layers,
@@ -89,84 +40,31 @@ def shape_of(config: LlamaConfig, extra_tokens: int = 0) -> LlmShape:
     )
 
 
-def read_config(folder: Path) -> LlamaConfig:
+def read_config(folder: Path) -> LlmConfig:
     """The LLM's config.json. Raises `DataError` where it is missing, damaged, or that of something else."""
     path = need(need(folder, "model.llm") / "config.json", "model.llm")
-    content = load_json(path, "model.llm")
-    if not isinstance(content, dict) or content.get("model_type") != "llama":
-        raise DataError(f"model.llm: {path} does not describe a LLaMA (model_type 'llama')")
-    try:
-        settings = network_settings(content, _NETWORK, path, "model.llm")
-        _check_ropes(settings, path)
-        return LlamaConfig(**settings)
-    except DataError:
-        raise
-    except Exception as error:  # transformers raises what its validators raise
-        raise DataError(f"model.llm: {path} is not a usable LLaMA config ({first_line(error)})") from None
+    return llm_config(load_json(path, "model.llm"), path)
 
 
-def _check_ropes(settings: dict[str, Any], path: Path) -> None:
-    """Raises `DataError` where config.json asks for rotary positions that are not computed here as they are meant."""
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = settings.get(key)
-        if rope is None:
-            continue
-        if not isinstance(rope, dict):
-            raise DataError(f"model.llm: {path}: {key} is {shown(rope)}, not a mapping")
-        for name, value in rope.items():
-            if name in ("rope_type", "type"):  # the second is how it was called before
-                if value not in _ROPES:
-                    raise DataError(
-                        f"model.llm: {path}: {key}.{name} is {shown(value)}, which fast3d does not compute; it knows "
-                        f"{', '.join(_ROPES)}"
-                    )
-            elif not (value is None or isinstance(value, (int, float))):  # a mapping would be passed over
-                raise DataError(f"model.llm: {path}: {key}.{str(name)[:60]} is {shown(value)}, not a number")
-        if rope.get("partial_rotary_factor", 1) != 1:
-            raise DataError(f"model.llm: {path}: {key}.partial_rotary_factor is not 1, which fast3d does not compute")
-
-
-def check_beams(settings: GenerationConfig, vocab: int) -> None:
-    """Raises `UsageError` where beam search would need more candidates than the vocabulary has tokens."""
-    if settings.beams > 1 and 2 * settings.beams > vocab:
-        raise UsageError(
-            f"generation.beams is {settings.beams}, but a step takes the best 2 x beams of the LLM's {vocab} tokens; "
-            f"take at most {vocab // 2}"
-        )
-
-
-def not_finite(dtype: torch.dtype) -> NotFiniteError:
-    """The error for logits that are NaN or infinite."""
-    name = str(dtype).removeprefix("torch.")
-    files = "`fast3d doctor --deep` looks for such numbers in the files"
-    advice = files if dtype == torch.float32 else f"try --set model.dtype=bfloat16 or float32, else {files}"
-    return NotFiniteError(f"the LLM computes NaN or infinity in {name}; {advice}")
-
-
-def load_llm(folder: Path, dtype: torch.dtype, device: torch.device | None = None) -> LlamaForCausalLM:
+def load_llm(folder: Path, dtype: torch.dtype, device: torch.device | None = None) -> Llm:
     """The LLM, in evaluation mode, every tensor read from the folder (safetensors or .bin shards), straight to `device`
     (the CPU by default).
 
     Raises:
-        DataError: the folder is incomplete, or a tensor has another shape than its config.json says.
+        DataError: the folder is incomplete, its config.json is that of no LLM that runs here, or its tensors are not
+            those that config.json tells of.
     """
     device = device or torch.device("cpu")
     tensors = open_weights(folder)
     config = read_config(folder)
     with torch.device("meta"):
-        llm = LlamaForCausalLM(config)
+        llm = FAMILIES[config.model_type].model(config)  # type: ignore[arg-type]
     llm.model.rotary_emb = type(llm.model.rotary_emb)(config).to(device)  # is in no file
     # A copy on a CPU, too: what is mapped would change with the file.
     state = {name: tensor.to(device, dtype, copy=True) for name, tensor in tensors.items()}
     llm.load_state_dict(state, strict=False, assign=True)  # `open_weights` made sure that nothing is missing
     llm.tie_weights()
     return llm.eval().requires_grad_(False)
-
-
-def _refuse(folder: Path, wrong: list[str]) -> None:
-    if wrong:
-        shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise DataError(f"model.llm: {folder} lacks tensors or has them in another shape: {shown}")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -182,26 +80,42 @@ def open_weights(folder: Path) -> dict[str, Tensor]:
     """
     tensors = open_tensors(weight_files(folder), "model.llm")
     config = read_config(folder)
+    family = FAMILIES[config.model_type]
     try:
         with torch.device("meta"):
-            wanted = {name: tuple(tensor.shape) for name, tensor in LlamaForCausalLM(config).state_dict().items()}
+            llm = family.model(config)  # type: ignore[arg-type]
     except Exception as error:  # what does not fit together, or shapes that are beyond torch
-        raise DataError(f"model.llm: {folder}: config.json describes no LLaMA ({first_line(error)})") from None
+        raise DataError(f"model.llm: {folder}: config.json describes no {family.title} ({first_line(error)})") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in llm.state_dict().items()}
     if config.tie_word_embeddings:
         del wanted["lm_head.weight"]
-    _refuse(
-        folder, [name for name, size in wanted.items() if name not in tensors or tuple(tensors[name].shape) != size]
-    )
+    if wrong := [name for name, size in wanted.items() if name not in tensors or tuple(tensors[name].shape) != size]:
+        raise DataError(f"model.llm: {folder} lacks tensors or has them in another shape: {_listing(wrong)}")
     if strange := [name for name in wanted if tensors[name].dtype not in _DTYPES]:
         raise DataError(f"model.llm: {folder} holds {strange[0]} as {tensors[strange[0]].dtype}; is it quantised?")
+    if more := [name for name in tensors if name not in wanted and _is_computed(name)]:
+        raise DataError(
+            f"model.llm: {folder} holds tensors that config.json's {family.title} has not: {_listing(more)}; "
+            "are both from the same LLM?"
+        )
     return {name: tensors[name] for name in wanted}
 
 
+def _listing(names: Collection[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(printable(name[:100]) for name in list(names)[:5]) + more
+
+
+def _is_computed(name: str) -> bool:
+    """Whether a tensor of this name takes part in what a layer computes, so that the LLM is another one without it."""
+    return (name.startswith("model.layers.") or name.endswith(".bias")) and not name.endswith(_TABLES)
+
+
 def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a decoder layer, positions already rotated in.
+    """Queries, keys and values of a decoder layer, biases, head norms and positions already in them.
 
     Args:
-        layer: a `LlamaDecoderLayer` of transformers.
+        layer: a decoder layer of transformers, of any family.
         x: (..., hidden) input of the layer; cos, sin: (..., head_dim) rotary tables of the rows' positions.
 
     Returns:
@@ -213,6 +127,8 @@ def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Te
         projection(normed).unflatten(-1, (-1, attention.head_dim))
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
+    if hasattr(attention, "q_norm"):
+        q, k = attention.q_norm(q), attention.k_norm(k)
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from fast3d_core.config import Config
 from fast3d_core.errors import DataError
 from fast3d_core.files.fingerprints import fingerprint
+from fast3d_core.maps.kind import AttentionMaps, MapKind
 from fast3d_core.maps.ledger import exported_entries, predicted_entries
-from fast3d_core.maps.published import AttentionMaps, MapKind, map_file, read_maps
+from fast3d_core.maps.published import map_file, read_maps
 
 
 @dataclass(frozen=True)

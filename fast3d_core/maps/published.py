@@ -1,92 +1,17 @@
 """Attention map files, in the published form: `infer_attn_maps_{split}_{dataset}.pt`."""
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import load_torch, shown
+from fast3d_core.files.files import load_torch
+from fast3d_core.maps.kind import AttentionMaps, kind_of
+from fast3d_core.text import shown
 
 MAP_KEYS = ("a_map", "a_map_ori")
-
-MapKind = Literal["logits", "shares"]
-"""Scores before a softmax, as GAP predicts them, or shares of attention, as extraction records them."""
-
-MAP_KINDS: tuple[MapKind, ...] = get_args(MapKind)
-
-_LARGEST_SUM = 1.05  # of shares: the rest falls on other tokens; half precision may round it up
-
-
-@dataclass(frozen=True)
-class AttentionMaps:
-    """The maps of a dataset.
-
-    Attributes:
-        path: their file.
-        kind: what their numbers are; None where the file might hold either.
-        scores: sample index -> (objects,) float32. Higher is more, of either kind: enough for methods that rank.
-        recorded: whether fast3d wrote the file and noted its kind, so that nothing else can be true.
-    """
-
-    path: Path
-    kind: MapKind | None
-    scores: dict[int, Tensor]
-    recorded: bool = False
-
-    def logits(self, kind: MapKind | None = None) -> dict[int, Tensor]:
-        """The maps as logits, for methods that take a softmax; shares by `log_shares`.
-
-        Args:
-            kind: what a user says that they are; None: nothing was said, so that they have to be known as logits.
-
-        Raises:
-            DataError: they are, or may be, shares, and nothing was said; or what was said is wrong.
-        """
-        if self.recorded and kind not in (None, self.kind):
-            raise DataError(
-                f"{self.path} holds {self.kind}, as fast3d noted when it wrote it: leave out --map-kind {kind}"
-            )
-        if kind is None and self.kind == "shares":
-            raise DataError(
-                f"{self.path} holds shares of attention, and sap takes the softmax of logits: give --map-kind shares "
-                "to take their logarithm, or predicted maps with --maps"
-            )
-        if kind is None and self.kind is None:
-            raise DataError(
-                f"{self.path} is in the form of logits, but its maps look like shares of attention (none below 0, sums "
-                "of at most 1); say which they are with --map-kind shares or --map-kind logits"
-            )
-        if kind != "shares":
-            return self.scores
-        for index, scores in self.scores.items():
-            if (scores < 0).any() or scores.sum() <= 0:
-                problem = "has numbers below 0" if (scores < 0).any() else "adds up to 0"
-                raise DataError(f"{self.path}: the map of sample {index} {problem}, so it holds no shares of attention")
-        return {index: log_shares(scores) for index, scores in self.scores.items()}
-
-
-def log_shares(shares: Tensor) -> Tensor:
-    """Logits whose softmax are these shares of attention (..., objects), each as a part of their sum.
-
-    A share of 0 is given the smallest normal float32, a logit of -87.3: it is finite, and adds nothing to any sum.
-    """
-    parts = shares.double() / shares.double().sum(dim=-1, keepdim=True)
-    return parts.float().clamp(min=torch.finfo(torch.float32).tiny).log()
-
-
-def _kind(maps: dict[int, Tensor], listed: bool) -> MapKind | None:
-    """What a file holds, by its form, and where its numbers contradict that, by these."""
-    scores = torch.stack(list(maps.values()))
-    if (scores < 0).any():
-        return "logits"
-    sums = scores.sum(dim=-1)
-    if listed:
-        return "shares"
-    return None if ((sums > 0) & (sums <= _LARGEST_SUM)).all() else "logits"
 
 
 def map_file(folder: Path, dataset: str, split: str = "val") -> Path:
@@ -104,8 +29,8 @@ def load_maps(
     split: str = "val",
     what: str = "--maps",
 ) -> dict[int, Tensor]:
-    """`read_maps`, of whatever kind: sample index -> (objects,) float32."""
-    return read_maps(folder, dataset, samples, key=key, objects=objects, split=split, what=what).scores
+    """`read_maps`, of whatever kind, where only the numbers count: sample index -> (objects,) float32."""
+    return dict(read_maps(folder, dataset, samples, key=key, objects=objects, split=split, what=what).scores)
 
 
 def read_maps(
@@ -145,7 +70,7 @@ def read_maps(
         maps[index] = _checked(entry[key], index, objects, path, remedy)
     if not maps:
         raise DataError(f"{path} holds no samples; {remedy}")
-    found = AttentionMaps(path, _kind(maps, isinstance(content, list)), maps)
+    found = AttentionMaps(path, kind_of(maps, listed=isinstance(content, list)), maps)
     if samples is None:
         if gaps := [i for i in range(len(maps)) if i not in maps]:
             raise DataError(f"{path} lacks sample {gaps[0]}; {remedy}")

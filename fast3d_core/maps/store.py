@@ -12,32 +12,39 @@ and in its metadata, as JSON: `answers`, the texts that were appended (they may 
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from fast3d_core.config import DATASETS
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.files import atomic_path, first_line, load_json, need_file, parse_json, shown, write_json
+from fast3d_core.files.files import atomic_path, load_json, write_json
 from fast3d_core.files.fingerprints import differences, file_hash
+from fast3d_core.files.typed import KEEPING, LENIENT, STRICT, load_typed
 from fast3d_core.maps.published import MAP_KEYS
+from fast3d_core.maps.shards import Shard, load_shard
+from fast3d_core.registry import BENCHMARKS
+from fast3d_core.text import shown
 
 STORE_FILE = "store.json"
 SHARD = 256
 """Samples of a shard: seconds of work on a GPU, and small beside what a killed run may lose."""
 
 _VERSION = 1
-_SHARD_NAME = re.compile(rf"(train|val)_({'|'.join(DATASETS)})-\d{{5}}\.safetensors", re.ASCII)
-_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}  # as safetensors spells them
-_LARGEST = {"layers": 1000, "max_objects": 100_000}  # beyond any model: a damaged file must not ask for all memory
+_SHARD_NAME = re.compile(r"(train|val)_([a-z][a-z0-9_-]*)-\d{5}\.safetensors", re.ASCII)
+
+
+def _shard_name(name: str) -> re.Match[str] | None:
+    """Split and dataset of a file that is named as a shard; None for another file."""
+    match = _SHARD_NAME.fullmatch(name)
+    return match if match and match[2] in BENCHMARKS.names() else None
 
 
 @dataclass(frozen=True)
@@ -49,23 +56,46 @@ class PartInfo:
         wanted: the samples asked for, fewer under a `--limit`; of an interrupted extraction some are missing.
     """
 
+    __pydantic_config__ = STRICT
+
     annotations: str
     samples: int
     wanted: int
 
 
+class _Settings(TypedDict):
+    """Those that reading needs; the others are kept as they are. Beyond the bounds is no model, but a damaged file,
+    which must not ask for all memory."""
+
+    __pydantic_config__ = KEEPING  # type: ignore[misc]
+
+    layers: Annotated[int, Field(ge=1, le=1000)]
+    max_objects: Annotated[int, Field(ge=1, le=100_000)]
+    shard: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
 @dataclass(frozen=True)
-class Shard:
-    """The maps of consecutive samples, in the shapes above, and how they came about.
+class _Description:
+    """What `store.json` holds; `deleting`: shards that a `--restart` was about to delete."""
 
-    Attributes:
-        answers: the texts that were appended; seconds: computing time.
-    """
+    __pydantic_config__ = STRICT
 
-    index: Tensor
-    maps: dict[str, Tensor]
-    answers: list[str]
-    seconds: float
+    version: int
+    settings: _Settings
+    parts: dict[str, PartInfo]
+    deleting: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name, part in self.parts.items():
+            if not 0 < part.wanted <= part.samples:
+                raise ValueError(f"parts.{shown(name)} wants {part.wanted} of {part.samples} samples")
+
+
+@dataclass(frozen=True)
+class _Deleting:
+    __pydantic_config__ = LENIENT
+
+    deleting: list[str] = field(default_factory=list)
 
 
 class TargetStore:
@@ -96,8 +126,6 @@ class TargetStore:
         """Samples of a shard."""
         return self.settings["shard"]
 
-    # --- reading
-
     @classmethod
     def open(cls, folder: Path) -> "TargetStore":
         """The store in `folder`. Raises `DataError` if there is none, or its `store.json` is damaged."""
@@ -105,21 +133,10 @@ class TargetStore:
         if not path.is_file():
             raise DataError(f"{folder} holds no extracted maps (it has no {STORE_FILE}); run `fast3d extract` first")
         content = load_json(path, "maps.targets")
-        try:
-            if content["version"] != _VERSION:
-                raise DataError(f"{path} is of version {shown(content['version'])}, this program reads {_VERSION}")
-            settings = content["settings"]
-            for name, largest in {**_LARGEST, "shard": 1_000_000}.items():
-                if type(settings[name]) is not int or not 1 <= settings[name] <= largest:
-                    raise ValueError
-            parts = {name: PartInfo(**part) for name, part in content["parts"].items()}
-            for part in parts.values():
-                counts = type(part.wanted) is type(part.samples) is int and 0 < part.wanted <= part.samples
-                if not counts or not isinstance(part.annotations, str):
-                    raise ValueError
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError(f"{path} is damaged or no description of a store; run `fast3d extract --restart`") from None
-        return cls(folder, settings, parts)
+        if isinstance(content, dict) and content.get("version", _VERSION) != _VERSION:
+            raise DataError(f"{path} is of version {shown(content['version'])}, this program reads {_VERSION}")
+        found = load_typed(_Description, path, "maps.targets", "run `fast3d extract --restart`")
+        return cls(folder, dict(found.settings), found.parts)
 
     def has(self, split: str, dataset: str) -> bool:
         """Whether the maps of a dataset were asked for; `read` tells whether they are all there."""
@@ -188,7 +205,7 @@ class TargetStore:
             wanted = min(self.shard, samples - start)
             if not path.exists():
                 raise self._interrupted(split, dataset, path)
-            shard = _load_shard(path, start, shapes)
+            shard = load_shard(path, start, shapes)
             if len(shard.index) < wanted:
                 raise self._interrupted(split, dataset, path)
             yield shard
@@ -207,8 +224,6 @@ class TargetStore:
             shapes[f"{key}_layers"] = (torch.float16, (self.layers, self.objects))
         return shapes if names is None else {name: shapes[name] for name in names}
 
-    # --- writing
-
     @classmethod
     def create(
         cls, folder: Path, settings: dict[str, Any], parts: dict[str, PartInfo], *, restart: bool = False
@@ -226,7 +241,7 @@ class TargetStore:
         """
         _finish_deleting(folder)
         known: dict[str, PartInfo] = {}
-        shards = [path for path in sorted(folder.glob("*.safetensors")) if _SHARD_NAME.fullmatch(path.name)]
+        shards = [path for path in sorted(folder.glob("*.safetensors")) if _shard_name(path.name)]
         doomed: list[Path] = []
         try:
             old = cls.open(folder) if (folder / STORE_FILE).exists() else None
@@ -281,7 +296,7 @@ class TargetStore:
         """Whether a shard is there with its first `samples` samples; a damaged one counts as missing."""
         path = self.shard_path(split, dataset, number)
         try:
-            return path.exists() and len(_load_shard(path, number * self.shard, {}).index) >= samples
+            return path.exists() and len(load_shard(path, number * self.shard, {}).index) >= samples
         except DataError:
             return False
 
@@ -296,31 +311,6 @@ class TargetStore:
                 temporary.write_bytes(save({"index": shard.index, **tensors}, metadata))
         except OSError as error:
             raise _unwritable(self.folder, error) from None
-
-
-def _load_shard(path: Path, start: int, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> Shard:
-    """A shard whose samples begin at `start`, with the maps in `shapes`: types and sizes are checked before reading."""
-    need_file(path, "maps.targets")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            answers, seconds = parse_json(metadata["answers"]), float(metadata["seconds"])
-            if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
-                raise ValueError("its answers are no list of texts")
-            if not 0 <= seconds < math.inf:
-                raise ValueError(f"it took {seconds} seconds")
-            samples = len(answers)
-            for name, (dtype, shape) in {"index": (torch.int64, ()), **shapes}.items():
-                found = file.get_slice(name)
-                if found.get_dtype() != _DTYPES[dtype] or tuple(found.get_shape()) != (samples, *shape):
-                    raise ValueError(f"{name} has another type or shape than store.json says")
-            index = file.get_tensor("index")
-            maps = {name: file.get_tensor(name) for name in shapes}
-        if not torch.equal(index, torch.arange(start, start + samples)):
-            raise ValueError(f"its samples do not begin at {start}")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({first_line(error)}); delete it and run `fast3d extract` again") from None
-    return Shard(index, maps, answers, seconds)
 
 
 def parse_layers(text: str, layers: int) -> list[int] | None:
@@ -347,7 +337,7 @@ def parse_layers(text: str, layers: int) -> list[int] | None:
 
 
 def _is_of(path: Path, part: str) -> bool:
-    name = _SHARD_NAME.fullmatch(path.name)
+    name = _shard_name(path.name)
     return name is not None and f"{name[1]}/{name[2]}" == part
 
 
@@ -355,7 +345,7 @@ def remove_store(folder: Path) -> None:
     """Removes a store's files, store.json last: until then a command continues or refuses them by it. Leaves others."""
     if (folder / STORE_FILE).exists():
         for path in folder.glob("*.safetensors"):
-            if _SHARD_NAME.fullmatch(path.name):
+            if _shard_name(path.name):
                 path.unlink(missing_ok=True)
         (folder / STORE_FILE).unlink()
 
@@ -373,11 +363,11 @@ def _check_own(folder: Path) -> None:
 def _finish_deleting(folder: Path) -> None:
     """Deletes the shards that a killed `--restart` was about to."""
     try:
-        names = load_json(folder / STORE_FILE, "maps.targets")["deleting"]
-    except (DataError, KeyError, TypeError):
+        names = load_typed(_Deleting, folder / STORE_FILE, "maps.targets", "").deleting
+    except DataError:
         return
-    for name in names if isinstance(names, list) else ():
-        if isinstance(name, str) and _SHARD_NAME.fullmatch(name):
+    for name in names:
+        if _shard_name(name):
             (folder / name).unlink(missing_ok=True)
 
 

@@ -4,34 +4,26 @@ The wording is drawn at random there and here, so the published files' prompts d
 Boxes and features are not made here; they come from `fast3d download annotations`.
 """
 
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from fast3d_core.benchmarks.unique_multiple import label_edition
+from fast3d_core.benchmarks import benchmark, benchmark_names
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import DataConfig
-from fast3d_core.data.annotations import annotation_file, locations_file
+from fast3d_core.data.annotations import locations_file
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.files import load_json, write_json
 from fast3d_core.files.locks import sole_use
-from fast3d_core.prepare import multi3dref, scan2cap, scanqa, scanrefer, sqa3d
 from fast3d_core.prepare.boxes import Boxes, objects_file
-from fast3d_core.prepare.draft import Draft, Task
+from fast3d_core.prepare.maker import Draft, RecordMaker, Task
 from fast3d_core.prepare.raw import Releases, read_records
 from fast3d_core.prepare.sizes import size_note
 
 SPLITS = ("train", "val")
-
-_DATASETS: dict[str, ModuleType] = {
-    "scanrefer": scanrefer,
-    "multi3dref": multi3dref,
-    "scan2cap": scan2cap,
-    "scanqa": scanqa,
-    "sqa3d": sqa3d,
-}
 
 
 @dataclass(frozen=True)
@@ -128,36 +120,51 @@ def prepare(
     contents: dict[Path, Any] = {}
     missing: list[Missing] = []
     notes: list[str] = []
+    makers = {dataset: record_maker(dataset) for dataset in datasets or _prepared()}
     for split in splits:
         boxes = Boxes(folder, releases, split, objects)
-        for dataset in datasets or _DATASETS:
-            sources, absent = _sources(releases, dataset, split)
+        for dataset, maker in makers.items():
+            sources, absent = _sources(releases, maker, dataset, split)
             if absent:
                 missing.append(absent)
                 continue
-            keys = [key for _, key in _DATASETS[dataset].FILES]
+            keys = [key for _, key in maker.files]
             files = tuple(read_records(path, key) for path, key in zip(sources, keys, strict=True))
             note = size_note(dataset, split, sources[-1], files[-1])
             notes += [note] if note and note not in notes else []
             task = Task(dataset, split, seed, files, boxes)
-            draft = _DATASETS[dataset].convert(task)
+            draft = maker.convert(task)
             path = annotation_file(folder, dataset, split)
             made.append(_part(task, draft, sources, path))
             contents[path] = draft.records
-            if (dataset, split) == ("scan2cap", "val"):
-                contents[folder / "scan2cap_val_corpus.json"] = scan2cap.corpus(task)
+            contents |= {folder / name: content for name, content in maker.beside(task).items()}
     _complain(releases, missing, bool(datasets), bool(made))
-    if any(part.dataset == "scanrefer" for part in made):
-        _add_lookup(folder, releases, contents, notes)
+    for dataset in dict.fromkeys(part.dataset for part in made):
+        lookups, said = makers[dataset].lookups(folder, releases)
+        contents |= lookups
+        notes += said
     return Prepared(folder, made, contents, missing, _lacking(folder, splits), notes)
 
 
-def _sources(releases: Releases, dataset: str, split: str) -> tuple[list[Path], Missing | None]:
-    names = [name.format(split=split) for name, _ in _DATASETS[dataset].FILES]
+def record_maker(dataset: str) -> RecordMaker:
+    """What makes the annotation files of a dataset. Raises `UsageError` where nothing does."""
+    where = benchmark(dataset).maker
+    if where is None:
+        raise UsageError(f"{dataset} is not made from a raw release: its package says where its files are")
+    return pkgutil.resolve_name(where)()
+
+
+def _prepared() -> list[str]:
+    """The datasets that are made here."""
+    return [dataset for dataset in benchmark_names() if benchmark(dataset).maker]
+
+
+def _sources(releases: Releases, maker: RecordMaker, dataset: str, split: str) -> tuple[list[Path], Missing | None]:
+    names = [name.format(split=split) for name, _ in maker.files]
     found = {name: releases.find(name) for name in names}
     absent = [name for name, path in found.items() if path is None]
     if absent:
-        return [], Missing(dataset, split, absent, _DATASETS[dataset].SOURCE)
+        return [], Missing(dataset, split, absent, maker.source)
     return [path for path in found.values() if path], None
 
 
@@ -185,23 +192,6 @@ def _complain(releases: Releases, missing: list[Missing], asked: bool, some: boo
         raise DataError(
             f"{releases.folder} has no {first.files[0]} ({first.dataset}, {first.split}); get it from {first.source}"
             + (", or choose others with --dataset and --split" if asked else "")
-        )
-
-
-def _add_lookup(folder: Path, releases: Releases, contents: dict[Path, Any], notes: list[str]) -> None:
-    """ScanRefer's unique/multiple lookup, unless there is one: the published one is of the same objects."""
-    path = folder / scanrefer.LOOKUP
-    if path.exists():
-        return
-    labels = releases.find(scanrefer.LABELS)
-    if labels:
-        contents[path] = scanrefer.unique_multiple(labels, releases)
-        if edition := label_edition(labels):
-            notes.append(f"{scanrefer.LOOKUP} is by {edition}")
-    else:
-        notes.append(
-            f"without ScanNet's {scanrefer.LABELS} in {releases.folder}, {scanrefer.LOOKUP} is not made, and "
-            "ScanRefer is not split into unique and multiple"
         )
 
 

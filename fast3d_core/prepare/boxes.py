@@ -11,7 +11,7 @@ from fast3d_core.benchmarks.boxes import iou
 from fast3d_core.data.annotations import MOST_BOXES, box_table, locations_file
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import load_torch
-from fast3d_core.prepare.draft import DroppedError
+from fast3d_core.prepare.maker import DroppedError
 from fast3d_core.prepare.raw import Releases
 
 TRAIN_IOU = 0.5

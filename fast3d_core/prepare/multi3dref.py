@@ -2,27 +2,30 @@
 
 from typing import Any
 
-from fast3d_core.benchmarks.multi3dref import TYPES, ZERO_TARGET
+from fast3d_core.benchmarks.multi3dref import TYPES, ZERO_TARGET, Multi3DRefer
+from fast3d_core.prepare.answers import answer_slots
 from fast3d_core.prepare.boxes import TOO_FAR, TRAIN_IOU
-from fast3d_core.prepare.draft import EMPTY, Draft, DroppedError, Task
+from fast3d_core.prepare.maker import EMPTY, Draft, DroppedError, RecordMaker, Task
 from fast3d_core.prepare.raw import RawRecord
-from fast3d_core.prepare.templates import MULTI3DREF, answer_slots, describe
-
-FILES = (("multi3drefer_{split}.json", None),)
-SOURCE = "https://github.com/3dlg-hcvc/M3DRef-CLIP"
 
 
-def convert(task: Task) -> Draft:
-    """A record for each description, in file order.
+class Multi3DReferMaker(RecordMaker):
+    """Makes Multi3DRefer's records."""
 
-    Train asks for the best detected box of each object; there, all overlap by half at least, and no two objects share
-    one. Val has the ground-truth objects, as the metrics need them.
-    """
-    (raw,) = task.files
-    draft = Draft()
-    for record in raw:
-        draft.add([record], _convert, task, record)
-    return draft
+    files = (("multi3drefer_{split}.json", None),)
+    source = "https://github.com/3dlg-hcvc/M3DRef-CLIP"
+
+    def convert(self, task: Task) -> Draft:
+        """A record for each description, in file order.
+
+        Train asks for the best detected box of each object; there, all overlap by half at least, and no two objects
+        share one. Val has the ground-truth objects, as the metrics need them.
+        """
+        (raw,) = task.files
+        draft = Draft()
+        for record in raw:
+            draft.add([record], _convert, task, record)
+        return draft
 
 
 def _convert(task: Task, record: RawRecord) -> list[dict[str, Any]]:
@@ -33,7 +36,7 @@ def _convert(task: Task, record: RawRecord) -> list[dict[str, Any]]:
     if not description.strip():
         raise DroppedError(EMPTY)
     overlap = task.boxes.overlap(scene, objects)
-    prompt = describe(task.choose(MULTI3DREF, record.position), description)
+    prompt = task.prompt(Multi3DRefer.wording, description, record.position)
     converted: dict[str, Any] = {"scene_id": scene, "obj_id": 0, "prompt": prompt}
     if task.split == "val":
         return [converted | {"ref_captions": objects, "eval_type": kind}]

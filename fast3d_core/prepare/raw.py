@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fast3d_core.errors import DataError
-from fast3d_core.files.files import load_json, shown
+from fast3d_core.files.files import load_json
+from fast3d_core.text import shown
 
 _DEPTH = 4  # archives unpack to up to three folders, such as SQA3D/sqa_task/balanced
 _SCENE = re.compile(r"scene\d{4}_\d{2}", re.ASCII)

@@ -3,45 +3,54 @@
 from collections import defaultdict
 from typing import Any
 
+from fast3d_core.benchmarks.scan2cap import Scan2Cap
+from fast3d_core.mentions import mention
+from fast3d_core.prepare.answers import capitalize_sentences
 from fast3d_core.prepare.boxes import TOO_FAR, TRAIN_IOU
-from fast3d_core.prepare.draft import EMPTY, Draft, DroppedError, Task
+from fast3d_core.prepare.maker import EMPTY, Draft, DroppedError, RecordMaker, Task
 from fast3d_core.prepare.raw import RawRecord
-from fast3d_core.prepare.scanrefer import FILES, SOURCE
-from fast3d_core.prepare.templates import SCAN2CAP, capitalize_sentences, token
-
-__all__ = ["FILES", "SOURCE", "convert", "corpus"]
+from fast3d_core.prepare.scanrefer import ScanReferMaker
 
 
-def convert(task: Task) -> Draft:
-    """A record for each described object (val) or description (train), sorted by scene and object.
+class Scan2CapMaker(RecordMaker):
+    """Makes Scan2Cap's records of ScanRefer's."""
 
-    Each detected box is for the described object that it overlaps most, and each object is asked for by the best of
-    its boxes; an object that is no box's best is left out. Train keeps what overlaps by half at least, val all.
-    """
-    draft = Draft()
-    (raw,) = task.files
-    draft.add([record for record in raw if _is_empty(record)], _leave_out)
-    by_scene: dict[str, dict[int, list[RawRecord]]] = defaultdict(dict)
-    for scene, index in sorted(described := _described(task)):
-        by_scene[scene][index] = described[scene, index]
-    for scene, objects in by_scene.items():
-        lacks = {index: task.boxes.lack(scene, index) for index in objects}
-        matches = _match(task, scene, [index for index in objects if not lacks[index]])
-        for index, records in objects.items():
-            draft.add(records, _convert, task, scene, index, records, lacks[index], matches.get(index))
-    return draft
+    files = ScanReferMaker.files
+    source = ScanReferMaker.source
 
+    def convert(self, task: Task) -> Draft:
+        """A record for each described object (val) or description (train), sorted by scene and object.
 
-def corpus(task: Task) -> dict[str, list[str]]:
-    """All captions of each described object, by "scene|object": what the metrics compare with.
+        Each detected box is for the described object that it overlaps most, and each object is asked for by the best of
+        its boxes; an object that is no box's best is left out. Train keeps what overlaps by half at least, val all.
+        """
+        draft = Draft()
+        (raw,) = task.files
+        draft.add([record for record in raw if _is_empty(record)], _leave_out)
+        by_scene: dict[str, dict[int, list[RawRecord]]] = defaultdict(dict)
+        for scene, index in sorted(described := _described(task)):
+            by_scene[scene][index] = described[scene, index]
+        for scene, objects in by_scene.items():
+            lacks = {index: task.boxes.lack(scene, index) for index in objects}
+            matches = _match(task, scene, [index for index in objects if not lacks[index]])
+            for index, records in objects.items():
+                draft.add(records, _convert, task, scene, index, records, lacks[index], matches.get(index))
+        return draft
 
-    Each is wrapped in "sos ... eos", as the published scorer wraps predictions.
-    """
-    described = _described(task)
-    return {
-        f"{scene}|{index}": [f"sos {caption} eos" for caption in _captions(described[scene, index])]
-        for scene, index in sorted(described)
-    }
+    def beside(self, task: Task) -> dict[str, Any]:
+        """The corpus of the val split, what the metrics compare with: all captions of each described object, by
+        "scene|object".
+
+        Each is wrapped in "sos ... eos", as the published scorer wraps predictions.
+        """
+        if task.split != "val":
+            return {}
+        described = _described(task)
+        corpus = {
+            f"{scene}|{index}": [f"sos {caption} eos" for caption in _captions(described[scene, index])]
+            for scene, index in sorted(described)
+        }
+        return {"scan2cap_val_corpus.json": corpus}
 
 
 def _described(task: Task) -> dict[tuple[str, int], list[RawRecord]]:
@@ -95,5 +104,5 @@ def _convert(
 
 
 def _record(task: Task, scene: str, index: int, slot: int, number: int) -> dict[str, Any]:
-    prompt = task.choose(SCAN2CAP, scene, index, number).replace("<id>", token(slot))
+    prompt = task.prompt(Scan2Cap.wording, mention(slot), scene, index, number)
     return {"scene_id": scene, "obj_id": index, "pred_id": slot, "prompt": prompt}

@@ -2,31 +2,35 @@
 
 from typing import Any
 
-from fast3d_core.prepare.draft import Draft, DroppedError, Task
+from fast3d_core.benchmarks.sqa3d import SQA3D
+from fast3d_core.prepare.answers import answer_text
+from fast3d_core.prepare.maker import Draft, DroppedError, RecordMaker, Task
 from fast3d_core.prepare.raw import RawRecord
-from fast3d_core.prepare.templates import SHORT, answer_text
-
-FILES = (
-    ("v1_balanced_questions_{split}_scannetv2.json", "questions"),
-    ("v1_balanced_sqa_annotations_{split}_scannetv2.json", "annotations"),
-)
-SOURCE = "https://zenodo.org/records/7792397"
 
 _TYPES = ("what", "is", "how", "can", "which")
 OTHER = len(_TYPES)
 
 
-def convert(task: Task) -> Draft:
-    """A record for each annotation, in file order, with one of the ways in which its situation is put.
+class SQA3DMaker(RecordMaker):
+    """Makes SQA3D's records."""
 
-    Train learns one of the answers, drawn where there are several.
-    """
-    questions, annotations = task.files
-    asked = {question.question_id(): question for question in questions}
-    draft = Draft()
-    for record in annotations:
-        draft.add([record], _convert, task, record, asked)
-    return draft
+    files = (
+        ("v1_balanced_questions_{split}_scannetv2.json", "questions"),
+        ("v1_balanced_sqa_annotations_{split}_scannetv2.json", "annotations"),
+    )
+    source = "https://zenodo.org/records/7792397"
+
+    def convert(self, task: Task) -> Draft:
+        """A record for each annotation, in file order, with one of the ways in which its situation is put.
+
+        Train learns one of the answers, drawn where there are several.
+        """
+        questions, annotations = task.files
+        asked = {question.question_id(): question for question in questions}
+        draft = Draft()
+        for record in annotations:
+            draft.add([record], _convert, task, record, asked)
+        return draft
 
 
 def question_type(question: str) -> int:
@@ -44,7 +48,8 @@ def _convert(task: Task, record: RawRecord, asked: dict[int | str, RawRecord]) -
         raise DroppedError("no answer")
     situations = [question.text("situation"), *question.texts("alternative_situation")]
     words = question.text("question")
-    prompt = f"{task.choose(situations, record.position, 'situation')} {words}{SHORT}"
+    asked_about = f"{task.choose(situations, record.position, 'situation')} {words}"
+    prompt = task.prompt(SQA3D.wording, asked_about, record.position)
     converted: dict[str, Any] = {"scene_id": scene, "obj_id": 0, "prompt": prompt}
     if task.split == "val":
         return [converted | {"ref_captions": answers, "sqa_type": question_type(words)}]

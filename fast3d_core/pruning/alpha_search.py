@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fast3d_core.attention_map import AttentionMap
 from fast3d_core.pruning.sap import Alpha, objects_to_reach, sorted_mass
 
 _BINS = 20
@@ -67,14 +68,18 @@ class Candidate:
     ratio: float
 
 
-def outcome(maps: Mapping[str, Tensor], alpha: Alpha) -> Outcome:
-    """What `alpha` does to the `maps`: dataset -> (samples, objects) logits, at least one dataset and one sample in
-    each, as many objects in all of them."""
-    objects = {scores.shape[1] for scores in maps.values()}.pop()
+def outcome(maps: Mapping[str, AttentionMap], alpha: Alpha) -> Outcome:
+    """What `alpha` does to the `maps`: dataset -> those of its samples (samples, objects), at least one dataset and one
+    sample in each, as many objects in all of them.
+
+    Raises `DataError` where they are no logits.
+    """
+    logits = _logits(maps)
+    objects = {scores.shape[1] for scores in logits.values()}.pop()
     bins = min(_BINS, objects)
     edges = tuple(1 + i * objects // bins for i in range(bins + 1))
     datasets = {}
-    for dataset, scores in maps.items():
+    for dataset, scores in logits.items():
         own = alpha[dataset] if isinstance(alpha, Mapping) else alpha
         kept = objects_to_reach(scores, own).numpy()
         best = sorted_mass(scores)[:, min(_REFERENCE_OBJECTS, objects) - 1]
@@ -92,7 +97,7 @@ def outcome(maps: Mapping[str, Tensor], alpha: Alpha) -> Outcome:
     return Outcome(_mean([one.ratio for one in datasets.values()]), edges, datasets)
 
 
-def nearest(maps: Mapping[str, Tensor], target: float) -> list[Candidate]:
+def nearest(maps: Mapping[str, AttentionMap], target: float) -> list[Candidate]:
     """The alphas in (0, 1] whose ratios are the nearest to `target` (percent): the least ratio above it or at it, then
     the greatest below; only one of them where no alpha gives the other.
 
@@ -103,7 +108,8 @@ def nearest(maps: Mapping[str, Tensor], target: float) -> list[Candidate]:
     over a dataset is read off one sorted list of all these sums, it changes nowhere but at them, and it never falls as
     alpha grows: the list of where any dataset changes is searched by bisection.
     """
-    sums = [sorted_mass(scores)[:, :-1].flatten().sort().values for scores in maps.values()]
+    logits = _logits(maps)
+    sums = [sorted_mass(scores)[:, :-1].flatten().sort().values for scores in logits.values()]
     changes = torch.cat([torch.zeros(1), *sums]).unique()
     starts = changes[changes < 1]  # from one start, exclusive, to the next, inclusive, every alpha does the same
     ends = torch.cat([starts[1:], torch.ones(1)])
@@ -114,7 +120,7 @@ def nearest(maps: Mapping[str, Tensor], target: float) -> list[Candidate]:
         return _mean(
             [
                 _ratio(1 + count / len(scores), scores.shape[1])
-                for count, scores in zip(below, maps.values(), strict=True)
+                for count, scores in zip(below, logits.values(), strict=True)
             ]
         )
 
@@ -126,6 +132,10 @@ def nearest(maps: Mapping[str, Tensor], target: float) -> list[Candidate]:
 def within(ratio: float, target: float, tolerance: float) -> bool:
     """Whether `ratio` misses `target` by at most `tolerance` percent of the target."""
     return abs(ratio - target) <= target * tolerance / 100 + 1e-9  # a miss of 1.8 may come out as 1.8000000000000114
+
+
+def _logits(maps: Mapping[str, AttentionMap]) -> dict[str, Tensor]:
+    return {dataset: one.logits() for dataset, one in maps.items()}
 
 
 def _ratio(kept: float, objects: int) -> float:

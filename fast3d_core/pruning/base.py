@@ -61,15 +61,13 @@ class Pruner(ABC):
         or a random state that is not the method's own."""
 
 
-def top_tokens(scores: "Tensor", count: int) -> "Tensor":
-    """The `count` visual tokens of the best objects, ascending: published top-k over the map repeated for each token.
+def top_tokens(scores: "Tensor", count: int, tokens: int) -> "Tensor":
+    """The `count` visual tokens of the best units, ascending: published top-k over the map repeated for each token.
 
-    `scores` is (objects,). Taken on the CPU over float32, so that ties fall the same on every device; inside an object
-    (a `count` that is no multiple of 3) torch.topk decides, as in the published code.
+    `scores` is (units,), each of `tokens` tokens. Taken on the CPU over float32, so that ties fall the same on every
+    device; inside a unit (a `count` that is no multiple of `tokens`) torch.topk decides, as in the published code.
     """
     import torch
 
-    from fast3d_core.plan import TOKENS_PER_OBJECT
-
-    repeated = scores.float().cpu().repeat_interleave(TOKENS_PER_OBJECT)
+    repeated = scores.float().cpu().repeat_interleave(tokens)
     return torch.topk(repeated, count).indices.sort().values

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fast3d_core.errors import UsageError
-from fast3d_core.plan import TOKENS_PER_OBJECT, pruning_ratio
+from fast3d_core.plan import Units, pruning_ratio
 
 # arXiv 2507.09334, table 1: (K, visual tokens kept) on 32 layers and 300 tokens; 35, 65 and 89.0625% pruned.
 PRESETS = {35: (16, 90), 65: (6, 60), 90: (2, 15)}
@@ -27,27 +27,27 @@ class _UnreachableError(UsageError):
         self.what = what
 
 
-def from_preset(preset: int, layers: int, objects: int = 100) -> Budget:
+def from_preset(preset: int, layers: int, units: Units) -> Budget:
     """A published setting carried over to `layers` layers: K the same fraction of the depth, the ratio the same."""
     if preset not in PRESETS:
         raise UsageError(f"--preset must be one of {', '.join(map(str, PRESETS))}, not {preset}")
     layer, keep = PRESETS[preset]
-    if layers == _PRESET_LAYERS and objects * TOKENS_PER_OBJECT == _PRESET_VISUAL:
+    if layers == _PRESET_LAYERS and units.visual == _PRESET_VISUAL:
         return Budget(layer, keep)
-    ratio = 100 * pruning_ratio(_PRESET_LAYERS, layer, _PRESET_VISUAL, keep)
+    ratio = 100 * pruning_ratio(_PRESET_LAYERS, _PRESET_VISUAL, [(layer, keep)])
     try:
-        return from_ratio(ratio, layers, objects=objects)
+        return from_ratio(ratio, layers, units)
     except _UnreachableError as problem:
         lower = [str(other) for other in PRESETS if other < preset]
         others = f"a lower --preset ({', '.join(lower)}), or in its place" if lower else "in its place"
         raise UsageError(f"--preset {preset}: {problem.what}; give {others} --ratio, or --layer and --keep") from None
 
 
-def from_ratio(ratio: float, layers: int, *, layer: int | None = None, objects: int = 100) -> Budget:
-    """The budget whose layer-averaged ratio is nearest to `ratio` percent, whole objects kept.
+def from_ratio(ratio: float, layers: int, units: Units, *, layer: int | None = None) -> Budget:
+    """The budget whose layer-averaged ratio is nearest to `ratio` percent, whole units kept.
 
     Without `layer`, K is the nearest preset's fraction of the depth. Raises `UsageError` with the largest reachable
-    ratio when fewer than one object would have to stay.
+    ratio when fewer than one unit would have to stay.
     """
     if not 0 <= ratio < 100:
         raise UsageError(f"--ratio is a percentage from 0 to below 100, not {ratio:g}")
@@ -57,10 +57,9 @@ def from_ratio(ratio: float, layers: int, *, layer: int | None = None, objects: 
             raise _UnreachableError(f"an LLM of {layers} layer has no layer K >= 1 to prune from", "use --layer 0")
         layer = _preset_layer(ratio, layers)
     check_layer(layer, layers)
-    visual = objects * TOKENS_PER_OBJECT
-    keep = TOKENS_PER_OBJECT * round(objects * (1 - ratio / 100 * layers / (layers - layer)))
-    if keep < TOKENS_PER_OBJECT:
-        largest = 100 * pruning_ratio(layers, layer, visual, TOKENS_PER_OBJECT)
+    keep = units.tokens * round(units.count * (1 - ratio / 100 * layers / (layers - layer)))
+    if keep < units.tokens:
+        largest = 100 * pruning_ratio(layers, units.visual, [(layer, units.tokens)])
         raise _UnreachableError(
             f"{ratio:.4g}% cannot be pruned from layer {layer} of {layers} on: "
             f"the largest reachable ratio is {largest:.2f}%",
@@ -75,13 +74,13 @@ def check_layer(layer: int, layers: int) -> None:
         raise UsageError(f"--layer must lie in 0..{layers - 1} for this LLM of {layers} layers, not {layer}")
 
 
-def check_keep(keep: int, objects: int = 100) -> None:
+def check_keep(keep: int, units: Units) -> None:
     """Raises `UsageError` unless 1 <= `keep` <= visual tokens."""
-    if not 1 <= keep <= objects * TOKENS_PER_OBJECT:
-        raise UsageError(f"--keep must lie in 1..{objects * TOKENS_PER_OBJECT} visual tokens, not {keep}")
+    if not 1 <= keep <= units.visual:
+        raise UsageError(f"--keep must lie in 1..{units.visual} visual tokens, not {keep}")
 
 
 def _preset_layer(ratio: float, layers: int) -> int:
-    ratios = {p: 100 * pruning_ratio(_PRESET_LAYERS, k, _PRESET_VISUAL, n) for p, (k, n) in PRESETS.items()}
+    ratios = {p: 100 * pruning_ratio(_PRESET_LAYERS, _PRESET_VISUAL, [stage]) for p, stage in PRESETS.items()}
     nearest = min(ratios, key=lambda preset: abs(ratios[preset] - ratio))
     return max(1, round(layers * PRESETS[nearest][0] / _PRESET_LAYERS))

@@ -11,7 +11,7 @@ from fast3d_core.pruning.request import PlanRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fast3d_core.plan import Plan
+    from fast3d_core.plan import Plan, View
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,15 @@ class FastV(Pruner):
             raise UsageError("fastv reads the attention of layer K - 1, so K must be at least 1 (--layer 1)")
 
     def plan(self, request: PlanRequest) -> "Plan":
-        from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+        from fast3d_core.plan import Plan, Stage
 
-        return Plan(
-            self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, choose=partial(_top_attended, self.keep)
-        )
+        select = partial(_top_attended, self.keep)
+        stage = Stage(self.layer, self.keep, select, look=("last",), every_step=True)
+        return Plan(request.units.visual, [stage])
 
 
-def _top_attended(keep: int, scores: "Tensor") -> "Tensor":
+def _top_attended(keep: int, view: "View") -> "Tensor":
     import torch
 
-    return torch.topk(scores, keep).indices.sort().values
+    assert view.last is not None
+    return view.offsets[torch.topk(view.last, keep).indices.sort().values]

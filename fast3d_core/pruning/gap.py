@@ -32,7 +32,7 @@ class Gap(Pruner):
     rule: ClassVar[Literal["rank"]] = "rank"
 
     def plan(self, request: PlanRequest) -> "Plan":
-        from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+        from fast3d_core.plan import Plan, Stage
 
-        kept = top_tokens(request.scores, self.keep)
-        return Plan(self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, kept)
+        kept = top_tokens(request.scores, self.keep, request.units.tokens)
+        return Plan(request.units.visual, [Stage(self.layer, self.keep, kept)])

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fast3d_core.errors import UsageError
-from fast3d_core.files.files import first_line
 from fast3d_core.pruning.base import Pruner
 from fast3d_core.pruning.registry import METHODS
 from fast3d_core.pruning.settings import BUDGET, Setting
-from fast3d_core.text import printable
+from fast3d_core.text import first_line, printable
 
 if TYPE_CHECKING:
+    from fast3d_core.plan import Units
     from fast3d_core.pruning.budget import Budget
     from fast3d_core.pruning.sap import Alpha
 
@@ -55,15 +55,15 @@ class MethodOptions:
         )
 
 
-def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, objects: int) -> list[Pruner]:
-    """The methods, in the order given, for an LLM of `layers` layers and prompts of `objects` object slots.
+def build_pruners(methods: Sequence[str], options: MethodOptions, layers: int, units: "Units") -> list[Pruner]:
+    """The methods, in the order given, for an LLM of `layers` layers and prompts of these units.
 
     A method takes the options that its fields name. Raises `UsageError` for an unknown method, a setting or a budget
     that is missing, contradictory or out of range, and for an option that none of the methods takes.
     """
     classes = [_method(name) for name in dict.fromkeys(methods)]
     check_options(methods, options)
-    return [pruner for cls in classes for pruner in _variants(cls, options, layers, objects)]
+    return [pruner for cls in classes for pruner in _variants(cls, options, layers, units)]
 
 
 def check_options(methods: Sequence[str], options: MethodOptions) -> None:
@@ -132,12 +132,12 @@ def _method(name: str) -> type[Pruner]:
         raise UsageError(f"there is no method {name[:80]!r}; choose from {', '.join(METHODS)}{hint}") from None
 
 
-def _variants(cls: type[Pruner], options: MethodOptions, layers: int, objects: int) -> list[Pruner]:
+def _variants(cls: type[Pruner], options: MethodOptions, layers: int, units: "Units") -> list[Pruner]:
     """The method with every budget and every alpha that were asked for."""
     settings = {setting.name: setting for setting in METHODS.settings[cls.name]}
     variants: list[dict[str, Any]] = [{}]
     if "keep" in settings:
-        variants = [dataclasses.asdict(budget) for budget in _budgets(cls.name, options, layers, objects)]
+        variants = [dataclasses.asdict(budget) for budget in _budgets(cls.name, options, layers, units)]
     if alphas := _alphas(cls.name, settings.get("alpha"), options.alphas):
         variants = [{**one, "alpha": alpha} for one in variants for alpha in alphas]
     for name, setting in settings.items():
@@ -175,7 +175,7 @@ def _alphas(method: str, setting: Setting | None, alphas: "Sequence[Alpha]") -> 
     return [setting.check(alpha) for alpha in alphas]
 
 
-def _budgets(method: str, options: MethodOptions, layers: int, objects: int) -> "list[Budget]":
+def _budgets(method: str, options: MethodOptions, layers: int, units: "Units") -> "list[Budget]":
     from fast3d_core.pruning.budget import Budget, check_keep, check_layer, from_preset, from_ratio
 
     by_count = options.keep is not None
@@ -188,12 +188,12 @@ def _budgets(method: str, options: MethodOptions, layers: int, objects: int) -> 
     if options.presets:
         if options.layer is not None:
             raise UsageError("--preset brings its own K; leave --layer out, or use --ratio with it")
-        return [from_preset(preset, layers, objects) for preset in dict.fromkeys(options.presets)]
+        return [from_preset(preset, layers, units) for preset in dict.fromkeys(options.presets)]
     if options.ratio is not None:
-        return [from_ratio(options.ratio, layers, layer=options.layer, objects=objects)]
+        return [from_ratio(options.ratio, layers, units, layer=options.layer)]
     if options.layer is None:
         raise UsageError("--keep needs --layer K, the layer from which on only the kept tokens are seen")
     assert options.keep is not None
     check_layer(options.layer, layers)
-    check_keep(options.keep, objects)
+    check_keep(options.keep, units)
     return [Budget(options.layer, options.keep)]

@@ -33,9 +33,9 @@ class Random(Pruner):
     def plan(self, request: PlanRequest) -> "Plan":
         import torch
 
-        from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+        from fast3d_core.plan import Plan, Stage
 
         generator = torch.Generator().manual_seed(seed_of(self.seed, request.dataset, request.index))
-        noise = torch.rand(request.objects, generator=generator)
-        kept = top_tokens(noise, self.keep)
-        return Plan(self.layer, request.objects * TOKENS_PER_OBJECT, self.keep, kept)
+        noise = torch.rand(request.units.count, generator=generator)
+        kept = top_tokens(noise, self.keep, request.units.tokens)
+        return Plan(request.units.visual, [Stage(self.layer, self.keep, kept)])

@@ -19,10 +19,9 @@ from functools import cached_property
 from importlib.metadata import EntryPoint
 
 from fast3d_core.errors import UsageError
-from fast3d_core.files.files import first_line
 from fast3d_core.pruning.base import OTHER_COLOUR, OTHER_MARKER, Pruner
 from fast3d_core.pruning.settings import Setting, SettingsError, settings_of
-from fast3d_core.text import printable
+from fast3d_core.text import first_line, printable
 
 GROUP = "fast3d.pruners"
 

@@ -1,16 +1,16 @@
 """What a pruning method may look at before the LLM runs."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from fast3d_core.attention_map import MapKind
 from fast3d_core.errors import DataError
 from fast3d_core.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ScoreKind = Literal["logits", "shares"]
-"""What the numbers of an attention map are: before a softmax, as GAP predicts them, or shares of attention."""
+    from fast3d_core.plan import Units
 
 T = TypeVar("T")
 Given: TypeAlias = T | Callable[[], T] | None
@@ -45,17 +45,17 @@ class PlanRequest:
 
     Attributes:
         dataset, index: the sample's name; methods that draw at random draw from nothing but these and their seed.
-        objects: object slots in the prompt (100).
+        units: what the visual tokens of the prompt stand for.
     """
 
     def __init__(
         self,
         dataset: str,
         index: int,
-        objects: int = 100,
+        units: "Units",
         scores: "Given[Tensor]" = None,
         *,
-        kind: ScoreKind | None = None,
+        kind: MapKind | None = None,
         layers: Given[int] = None,
         question: Given[str] = None,
         boxes: "Given[Tensor]" = None,
@@ -63,7 +63,7 @@ class PlanRequest:
         features_3d: "Given[Tensor]" = None,
         features_2d: "Given[Tensor]" = None,
     ):
-        self.dataset, self.index, self.objects, self.kind = dataset, index, objects, kind
+        self.dataset, self.index, self.units, self.kind = dataset, index, units, kind
         self._given: dict[str, Any] = {
             "scores": scores,
             "layers": layers,
@@ -76,7 +76,7 @@ class PlanRequest:
 
     @property
     def scores(self) -> "Tensor":
-        """(objects,) float32 attention map, higher is more, of either kind: enough for methods that rank."""
+        """(units,) float32 attention map, higher is more, of either kind: enough for methods that rank."""
         return self._get("scores")  # type: ignore[no-any-return]
 
     @property
@@ -101,22 +101,22 @@ class PlanRequest:
 
     @property
     def boxes(self) -> "Tensor":
-        """(objects, 6) float32: centre and size of each slot's detected box in metres, zeros behind the last."""
+        """(units, 6) float32: centre and size of each slot's detected box in metres, zeros behind the last."""
         return self._get("boxes")  # type: ignore[no-any-return]
 
     @property
     def labels(self) -> Sequence[str | None]:
-        """What the detector took each slot's object for, as many as `objects`; None behind the last."""
+        """What the detector took each slot's object for, one a unit; None behind the last."""
         return self._get("labels")  # type: ignore[no-any-return]
 
     @property
     def features_3d(self) -> "Tensor":
-        """(objects, 3D width) float32 of each slot's object, zeros where there is none."""
+        """(units, 3D width) float32 of each slot's object, zeros where there is none."""
         return self._get("features_3d")  # type: ignore[no-any-return]
 
     @property
     def features_2d(self) -> "Tensor":
-        """(objects, 2D width) float32, likewise."""
+        """(units, 2D width) float32, likewise."""
         return self._get("features_2d")  # type: ignore[no-any-return]
 
     @property

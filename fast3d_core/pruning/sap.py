@@ -49,12 +49,13 @@ class Sap(Pruner):
                 raise UsageError(f"alpha must lie in (0, 1], not {alpha:g}")
 
     def plan(self, request: PlanRequest) -> "Plan":
-        from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
+        from fast3d_core.plan import Plan, Stage
 
         alpha = self.alpha[request.dataset] if isinstance(self.alpha, Mapping) else self.alpha
         scores = request.logits
-        count = TOKENS_PER_OBJECT * int(objects_to_reach(scores, alpha))
-        return Plan(0, request.objects * TOKENS_PER_OBJECT, count, top_tokens(scores, count))
+        count = request.units.tokens * int(objects_to_reach(scores, alpha))
+        stage = Stage(0, count, top_tokens(scores, count, request.units.tokens))
+        return Plan(request.units.visual, [stage])
 
 
 def sorted_mass(scores: "Tensor") -> "Tensor":

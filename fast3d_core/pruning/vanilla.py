@@ -24,9 +24,6 @@ class Vanilla(Pruner):
     is_baseline: ClassVar[bool] = True
 
     def plan(self, request: PlanRequest) -> "Plan":
-        import torch
+        from fast3d_core.plan import Plan
 
-        from fast3d_core.plan import TOKENS_PER_OBJECT, Plan
-
-        visual = request.objects * TOKENS_PER_OBJECT
-        return Plan(layer=0, visual=visual, count=visual, kept=torch.arange(visual))
+        return Plan(request.units.visual)

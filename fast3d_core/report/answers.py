@@ -4,18 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fast3d_core.benchmarks import HEADLINES, References, score
+from fast3d_core.benchmarks import References, benchmark, benchmark_names
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.plan import Units
 from fast3d_core.report.runs import Run
+from fast3d_core.text import shown
 
-JUDGED_BY = {
-    **{dataset: (headline.label.split(maxsplit=1)[1], headline.key) for dataset, headline in HEADLINES.items()},
-    "scanqa": ("EM", "[scanqa] EM1"),
-}
-"""The metric that an answer alone is judged by: short name, published name. The benchmark's headline, but for ScanQA,
-whose BLEU-4 does not see answers of one word."""
+_PUBLISHED = Units(count=100, tokens=3)  # Chat-Scene's: identifier, 3D and 2D feature of an object
 
 
 @dataclass(frozen=True)
@@ -31,31 +27,40 @@ Answers = Mapping[tuple[str, int], Answered]
 
 
 def read_answers(run: Run) -> Answers:
-    """All answers of a run; none for predictions that were only scored. Raises `DataError` for a damaged journal."""
-    answers = {}
-    try:
-        for batch in Journal(run.path, {}).batches().values():
-            for entry in batch:
-                dataset, index, text = entry["dataset"], entry["index"], entry["pred"]
-                if dataset not in HEADLINES or not _is_index(index) or not isinstance(text, str):
-                    raise ValueError("an entry is no answer")
-                answers[dataset, index] = Answered(text, _objects(entry["kept"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the journal in {run.path} is damaged ({str(error)[:80]}); run `fast3d eval` again") from None
-    return answers
+    """All answers of a run; none for predictions that were only scored.
+
+    Raises `DataError` for a damaged journal, and `VersionError` for one that another version of fast3d wrote.
+    """
+    units = units_of(run)
+    batches = Journal(run.path, {}).batches().values()
+    entries = [entry for batch in batches for entry in batch]
+    if strange := next((entry for entry in entries if entry.dataset not in benchmark_names()), None):
+        raise DataError(
+            f"the journal in {run.path} is damaged: it answers {shown(strange.dataset)}, which is no dataset",
+            "run `fast3d eval` again",
+        )
+    return {
+        (entry.dataset, entry.index): Answered(entry.pred, None if entry.kept is None else units.of(entry.kept))
+        for entry in entries
+    }
+
+
+def units_of(run: Run) -> Units:
+    """The units of a run's prompts, from its settings; what these do not tell is as in the published runs."""
+    settings = run.result.settings
+    found = settings.get("units")
+    told = found if isinstance(found, dict) else {"count": settings.get("max_objects")}
+    count, tokens = told.get("count"), told.get("tokens")
+    return Units(
+        count if _is_index(count) and count else _PUBLISHED.count,
+        tokens if _is_index(tokens) and tokens else _PUBLISHED.tokens,
+    )
 
 
 def judge(dataset: str, record: dict[str, Any], references: References) -> float | None:
-    """The score of one prediction record alone, 0 to 1, by the benchmark's own metric (`JUDGED_BY`)."""
-    return score(dataset, [record], references, meteor=False, part=True).metrics[JUDGED_BY[dataset][1]]
-
-
-def _objects(kept: Any) -> list[int] | None:
-    if kept is None:
-        return None
-    if not isinstance(kept, list) or not all(map(_is_index, kept)):
-        raise ValueError("what was kept is no list of tokens")
-    return sorted({token // TOKENS_PER_OBJECT for token in kept})
+    """The score of one prediction record alone, 0 to 1, by `Benchmark.judge`."""
+    judged = benchmark(dataset)
+    return judged.score([record], references, meteor=False, part=True).metrics[judged.judge.key]
 
 
 def _is_index(value: Any) -> bool:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from fast3d_core.asking.reply import Reply
 from fast3d_core.asking.rooms import Rooms, SceneObject
-from fast3d_core.asking.wording import DATASETS, named_slots
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.asking.wording import dataset_of, named_slots
 from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.report.html import Page, Table
 from fast3d_core.report.methods import method_views
@@ -50,7 +49,7 @@ def asked_page(rooms: Rooms, asked: Sequence[tuple[Pruner, Reply]]) -> Page:
         methods=method_views(),
         kept=[],
         agreements=[],
-        browser=Browser(slots, [_run_view(*one) for one in asked], [scene]) if detected else None,
+        browser=Browser(slots, [_run_view(*one, slots) for one in asked], [scene]) if detected else None,
         judged_by={},
         notes=notes,
     )
@@ -76,14 +75,14 @@ def _answer(number: int, reply: Reply, objects: int) -> Answer:
     return Answer(number, reply.text, None, kept, [one.slot for one in reply.named if one.slot < objects])
 
 
-def _run_view(pruner: Pruner, reply: Reply) -> RunView:
+def _run_view(pruner: Pruner, reply: Reply, slots: int) -> RunView:
     settings = asdict(pruner)
     if pruner.rule == "share":
         alpha = settings["alpha"]
-        alpha = alpha[DATASETS[reply.task]] if isinstance(alpha, Mapping) else alpha
+        alpha = alpha[dataset_of(reply.task)] if isinstance(alpha, Mapping) else alpha
         return RunView(reply.method, pruner.name, {DATASET: alpha})
     if pruner.rule == "rank" and reply.kept_tokens < reply.visual:
-        layer, keep = settings["layer"], -(-settings["keep"] // TOKENS_PER_OBJECT)
+        layer, keep = settings["layer"], -(-settings["keep"] // (reply.visual // slots))
         return RunView(reply.method, pruner.name, None, layer, keep, 1 - layer / reply.layers)
     return RunView(reply.method, pruner.name)
 

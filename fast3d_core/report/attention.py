@@ -4,16 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from fast3d_core.config import DATASETS, Config
-from fast3d_core.data.annotations import annotation_file, load_samples
+from fast3d_core.benchmarks import benchmark_names
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
+from fast3d_core.config import Config
 from fast3d_core.errors import DataError
-from fast3d_core.gap.inputs import has_targets, load_targets
 from fast3d_core.gap.quality import MapQuality, map_quality
+from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.maps.origin import load_known_maps
 from fast3d_core.maps.published import map_file
+from fast3d_core.maps.targets import has_targets, load_targets
 from fast3d_core.report.answers import Answers
 from fast3d_core.report.remarks import Remarks
 
@@ -50,7 +51,7 @@ def kept_objects(run: str, answers: Answers, objects: int) -> list[Kept]:
         counts.setdefault(dataset, Counter())[objects if answer.kept is None else len(answer.kept)] += 1
     return [
         Kept(run, dataset, [counts[dataset][n] for n in range(objects + 1)])
-        for dataset in DATASETS
+        for dataset in benchmark_names()
         if dataset in counts
     ]
 
@@ -70,13 +71,13 @@ def agreements(config: Config, datasets: Sequence[str], remarks: Remarks) -> lis
         except DataError as error:
             remarks.add(f"predicted and extracted attention are not compared: {error}", dataset)
             continue
-        found.append(agreement(dataset, torch.stack([maps[i] for i in range(samples)]), targets))
+        found.append(agreement(dataset, maps.logits(), targets))
     return found
 
 
-def logits_to_show(config: Config, dataset: str, samples: int) -> dict[int, Tensor]:
-    """The predicted maps of a dataset as logits, sample index -> (objects,); shares, which a run may have followed, by
-    their logarithm.
+def logits_to_show(config: Config, dataset: str, samples: int) -> AttentionMap:
+    """The predicted maps (samples, objects) of a dataset as logits; shares, which a run may have followed, by their
+    logarithm.
 
     Raises `DataError`, see `load_known_maps`; or where it is not known what the maps hold.
     """
@@ -84,7 +85,7 @@ def logits_to_show(config: Config, dataset: str, samples: int) -> dict[int, Tens
     maps, _ = load_known_maps(
         config.maps.predicted, dataset, questions, samples, objects=objects, what="maps.predicted"
     )
-    return maps.logits(maps.kind)
+    return maps.as_logits(maps.kind).all()
 
 
 def agreement(dataset: str, logits: Tensor, targets: Tensor) -> Agreement:

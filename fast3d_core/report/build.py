@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fast3d_core.benchmarks import DATASETS, HEADLINES
+from fast3d_core.benchmarks import DATASETS, benchmark, benchmark_names
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import DatasetStats
+from fast3d_core.files.typed import STRICT
 from fast3d_core.pruning import BASELINE, METHODS
 from fast3d_core.report import published as paper
 from fast3d_core.report.bootstrap import CONFIDENCE, Sampled, interval, resample
@@ -27,6 +28,8 @@ class Estimate:
         low, high: the interval; null where there is none, e.g. for a single sample or a published number.
     """
 
+    __pydantic_config__ = STRICT
+
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -40,6 +43,8 @@ class Score(Estimate):
         n: samples that it is computed from (Scan2Cap: objects of the corpus); null for a published score.
     """
 
+    __pydantic_config__ = STRICT
+
     n: int | None = None
 
 
@@ -51,6 +56,8 @@ class Difference(Estimate):
         n: samples that both runs cover; the difference is over these.
         verdict: better, worse, or undecided where the interval holds 0 (or there is none); same: the run itself.
     """
+
+    __pydantic_config__ = STRICT
 
     n: int = 0
     verdict: str = "undecided"
@@ -74,6 +81,8 @@ class Row:
         samples_per_second: of generation.
         differences: dataset -> paired difference; only datasets with samples that both runs cover.
     """
+
+    __pydantic_config__ = STRICT
 
     name: str
     method: str | None
@@ -102,6 +111,8 @@ class Report:
         rows: the vanilla run, the others by method and pruning ratio, then the published ones.
         notes: what limits the comparison, one line each.
     """
+
+    __pydantic_config__ = STRICT
 
     columns: dict[str, str]
     vanilla: str | None
@@ -164,7 +175,7 @@ def build_report(
     notes += _sample_notes(rows)
     notes += _device_notes(runs)
     return Report(
-        columns={dataset: HEADLINES[dataset].label for dataset in _datasets(runs, published)},
+        columns={dataset: benchmark(dataset).column for dataset in _datasets(runs, published)},
         vanilla=vanilla,
         against=other.name if other else None,
         confidence=CONFIDENCE,
@@ -185,7 +196,7 @@ class _Samples:
         self._rows: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         self._own: dict[tuple[str, str], Sampled] = {}
         self._shared: dict[tuple[str, str, str], tuple[Sampled, Sampled]] = {}
-        for dataset in DATASETS:
+        for dataset in benchmark_names():
             groups: dict[tuple[str, ...], list[str]] = {}
             for run in runs:
                 if rows := _by_key(run.stats.get(dataset)):
@@ -226,7 +237,7 @@ def _by_key(stats: DatasetStats | None) -> dict[str, np.ndarray]:
 def _row(run: Run, base: Run | None, other: Run | None, samples: _Samples) -> Row:
     result = run.result
     scores = {}
-    for dataset in DATASETS:
+    for dataset in benchmark_names():
         if sampled := samples.own(run, dataset):
             low, high = _interval(sampled.draws, sampled.n)
             scores[dataset] = Score(sampled.score, low, high, sampled.n)
@@ -251,7 +262,7 @@ def _row(run: Run, base: Run | None, other: Run | None, samples: _Samples) -> Ro
 
 def _ratio(run: Run, base: Run, samples: _Samples) -> tuple[Estimate, int]:
     """The score ratio and the number of datasets in it; undefined where a vanilla score is 0."""
-    pairs = [pair for dataset in DATASETS if (pair := samples.shared(run, base, dataset))]
+    pairs = [pair for dataset in benchmark_names() if (pair := samples.shared(run, base, dataset))]
     if not pairs or any(theirs.score < _ZERO for _, theirs in pairs):
         return Estimate(), 0
     value = 100 * float(np.mean([mine.score / theirs.score for mine, theirs in pairs]))
@@ -265,7 +276,7 @@ def _ratio(run: Run, base: Run, samples: _Samples) -> tuple[Estimate, int]:
 
 def _differences(run: Run, other: Run, samples: _Samples) -> dict[str, Difference]:
     differences = {}
-    for dataset in DATASETS:
+    for dataset in benchmark_names():
         if pair := samples.shared(run, other, dataset):
             mine, theirs = pair
             low, high = _interval(mine.draws - theirs.draws, mine.n)
@@ -301,7 +312,11 @@ def _order(run: Run) -> tuple[int, float, str]:
 
 
 def _datasets(runs: Sequence[Run], published: bool) -> list[str]:
-    return [dataset for dataset in DATASETS if published or any(dataset in run.stats for run in runs)]
+    return [
+        dataset
+        for dataset in benchmark_names()
+        if (published and dataset in DATASETS) or any(dataset in run.stats for run in runs)
+    ]
 
 
 def _published_rows() -> list[Row]:
@@ -338,9 +353,9 @@ _UNCOVERED = (
 def _uncovered(run: Run, base: Run) -> list[str]:
     parts = []
     for one, two in ((run, base), (base, run)):
-        if missing := [dataset for dataset in DATASETS if dataset in two.stats and dataset not in one.stats]:
+        if missing := [dataset for dataset in benchmark_names() if dataset in two.stats and dataset not in one.stats]:
             parts.append(f"{one.name} has no {', '.join(missing)}")
-    for dataset in DATASETS:
+    for dataset in benchmark_names():
         if dataset in run.stats and dataset in base.stats:
             keys, others = set(run.stats[dataset].keys), set(base.stats[dataset].keys)
             counts = [one.result.samples.get(dataset) for one in (run, base)]
@@ -354,7 +369,7 @@ def _uncovered(run: Run, base: Run) -> list[str]:
 def _ratio_notes(runs: Sequence[Run], rows: Sequence[Row], base: Run | None, samples: _Samples) -> list[str]:
     if base is None:
         return []
-    pairs = {dataset: [samples.shared(run, base, dataset) for run in runs] for dataset in DATASETS}
+    pairs = {dataset: [samples.shared(run, base, dataset) for run in runs] for dataset in benchmark_names()}
     zero = [dataset for dataset, both in pairs.items() if any(pair and pair[1].score < _ZERO for pair in both)]
     if zero:
         return [f"the score ratio is undefined (-) where {base.name} scores 0: {', '.join(zero)}"]

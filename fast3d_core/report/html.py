@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fast3d_core.benchmarks import benchmark, benchmark_names
 from fast3d_core.config import Config
 from fast3d_core.errors import DataError, UsageError
+from fast3d_core.evaluation.journal import VersionError
 from fast3d_core.files.files import atomic_write
 from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.report import render
-from fast3d_core.report.answers import JUDGED_BY, read_answers
+from fast3d_core.report.answers import Answers, read_answers
 from fast3d_core.report.attention import Agreement, Kept, agreements, kept_objects
 from fast3d_core.report.build import Report
 from fast3d_core.report.methods import MethodView, method_views
@@ -25,6 +27,7 @@ from fast3d_core.report.plot import writing
 from fast3d_core.report.remarks import Remarks
 from fast3d_core.report.runs import Run
 from fast3d_core.report.scenes import Browser, build_browser
+from fast3d_core.text import printable
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("dom.js", "pruning.js", "charts.js", "room.js", "browser.js", "main.js")
@@ -73,8 +76,8 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
     """
     order = [row.name for row in report.rows]
     runs = sorted(runs, key=lambda run: order.index(run.name))
-    answers = {run.name: read_answers(run) for run in runs}
     remarks = Remarks()
+    answers = {run.name: _answers(run, remarks) for run in runs}
     browser = None
     try:
         browser = build_browser(config, runs, answers, scenes, remarks)
@@ -95,9 +98,17 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
         ],
         agreements=compared,
         browser=browser,
-        judged_by={dataset: name for dataset, (name, _) in JUDGED_BY.items()},
+        judged_by={dataset: benchmark(dataset).judge.label for dataset in benchmark_names()},
         notes=[*report.notes, *remarks.lines()],
     )
+
+
+def _answers(run: Run, remarks: Remarks) -> Answers:
+    try:
+        return read_answers(run)
+    except VersionError:
+        remarks.add(f"{run.name} is a run of another version of fast3d, whose answers this one does not read")
+        return {}
 
 
 def _method(run: Run) -> type[Pruner] | None:
@@ -153,7 +164,7 @@ def _json(value: Any) -> str:
 def _printable(value: Any) -> Any:
     """The value with every control character in its texts shown as U+FFFD; whitespace becomes spaces."""
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in value)
+        return printable(value, lambda c: " " if c.isspace() else "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, dict):
         return {_printable(key): _printable(one) for key, one in value.items()}
     return [_printable(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from fast3d_core.files.typed import parse_typed
 from fast3d_core.report.build import Difference, Estimate, Report, Row, Score
 from fast3d_core.text import csv_cell, printable
 
@@ -101,19 +102,7 @@ def to_json(report: Report) -> str:
 
 def from_json(text: str) -> Report:
     """The report that `to_json` wrote."""
-    content = json.loads(text)
-    rows = [
-        Row(
-            **{
-                **row,
-                "scores": {name: Score(**score) for name, score in row["scores"].items()},
-                "ratio": Estimate(**row["ratio"]),
-                "differences": {name: Difference(**one) for name, one in row["differences"].items()},
-            }
-        )
-        for row in content["rows"]
-    ]
-    return Report(**{**content, "rows": rows})
+    return parse_typed(Report, text)
 
 
 def to_csv(report: Report) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fast3d_core.benchmarks import DATASETS, headline, statistics
+from fast3d_core.benchmarks import benchmark, benchmark_names
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE, DatasetStats, Result, load_result, load_stats
 from fast3d_core.text import printable
@@ -71,7 +71,7 @@ def _stats(folder: Path) -> dict[str, DatasetStats]:
     stats = load_stats(folder)
     for dataset, entry in stats.items():
         damaged = f"{folder / SCORES_FILE} is damaged ({dataset[:80]})"
-        if dataset not in DATASETS or not _are_counts(dataset, entry.stats, len(entry.keys)):
+        if dataset not in benchmark_names() or not _are_counts(dataset, entry.stats, len(entry.keys)):
             raise DataError(f"{damaged}; run `fast3d eval` again")
         if len(set(entry.keys)) != len(entry.keys):
             raise DataError(f"{damaged}: it repeats a key; run `fast3d eval` again")
@@ -82,10 +82,10 @@ def _are_counts(dataset: str, rows: np.ndarray, keys: int) -> bool:
     """Whether they are statistics of the dataset, a row for each key, and make a score."""
     if not keys:
         return rows.size == 0
-    if rows.shape != (keys, statistics(dataset)) or not ((rows >= 0) & (rows < _LARGEST)).all():
+    if rows.shape != (keys, benchmark(dataset).statistics) or not ((rows >= 0) & (rows < _LARGEST)).all():
         return False
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(headline(dataset, rows.sum(0))))
+        return bool(np.isfinite(benchmark(dataset).headline_of(rows.sum(0))))
 
 
 def _is_folder(path: Path) -> bool:

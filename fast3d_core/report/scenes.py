@@ -7,25 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fast3d_core.benchmarks import References
-from fast3d_core.benchmarks.answers import object_ids
-from fast3d_core.config import DATASETS, Config, need_path
-from fast3d_core.data.annotations import (
-    ON_DETECTED_BOXES,
-    Sample,
-    annotation_file,
-    load_labels,
-    load_locations,
-    load_samples,
-)
+from fast3d_core.benchmarks import References, benchmark, benchmark_names
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
+from fast3d_core.config import Config, need_path
+from fast3d_core.data.annotations import Sample, load_labels, load_locations
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.result import Result
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.maps.published import map_file
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.mentions import mentioned
 from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.sap import sorted_mass
-from fast3d_core.report.answers import Answered, Answers, judge
+from fast3d_core.report.answers import Answered, Answers, judge, units_of
 from fast3d_core.report.attention import logits_to_show
 from fast3d_core.report.remarks import Remarks
 from fast3d_core.report.runs import Run
@@ -40,7 +33,7 @@ class Answer:
 
     Attributes:
         run: position in `Browser.runs`.
-        score: of this answer alone, 0 to 1, by the metric in `JUDGED_BY`; null where it cannot be computed.
+        score: of this answer alone, 0 to 1, by `Benchmark.judge`; null where it cannot be computed.
         kept: object slots kept, as in `Answered`; named: object slots that the answer names.
     """
 
@@ -57,7 +50,7 @@ class Question:
 
     Attributes:
         index: in the dataset's annotations.
-        expected: the reference answers.
+        expected: the reference answers; null where the objects asked for are the answer.
         targets: (n, 6) true boxes of the objects asked for; empty where the benchmark names none.
         order: object slots by predicted attention, the largest first; mass: what the first 1, 2, ... of them hold
             together, float32. Null without a predicted map.
@@ -66,7 +59,7 @@ class Question:
     dataset: str
     index: int
     prompt: str
-    expected: list[str]
+    expected: list[str] | None
     targets: list[list[float]]
     order: list[int] | None
     mass: list[float] | None
@@ -124,7 +117,7 @@ def build_browser(
     shown = _comparable(runs, answers, folder, remarks)
     asked = Counter(key for run in shown for key in answers[run.name])
     samples: dict[str, list[Sample]] = {
-        d: load_samples(folder, d) for d in DATASETS if any(d == dataset for dataset, _ in asked)
+        d: load_samples(folder, d) for d in benchmark_names() if any(d == dataset for dataset, _ in asked)
     }
     chosen = _choose(asked, samples, scenes, remarks)
     masses = _masses(config, samples, chosen, shown, remarks)
@@ -148,7 +141,7 @@ def build_browser(
         )
         for scene, found in chosen.items()
     ]
-    return Browser(slots, [_run_view(run, slots) for run in shown], views)
+    return Browser(slots, [_run_view(run) for run in shown], views)
 
 
 def _comparable(runs: Sequence[Run], answers: Mapping[str, Answers], folder: Path, remarks: Remarks) -> list[Run]:
@@ -230,7 +223,7 @@ def _masses(
             if _file_print(run.result, path.name) not in (None, shown):
                 remarks.add(f"{run.name} followed other maps than those in {folder}, which are shown", dataset)
         for sample in (sample for questions in chosen.values() for sample in questions if sample.dataset == dataset):
-            scores = maps[sample.index]
+            scores = maps[sample.index].logits()
             # str gives the fewest digits that a float32 is read back from, so the browser compares what SAP compares.
             mass = [float(str(value)) for value in sorted_mass(scores).numpy()]
             found[dataset, sample.index] = scores.argsort(descending=True, stable=True).tolist(), mass
@@ -238,7 +231,7 @@ def _masses(
 
 
 def _answer(run: int, given: Answered, sample: Sample, references: References, objects: int) -> Answer:
-    named = [slot for slot in object_ids(given.text) if slot < objects]
+    named = [slot for slot in mentioned(given.text) if slot < objects]
     return Answer(run, given.text, judge(sample.dataset, sample.record(given.text), references), given.kept, named)
 
 
@@ -249,16 +242,14 @@ def _question(
     references: References,
     answers: list[Answer],
 ) -> Question:
-    expected = [] if sample.dataset == "multi3dref" else [str(text) for text in sample.ref_captions]
+    expected = benchmark(sample.dataset).expected(sample)
     targets = _targets(sample, references)
     return Question(sample.dataset, sample.index, sample.prompt, expected, targets, order, mass, answers)
 
 
 def _targets(sample: Sample, references: References) -> list[list[float]]:
-    if sample.dataset not in ON_DETECTED_BOXES:
-        return []
-    boxes = references.objects.scenes.get(sample.scene_id, ())
-    ids = sample.ref_captions if sample.dataset == "multi3dref" else (sample.obj_id,)
+    ids = benchmark(sample.dataset).targets(sample)
+    boxes = references.objects.scenes.get(sample.scene_id, ()) if ids else ()
     known = [boxes[i] for i in ids if isinstance(i, int) and 0 <= i < len(boxes)]
     return [rounded(box) for box in known if np.isfinite(box).all()]
 
@@ -268,15 +259,15 @@ def rounded(box: Sequence[float]) -> list[float]:
     return [round(float(number), _MILLIMETRES) for number in box]
 
 
-def _run_view(run: Run, slots: int) -> RunView:
+def _run_view(run: Run) -> RunView:
     """Settings are those of the method's fields, see `fast3d_core.pruning`."""
     settings, method, pruning = run.result.settings, run.result.method, run.result.pruning
     alpha, layer = settings.get("alpha"), settings.get("layer")
     rule = METHODS[method].rule if method is not None and method in METHODS else None
     if rule == "share":
-        by_dataset = alpha if isinstance(alpha, dict) else dict.fromkeys(DATASETS, alpha)
+        by_dataset = alpha if isinstance(alpha, dict) else dict.fromkeys(benchmark_names(), alpha)
         return RunView(run.name, method, alpha={d: a for d, a in by_dataset.items() if isinstance(a, (int, float))})
-    visual = TOKENS_PER_OBJECT * slots
+    visual = units_of(run).visual
     if rule == "rank" and isinstance(layer, int) and pruning and pruning.kept_tokens < visual:
         # All samples keep alike, so the measured ratio is (1 - K / layers)(1 - kept / visual).
         part = pruning.ratio / 100 / (1 - pruning.kept_tokens / visual)

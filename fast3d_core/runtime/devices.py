@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 
 from fast3d_core.errors import DataError, StoppedError, UsageError
 from fast3d_core.runtime import launcher
-from fast3d_core.runtime.meeting import meet
+from fast3d_core.runtime.meeting import meet, tickets
 
 
 def pick_device(name: str) -> torch.device:
@@ -32,29 +32,34 @@ def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def join_processes(device_name: str, said: Callable[[str], None] = lambda _: None) -> PartialState:
+def join_processes(device_name: str, log: Callable[[str], None] = lambda _: None) -> PartialState:
     """This process among those that a launcher started, one alone without a launcher.
 
-    `said` is told for whom this process waits, if it takes long; how long at most, see `launcher.join_seconds`. Once
-    all are here, waiting for each other has no practical limit: a process may have hours more to do than another.
-    Raises `UsageError` for more processes than GPUs, for variables of a launcher that contradict each other, and for
-    processes that do not come.
+    Once all are here, waiting for each other has no practical limit: a process may have hours more to do than another.
+
+    Args:
+        log: called with what this process waits for, if it takes long; how long at most, see `launcher.join_seconds`.
+
+    Raises:
+        UsageError: there are more processes than GPUs, a launcher's variables contradict each other, or processes do
+            not come.
     """
     place = launcher.place()
     if place is None:
         launcher.run_alone()  # accelerate would make something of what is left
     elif not on_cpu(device_name) and place.here > (gpus := torch.cuda.device_count()):
         raise UsageError(f"{place.here} processes need as many GPUs, and there are {gpus}; start at most {gpus}")
-    elif not torch.distributed.is_initialized():
-        meet(place, said)
+    else:
+        meet(place, log)
     state = PartialState(cpu=on_cpu(device_name), timeout=timedelta(days=7))
     if state.backend == "gloo":  # its threads abort the process if they outlive it, whatever the exit code was to be
-        atexit.register(leave_processes)
+        atexit.register(destroy_process_group)
     return state
 
 
-def leave_processes() -> None:
-    """Takes leave of the others. On GPUs all have to, or it may wait for ever: nothing for a process that failed."""
+def destroy_process_group() -> None:
+    """Destroys the process group, if there is one. Collective: on GPUs every rank must call it, or it may wait for
+    ever, so a process that failed must not."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -88,23 +93,25 @@ def smallest(number: int, state: PartialState) -> int:
         return min(gather_object([number]))
 
 
-def ask(name: str) -> int:
-    """How often the processes, all together, have asked for this name before. Raises `StoppedError` when the process
-    that counts is gone."""
+def next_ticket(name: str) -> int:
+    """The next number of a counter that all processes share: 0, 1, 2, ... for each name.
+
+    Raises:
+        StoppedError: the process that keeps the counters is gone.
+    """
     with _others_may_stop():
-        # The store by which the processes found each other; torch has no public name for it.
-        return torch.distributed.distributed_c10d._get_default_store().add(f"fast3d/{name}", 1) - 1
+        return tickets().add(name, 1) - 1
 
 
-def speaks() -> bool:
-    """Whether this process is the one to tell about an error, of several which mostly fail alike: the first to fail.
+def is_error_reporter() -> bool:
+    """Whether this process is the one that reports an error, of several which mostly fail alike: the first to fail.
 
-    Before they have met, it is the first one; each, where none is sure to have others.
+    Before they have met, it is the process of rank 0; where no launcher is sure to have started others, each is.
     """
     if not torch.distributed.is_initialized():
         return launcher.is_first() or not launcher.is_watched()
     try:
-        return ask("errors") == 0
+        return next_ticket("errors") == 0
     except StoppedError:
         return False
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 from fast3d_core.errors import UsageError
-from fast3d_core.files.files import shown
+from fast3d_core.text import shown
 
 _NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
 _NEEDED = (*_NUMBERS, "MASTER_ADDR")

@@ -9,42 +9,56 @@ from datetime import timedelta
 import torch
 
 from fast3d_core.errors import UsageError
-from fast3d_core.files.files import first_line
 from fast3d_core.runtime import launcher
+from fast3d_core.text import first_line
 
 TELL_AFTER = 5.0
 """Seconds of waiting after which a process says for whom."""
 
 _SLICE = timedelta(seconds=2)  # of waiting inside torch, which Ctrl-C does not reach
 
-_kept: list[torch.distributed.TCPStore] = []  # the first process serves the others as long as it lives
+_UNLIMITED = timedelta(days=7)  # once they have met, a process may have hours more to do than another
+
+_met: list[torch.distributed.Store] = []  # the first process serves the others as long as it lives
 
 
-def meet(place: launcher.Place, said: Callable[[str], None]) -> None:
-    """Returns when all processes are here.
+def meet(place: launcher.Place, log: Callable[[str], None]) -> None:
+    """Returns when all processes are here; at once where they have met before.
 
-    `said` is told once for whom this one waits, if it takes long. Raises `UsageError` where they do not come in
-    `launcher.join_seconds()`, or cannot.
+    Args:
+        log: called once with what this process waits for, if it takes long.
+
+    Raises:
+        UsageError: they do not come in `launcher.join_seconds()`, or cannot.
     """
-    waiting = _Waiting(place, said, launcher.join_seconds())
+    if _met:
+        return
+    waiting = _Waiting(place, log, launcher.join_seconds())
     try:
-        store = _store(place, waiting)
-        name = f"fast3d/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}"
-        if store.add(f"{name}/here", 1) >= place.processes:
-            store.set(f"{name}/all", "1")
-        while not store.check([f"{name}/all"]):
-            waiting.tell(store.add(f"{name}/here", 0))
+        server = _store(place, waiting)
+        # One launch after another may use the same store, where a launcher keeps it.
+        store = torch.distributed.PrefixStore(f"fast3d/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}", server)
+        if store.add("here", 1) >= place.processes:
+            store.set("all", "1")
+        while not store.check(["all"]):
+            waiting.tell(store.add("here", 0))
             time.sleep(0.05)
     except (RuntimeError, OSError) as error:  # torch's errors of networks are RuntimeErrors
         waiting.give_up(first_line(error))
-    _kept.append(store)
+    server.set_timeout(_UNLIMITED)
+    _met.append(store)
+
+
+def tickets() -> torch.distributed.Store:
+    """The store by which the processes met, for counters that they share. Call `meet` before."""
+    return torch.distributed.PrefixStore("tickets", _met[0])
 
 
 class _Waiting:
     """How long it takes, and what is told about it."""
 
-    def __init__(self, place: launcher.Place, said: Callable[[str], None], seconds: float):
-        self._place, self._said, self._seconds = place, said, seconds
+    def __init__(self, place: launcher.Place, log: Callable[[str], None], seconds: float):
+        self._place, self._log, self._seconds = place, log, seconds
         self._began = time.monotonic()
         self._told = False
 
@@ -57,7 +71,7 @@ class _Waiting:
             self._told = True
             missing = self._place.processes - here
             others = f"{missing} other process{'es' if missing > 1 else ''}"
-            self._said(f"waiting for {others} at {self._where()}; {self._advice()}")
+            self._log(f"waiting for {others} at {self._where()}; {self._advice()}")
 
     def give_up(self, why: str) -> None:
         """Raises the error."""

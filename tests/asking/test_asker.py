@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fast3d_core import Asker, load_config
+from fast3d_core.benchmarks.wording import SHORT
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import load_gap, save_gap
 from fast3d_core.maps.published import load_maps
-from fast3d_core.prepare.templates import SHORT
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 from tests.conftest import MINIATURE
 
@@ -56,8 +56,8 @@ def test_what_a_reply_tells(asker, fixture):
     scores = load_maps(asker.config.maps.predicted, "scanqa", 3)[sample.index]
     assert torch.allclose(torch.tensor(reply.attention), torch.softmax(scores, -1), atol=1e-5)
     plan = fixture.plans(Sap(0.5), asker.config.maps.predicted)[fixture.samples.index(sample)]
-    assert (reply.layer, reply.layers, reply.visual, reply.kept_tokens) == (0, 4, 300, plan.count)
-    assert reply.pruned == pytest.approx(100 * (1 - plan.count / 300))
+    assert (reply.layer, reply.layers, reply.visual, reply.kept_tokens) == (0, 4, 300, plan.stages[0].count)
+    assert reply.pruned == pytest.approx(100 * (1 - plan.stages[0].count / 300))
     shares = [reply.attention[one.slot] for one in reply.kept]
     assert shares == sorted(shares, reverse=True) and sum(shares) >= 0.5
     assert list(reply.seconds) == ["gap", "plan", "prompt", "prefill", "decode", "text", "end_to_end"]

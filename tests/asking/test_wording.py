@@ -4,10 +4,10 @@ import re
 import pytest
 
 from fast3d_core.asking.rooms import SceneObject
-from fast3d_core.asking.wording import DATASETS, TASKS, named_slots, prompt_of
-from fast3d_core.data.annotations import load_samples
+from fast3d_core.asking.wording import dataset_of, named_slots, prompt_of, tasks
+from fast3d_core.benchmarks.questions import load_samples
+from fast3d_core.benchmarks.wording import SHORT
 from fast3d_core.errors import UsageError
-from fast3d_core.prepare.templates import SHORT
 from tests.conftest import MINIATURE
 
 OBJECTS = [SceneObject(0, "bed"), SceneObject(3, "desk"), SceneObject(17, "lamp"), SceneObject(18)]
@@ -28,7 +28,7 @@ def test_questions_are_worded_as_in_the_released_files(dataset):
 def test_descriptions_are_worded_as_in_the_released_files():
     """Whatever is quoted in a released prompt gives a prompt that differs in the wording around it only."""
     for task in ("ground", "ground-all"):
-        dataset = DATASETS[task]
+        dataset = dataset_of(task)
         for sample in load_samples(MINIATURE.parent / "annotations", dataset):
             typed = re.findall(r'"(.*)"', sample.prompt)[0]
             assert f'"{typed}"' in asked(typed, task) and "ID" in asked(typed, task)
@@ -39,7 +39,7 @@ def test_descriptions_are_worded_as_in_the_released_files():
 
 def test_plain_is_as_typed():
     assert asked(" Where am I? ", "plain") == "Where am I?"
-    assert set(DATASETS) == set(TASKS) - {"plain"}
+    assert dataset_of("plain") == "" and list(tasks())[-1] == "plain"
 
 
 @pytest.mark.parametrize(

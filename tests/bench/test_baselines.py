@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fast3d_core.bench.baselines import attention_of, stock_generate, without_pruned
-from fast3d_core.llm.weights import Prompt
+from fast3d_core.llm.generation import Prompt
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import Sap, Vanilla
 
@@ -17,7 +17,7 @@ def settings(fixture):
 
 
 def ours(fixture, prompts, settings):
-    plans = [Plan(0, prompt.visual, prompt.visual, torch.arange(prompt.visual)) for prompt in prompts]
+    plans = [Plan(prompt.visual) for prompt in prompts]
     answers = fixture.model.generate(prompts, plans, settings)
     assert {answer.generation.steps for answer in answers} == {12}
     return [answer.generation.ids[1:] for answer in answers]  # without BOS
@@ -42,10 +42,11 @@ def test_pruned(fixture, settings):
     prompts = fixture.prompts[:6]
     plans = fixture.plans(Sap(0.5), fixture.config.maps.predicted)[:6]
     rows = [without_pruned(prompt, plan) for prompt, plan in zip(prompts, plans, strict=True)]
-    assert [len(row) for row in rows] == [len(p) - 300 + plan.count for p, plan in zip(prompts, plans, strict=True)]
-    first = prompts[0].visual_start + plans[0].kept
-    assert torch.equal(rows[0][prompts[0].visual_start :][: plans[0].count], prompts[0].embeds[first])
-    shorter = [Prompt(row, p.visual_start, plan.count) for row, p, plan in zip(rows, prompts, plans, strict=True)]
+    stages = [plan.stages[0] for plan in plans]
+    assert [len(row) for row in rows] == [len(p) - 300 + one.count for p, one in zip(prompts, stages, strict=True)]
+    first = prompts[0].visual_start + stages[0].select
+    assert torch.equal(rows[0][prompts[0].visual_start :][: stages[0].count], prompts[0].embeds[first])
+    shorter = [Prompt(row, p.visual_start, one.count) for row, p, one in zip(rows, prompts, stages, strict=True)]
     assert stock_generate(fixture.model.llm, rows, settings, 1, 2) == ours(fixture, shorter, settings)
 
 

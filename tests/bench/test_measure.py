@@ -3,7 +3,7 @@ import torch
 
 from fast3d_core.bench.measure import Machine, PeakMemory, Work, read_bytes
 from fast3d_core.evaluation.estimate import Rates
-from fast3d_core.plan import Cost, LlmShape
+from fast3d_core.llm.cost import Cost, LlmShape
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,10 @@ import torch
 
 from fast3d_core.bench.result import BASELINES, REUSE, BenchResult, Ratio, Roofline, Row
 from fast3d_core.bench.run import Bench, BenchOptions
+from fast3d_core.bench.subject import gap_flops
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.plan import cost, scene_flops
+from fast3d_core.llm.cost import cost, scene_flops
 
 SETTINGS = GenerationConfig(beams=3, max_new_tokens=4)
 OPTIONS = BenchOptions(["vanilla", "sap", "gap"], [1, 3], repeats=2, warmup=1)
@@ -76,14 +77,14 @@ def test_times(result):
 
 def test_flops_are_the_plan_s(tiny, result):
     shape, element = tiny.model.shape, {"beams": 3, "steps": 4, "element_bytes": 4}
-    vanilla = cost(shape, layer=0, text=80, visual=300, count=300, **element)
+    vanilla = cost(shape, [300] * shape.layers, text=80, **element)
     flops = row(result, "vanilla", 3).flops
     assert (flops.prefill, flops.decode) == (vanilla.prefill_flops, vanilla.decode_flops)
     assert flops.gap is None
-    gap = cost(shape, layer=1, text=80, visual=300, count=12, **element)
+    gap = cost(shape, [300] + [12] * (shape.layers - 1), text=80, **element)
     assert row(result, "gap", 3).flops.prefill == gap.prefill_flops
     numbers = [0, 1]
-    expected = [flops for number in numbers for flops in tiny.gap.flops(tiny.batch(3, number))]
+    expected = [flops for number in numbers for flops in gap_flops(tiny.gap, tiny.batch(3, number))]
     assert row(result, "gap", 3).flops.gap == pytest.approx(sum(expected) / 6)
 
 
@@ -93,9 +94,7 @@ def test_flops_with_scenes_reused(tiny, result):
     batch = tiny.batch(3, 0)
     shared = tiny.model.prefix(batch.scenes[batch.samples[0].scene_id]).shared
     assert 300 < shared < 380
-    own = cost(
-        shape, layer=0, text=80, visual=300, count=300, beams=3, steps=4, element_bytes=4, known=shared
-    ).prefill_flops
+    own = cost(shape, [300] * shape.layers, text=80, beams=3, steps=4, element_bytes=4, new=380 - shared).prefill_flops
     assert row(result, "vanilla" + REUSE, 3).flops.prefill == own + scene_flops(shape, shared) / 6
     assert row(result, "vanilla" + REUSE, 1).flops.prefill == own + scene_flops(shape, shared) / 2
 

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from fast3d_core.bench.shapes import QUESTIONS_A_SCENE, SHAPES, WORDS, _tokenizer, random_subject
+from fast3d_core.bench.shapes import OBJECTS, QUESTIONS_A_SCENE, SHAPES, WORDS, random_subject
+from fast3d_core.bench.subject import predicted_maps
 from fast3d_core.errors import UsageError
-from fast3d_core.models.chat_scene.model import QUESTION, prompt_tokens
+from fast3d_core.maps.kind import AttentionMap
+from fast3d_core.models.chat_scene.prompt import QUESTION
+from fast3d_core.models.chat_scene.random_weights import random_tokenizer
 from fast3d_core.pruning.alpha_search import nearest, outcome
 
 CPU = torch.device("cpu")
@@ -21,7 +24,7 @@ def test_named_sizes():
 
 def test_prompts_are_as_long_as_asked_for(tiny):
     batch = tiny.batch(70, 3)
-    assert {prompt_tokens(tiny.model.tokenizer, sample.prompt) for sample in batch.samples} == {80}
+    assert {tiny.model.text_tokens(sample.prompt) for sample in batch.samples} == {80}
     assert len({sample.prompt for sample in batch.samples}) == 70
     prompt = tiny.model.prompt(batch.scenes[batch.samples[0].scene_id], batch.samples[0].prompt)
     assert len(prompt) == 80 + 300
@@ -31,7 +34,7 @@ def test_prompts_are_as_long_as_asked_for(tiny):
 
 
 def test_the_vocabulary_of_a_full_size_model(tmp_path):
-    tokenizer = _tokenizer(tmp_path, 32000)
+    tokenizer = random_tokenizer(tmp_path, 32000, OBJECTS, WORDS)
     assert (tokenizer.vocab_size, len(tokenizer)) == (32000, 32100)
     assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
     plain = QUESTION.format(prompt=" ".join(WORDS))
@@ -66,12 +69,13 @@ def test_a_seed_draws_another_model(tiny):
 
 def test_maps_let_sap_keep_as_many_objects_as_real_ones_do(tiny):
     """Many or few, from question to question, on one scene, too."""
-    maps = {"bench": torch.cat([tiny.gap.maps(tiny.batch(32, number)) for number in range(4)])}
+    parts = [predicted_maps(tiny.gap, tiny.batch(32, number)).logits() for number in range(4)]
+    maps = {"bench": AttentionMap("logits", torch.cat(parts))}
     (found, *_) = nearest(maps, 90)
     assert found.ratio == pytest.approx(90, abs=0.1)
     kept = outcome(maps, found.alpha).datasets["bench"]
     assert 2 <= kept.kept_p5 <= 6 and 15 <= kept.kept_p95 <= 25
-    one_scene = outcome({"bench": maps["bench"][:32]}, found.alpha).datasets["bench"]
+    one_scene = outcome({"bench": AttentionMap("logits", parts[0])}, found.alpha).datasets["bench"]
     assert one_scene.kept_p95 - one_scene.kept_p5 > 5
 
 

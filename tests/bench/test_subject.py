@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fast3d_core.bench.subject import real_subject
+from fast3d_core.bench.subject import gap_flops, predicted_maps, real_subject
 from fast3d_core.config import load_config
 from fast3d_core.errors import DataError
 from fast3d_core.maps.published import load_maps
@@ -36,13 +36,13 @@ def test_maps_are_the_network_s(real, fixture):
     batch = real.batch(7, 1)
     files = {sample.dataset: load_maps(fixture.config.maps.predicted, sample.dataset, 3) for sample in batch.samples}
     expected = torch.stack([files[sample.dataset][sample.index] for sample in batch.samples])
-    torch.testing.assert_close(real.gap.maps(batch), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(predicted_maps(real.gap, batch).logits(), expected, atol=1e-4, rtol=0)
 
 
 def test_work_of_the_network(real):
     batch = real.batch(3, 0)
     tokens = [len(real.gap.tokenizer([sample.prompt])[0][0]) for sample in batch.samples]
-    assert real.gap.flops(batch) == [real.gap.network.flops(count) for count in tokens]
+    assert gap_flops(real.gap, batch) == [real.gap.network.flops(count) for count in tokens]
     everything = sum(p.numel() for p in real.gap.network.parameters())
     words = real.gap.network.text_encoder.embeddings.word_embeddings.weight.numel()
     assert real.gap.read_bytes == 4 * (everything - words)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast3d_core.benchmarks.answers import clean_answer, clean_prediction, exact_match, object_ids
+from fast3d_core.benchmarks.answers import clean_answer, clean_prediction, exact_match
+from fast3d_core.mentions import mentioned
 
 DATA = Path(__file__).parents[1] / "data" / "metrics"
 
@@ -63,4 +64,4 @@ def test_an_empty_prediction_matches_nothing():
     ],
 )
 def test_object_ids(text, ids):
-    assert object_ids(text) == ids
+    assert mentioned(text) == ids

@@ -10,9 +10,8 @@ import pytest
 
 from fast3d_core.benchmarks import (
     DATASETS,
-    HEADLINES,
     References,
-    headline,
+    benchmark,
     meteor,
     multi3dref,
     scan2cap,
@@ -48,8 +47,8 @@ def assert_scores(result, expected):
         if "METEOR" in key and result.metrics[key] is None:
             continue
         assert result.metrics[key] == pytest.approx(value, abs=TOLERANCE, rel=0), key
-    total = headline(result.dataset, result.stats.sum(0))
-    assert total == pytest.approx(result.metrics[HEADLINES[result.dataset].key], abs=1e-12, rel=0)
+    total = benchmark(result.dataset).headline_of(result.stats.sum(0))
+    assert total == pytest.approx(result.metrics[benchmark(result.dataset).headline.key], abs=1e-12, rel=0)
     assert len(result.keys) == len(set(result.keys)) == len(result.stats)
 
 

@@ -1,4 +1,4 @@
-"""`score` and `headline` as their callers use them: statistics, keys, empty and damaged predictions."""
+"""`score` and `headline_of` as their callers use them: statistics, keys, empty and damaged predictions."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fast3d_core.benchmarks import DATASETS, HEADLINES, Origin, References, headline, score
+from fast3d_core.benchmarks import DATASETS, Origin, References, benchmark, score
 from fast3d_core.errors import DataError, UsageError
 
 DATA = Path(__file__).parents[1] / "data" / "metrics"
@@ -26,12 +26,12 @@ def test_statistics_of_a_subset_add_up_to_its_headline(dataset, data):
     records = PREDICTIONS[dataset]
     chosen = data.draw(st.lists(st.integers(0, len(records) - 1), min_size=1, max_size=len(records)))
     result = score(dataset, [records[index] for index in chosen], REFERENCES, meteor=False)
-    value = result.metrics[HEADLINES[dataset].key]
-    assert headline(dataset, result.stats.sum(0)) == pytest.approx(value, abs=1e-12, rel=0)
+    value = result.metrics[benchmark(dataset).headline.key]
+    assert benchmark(dataset).headline_of(result.stats.sum(0)) == pytest.approx(value, abs=1e-12, rel=0)
     if dataset != "scan2cap":  # whose rows are the corpus's
         whole = score(dataset, records, REFERENCES, meteor=False)
         np.testing.assert_array_equal(result.stats, whole.stats[chosen])
-        assert headline(dataset, whole.stats[chosen].sum(0)) == pytest.approx(value, abs=1e-12, rel=0)
+        assert benchmark(dataset).headline_of(whole.stats[chosen].sum(0)) == pytest.approx(value, abs=1e-12, rel=0)
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -39,9 +39,9 @@ def test_headline_of_many_resamples_at_once(dataset):
     stats = score(dataset, PREDICTIONS[dataset], REFERENCES, meteor=False).stats
     draws = np.random.default_rng(0).integers(0, len(stats), (7, len(stats)))
     sums = stats[draws].sum(1)
-    many = headline(dataset, sums)
+    many = benchmark(dataset).headline_of(sums)
     assert many.shape == (7,)
-    np.testing.assert_array_equal(many, [headline(dataset, row) for row in sums])
+    np.testing.assert_array_equal(many, [benchmark(dataset).headline_of(row) for row in sums])
     assert len(set(many.tolist())) > 1
 
 
@@ -70,7 +70,7 @@ def test_two_descriptions_of_one_object_have_two_keys():
 def test_no_records_no_score(dataset):
     result = score(dataset, [], REFERENCES, meteor=False)
     assert result.samples == 0
-    assert HEADLINES[dataset].key in result.metrics
+    assert benchmark(dataset).headline.key in result.metrics
     assert set(result.metrics.values()) == {None}
     assert len(result.stats) == 0
     assert result.keys == []
@@ -195,12 +195,12 @@ def test_an_unknown_benchmark():
     with pytest.raises(UsageError, match="did you mean scanrefer"):
         score("ScanRefer", [], REFERENCES)
     with pytest.raises(UsageError, match="no benchmark nr3d"):
-        headline("nr3d", np.zeros(2))
+        benchmark("nr3d")
 
 
 @pytest.mark.parametrize("dataset", ["scanrefer", "multi3dref", "sqa3d"])
 def test_a_rate_of_nothing_is_no_number(dataset):
-    assert np.isnan(headline(dataset, np.zeros((3, 2)))).all()
+    assert np.isnan(benchmark(dataset).headline_of(np.zeros((3, 2)))).all()
 
 
 def test_part_of_scan2cap_is_scored_over_what_was_asked():
@@ -209,7 +209,7 @@ def test_part_of_scan2cap_is_scored_over_what_was_asked():
     whole = score("scan2cap", records, REFERENCES, meteor=False)
     part = score("scan2cap", records, REFERENCES, meteor=False, part=True)
     assert len(part.stats) == len({(r["scene_id"], r["gt_id"]) for r in records}) < len(whole.stats)
-    assert part.metrics[HEADLINES["scan2cap"].key] > whole.metrics[HEADLINES["scan2cap"].key]
+    assert part.metrics[benchmark("scan2cap").headline.key] > whole.metrics[benchmark("scan2cap").headline.key]
     assert set(part.keys) < set(whole.keys)
 
 
@@ -298,7 +298,7 @@ def test_without_any_answer_the_scores_are_null(dataset, references):
     records = [{k: v for k, v in record.items() if k != "ref_captions"} for record in PREDICTIONS[dataset]]
     records = [record if references is None else record | {"ref_captions": references} for record in records]
     result = score(dataset, records, REFERENCES, meteor=False)
-    assert set(result.metrics.values()) == {None} and HEADLINES[dataset].key in result.metrics
+    assert set(result.metrics.values()) == {None} and benchmark(dataset).headline.key in result.metrics
     assert result.samples == len(records) and result.keys == [] and len(result.stats) == 0
     assert result.notes == [
         f"{dataset}: the questions come without answers, as in test splits, so its scores are null."
@@ -309,7 +309,7 @@ def test_no_object_is_an_answer():
     """Questions without a target have no ids among their references, and are scored."""
     records = [record for record in PREDICTIONS["multi3dref"] if record["type_info"] in ("zt_w_d", "zt_wo_d")]
     result = score("multi3dref", [record | {"pred": "No."} for record in records], REFERENCES)
-    assert result.metrics[HEADLINES["multi3dref"].key] == 1
+    assert result.metrics[benchmark("multi3dref").headline.key] == 1
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_questions_are_named_by_their_annotation_file(dataset, change, told):
     records[2] |= change
     origin = Origin("annotations/x.json", [10 * number for number in range(len(records))])
     with pytest.raises(DataError) as caught:
-        score(dataset, records, REFERENCES, meteor=False, origin=origin)
+        benchmark(dataset).score(records, REFERENCES, meteor=False, origin=origin)
     message = str(caught.value)
     assert message.startswith(f"annotations/x.json: record 20: {told}")
     assert "evaluate again" not in message and "predictions" not in message and "\n" not in message

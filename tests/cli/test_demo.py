@@ -9,16 +9,17 @@ import torch
 
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.demo import WEIGHTS, demo_folder
-from fast3d_core.demo.release import GAP, pack_gap, write_demo
+from fast3d_core.demo.release import GAP, write_demo
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
 from tests.demo.test_release import TINY, weights, written  # noqa: F401 (fixtures)
+from tools.demo.release import pack_gap
 
 # ruff: noqa: F811
 
 
 def test_all_stages_from_scratch(weights, written, fast3d, monkeypatch, tmp_path):
     """`fast3d demo --from-scratch --all` on a demo that was made here from nothing."""
-    monkeypatch.setattr("fast3d_core.config.CACHE", written.parent)
+    monkeypatch.setattr("fast3d_core.files.cache.CACHE", written.parent)
     done = fast3d("demo", "--from-scratch", "--all", "--samples", "2")
     stages = [line for line in done.stderr.splitlines() if line.startswith("$ fast3d ")]
     assert [line.split()[2] for line in stages] == [
@@ -53,7 +54,7 @@ def no_cache(weights, monkeypatch, tmp_path_factory):
     shutil.copytree(weights, own, dirs_exist_ok=True)
     shutil.copy(WEIGHTS / GAP, own)
     monkeypatch.setattr("fast3d_core.demo.release.write_demo", partial(write_demo, weights=own, size=TINY))
-    monkeypatch.setattr("fast3d_core.config.CACHE", tmp_path_factory.mktemp("cache") / "new")
+    monkeypatch.setattr("fast3d_core.files.cache.CACHE", tmp_path_factory.mktemp("cache") / "new")
     return demo_folder()
 
 
@@ -88,7 +89,7 @@ def test_an_interrupted_stage_ends_the_demo(fast3d, no_cache, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fast3d_core.gap.predictor.predict_maps", interrupt)
+    monkeypatch.setattr("fast3d_core.gap.predictions.predict_maps", interrupt)
     monkeypatch.setattr("fast3d_core.demo.release.predict_maps", lambda *args: None)
     done = fast3d("demo", "--samples", "1", check=False)
     assert done.returncode == 130 and "$ fast3d eval" not in done.stderr

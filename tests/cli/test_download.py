@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from fast3d_core import config
 from fast3d_core.demo import demo_folder
 from fast3d_core.download import ITEMS
 from tests.conftest import MINIATURE
@@ -23,7 +22,7 @@ RELEASED = MINIATURE.parent
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
     """Accepted licences are remembered here; the miniature stands in for the demo."""
-    monkeypatch.setattr(config, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr("fast3d_core.files.cache.CACHE", tmp_path / "cache")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "demo").symlink_to(RELEASED)
 

@@ -12,12 +12,12 @@ import time
 import pytest
 import torch
 
-from fast3d_core.config import CACHE, DATASETS, load_config
+from fast3d_core.config import DATASETS, load_config
 from fast3d_core.demo import demo_folder
-from fast3d_core.evaluation import ahead as ahead_module
-from fast3d_core.evaluation import batch_size
-from fast3d_core.evaluation.ahead import Ahead
+from fast3d_core.evaluation import batch_size, overlap
 from fast3d_core.evaluation.needs import Needs
+from fast3d_core.evaluation.overlap import Prefetch
+from fast3d_core.files.cache import CACHE
 from fast3d_core.llm.engine.fast import FastEngine
 from fast3d_core.models.chat_scene.model import ChatScene
 from tests.cli.conftest import ROOT
@@ -281,7 +281,7 @@ def test_auto_batches(fast3d, tmp_path, monkeypatch):
 
 def test_an_error_in_the_next_batch_loses_nothing(fast3d, tmp_path, monkeypatch):
     """As on a GPU, where a thread prepares one batch ahead; with live maps, which it predicts."""
-    monkeypatch.setattr(ahead_module, "Ahead", lambda items, make, threaded: Ahead(items, make, threaded=True))
+    monkeypatch.setattr(overlap, "Prefetch", lambda items, make, threaded: Prefetch(items, make, threaded=True))
     arguments = ["eval", "-m", "sap", "--alpha", "0.5", "--gap", "live", "--batch", "1", "--no-meteor"]
     fast3d(*arguments, "--name", "whole")
     prompts, calls, failed = ChatScene.prompts, [], threading.Event()
@@ -324,7 +324,7 @@ def test_a_stream_of_its_own_changes_no_answer(fast3d, tmp_path, monkeypatch, de
     for name in ("ahead", "again"):
         fast3d(*arguments, "--name", name)
     monkeypatch.setattr(
-        ahead_module, "_OnStream", lambda numbers, prepare, device: Ahead(numbers, prepare, threaded=False)
+        overlap, "_StreamPrefetch", lambda numbers, prepare, device: Prefetch(numbers, prepare, threaded=False)
     )
     fast3d(*arguments, "--name", "inline")
     for method in ("sap-alpha0.5-reuse", "gap-K2-keep15-reuse"):
@@ -371,8 +371,9 @@ def test_changed_settings_are_refused(fast3d, tmp_path):
 
 SPOILT = [
     {"index": 1}, {"index": None}, {"dataset": "../x"}, {"dataset": None}, {"pred": 3}, {"tokens": "9"},
-    {"tokens": 0}, {"steps": -1}, {"layer": 1.5}, {"kept": [300]}, {"kept": [-1]}, {"kept": "all"},
-    {"kept": [0] * 301}, {"gap_flops": "1"}, {"known": -1}, {"known": "x"},
+    {"tokens": 0}, {"steps": -1}, {"stages": [[1.5, None]]}, {"stages": [[0, [300]]]}, {"stages": [[0, [-1]]]},
+    {"stages": "all"}, {"stages": [[0, "all"]]}, {"stages": [[0, [0] * 301]]}, {"stages": [[0]]}, {"gap_flops": "1"},
+    {"cached": -1}, {"cached": "x"}, {"layer": 0},
 ]  # fmt: skip
 
 
@@ -386,9 +387,10 @@ def test_a_journal_that_answers_something_else(fast3d, tmp_path):
     for change in SPOILT:
         part.write_text(json.dumps(line | {"samples": [line["samples"][0] | change]}) + "\n")
         done = fast3d(*arguments, check=False)
-        assert done.returncode == 1 and "is damaged: batch 0 of its journal does not answer" in done.stderr, change
+        told = " ".join(done.stderr.split())
+        assert done.returncode == 1 and "is damaged: " in told and "--restart, or under another --name" in told, change
         assert {path: path.read_bytes() for path in run.rglob("*.json")} == kept
-    for name in line["samples"][0].keys() - {"known"}:
+    for name in line["samples"][0].keys() - {"cached", "gap_flops"}:
         without = {key: value for key, value in line["samples"][0].items() if key != name}
         part.write_text(json.dumps(line | {"samples": [without]}) + "\n")
         assert fast3d(*arguments, check=False).returncode == 1, name

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import annotation_file
 from fast3d_core.errors import DataError
 from fast3d_core.extraction import extract as targets
 from fast3d_core.files.locks import LOCK_FILE

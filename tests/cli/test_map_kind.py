@@ -30,7 +30,7 @@ def test_eval_refuses_shares_unless_told(fast3d, tmp_path):
     for part in folder.glob("part-*.jsonl"):
         for sample in json.loads(part.read_text())["samples"]:
             parts = (maps[sample["index"]].double() / maps[sample["index"]].double().sum()).sort(descending=True).values
-            assert len(sample["kept"]) == 3 * (int((parts.cumsum(0) < 0.5).sum()) + 1)
+            assert len(sample["stages"][0][1]) == 3 * (int((parts.cumsum(0) < 0.5).sum()) + 1)
     assert "loading the model" not in fast3d(*sap, *SHARES).stderr
     other = fast3d(*sap, "--map-kind", "logits", check=False)
     assert 'map_kind: "shares" -> "logits"' in error(other, 2)
@@ -86,7 +86,7 @@ def test_search_alpha(fast3d, tmp_path):
     assert result["pruning"]["ratio"] == pytest.approx(found["ratio"], abs=1)
     damaged = load_json(tmp_path / "runs" / "alpha.json", "") | {"map_kind": "x"}
     (tmp_path / "runs" / "alpha.json").write_text(json.dumps(damaged))
-    assert "a kind of maps that there is not" in error(fast3d(*sap, *SHARES, check=False), 1)
+    assert "map_kind is 'x': input should be 'logits' or 'shares'" in error(fast3d(*sap, *SHARES, check=False), 1)
 
 
 def test_a_dict_of_what_looks_like_shares(fast3d, tmp_path):

@@ -46,7 +46,7 @@ def demo(weights, tmp_path_factory):
 @pytest.mark.parametrize("text", [BEFORE, DOCS["quick-start"]], ids=["README", "quick-start"])
 def test_the_demo_s_commands(fast3d, demo, monkeypatch, text):
     """In order, in an empty folder, where commands have no config."""
-    monkeypatch.setattr("fast3d_core.config.CACHE", demo.parents[1])
+    monkeypatch.setattr("fast3d_core.files.cache.CACHE", demo.parents[1])
     commands = fast3d_commands(text)
     assert len(commands) >= 5
     for command in commands:

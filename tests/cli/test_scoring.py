@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import annotation_file, load_samples
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_ctrl_c_is_one_line(fast3d, maps, monkeypatch):
     def interrupt(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fast3d_core.evaluation.found_alpha.write_alpha", interrupt)
+    monkeypatch.setattr("fast3d_core.evaluation.search_alpha.write_alpha", interrupt)
     done = fast3d("search-alpha", "--maps", maps, check=False)
     assert done.returncode == 130 and done.stdout == ""
     assert done.stderr.endswith("interrupted; what is done is kept, the same command does the rest\n")
@@ -241,21 +241,21 @@ def test_eval_refuses_an_alpha_of_other_maps(fast3d, files):
     ("change", "message"),
     [
         ("", "not valid JSON"),
-        ("[]", "it holds no mapping"),
-        ({"alpha": None}, "alpha must be a number in (0, 1], not 'None'"),
-        ({"alpha": "0.21"}, "alpha must be a number"),
-        ({"alpha": True}, "alpha must be a number"),
-        ({"alpha": 0}, "alpha must be a number in (0, 1], not '0'"),
-        ({"alpha": 1.1}, "alpha must be a number"),
+        ("[]", "it is this list: input should be an object"),
+        ({"alpha": None}, "alpha is None: input should be"),
+        ({"alpha": "0.21"}, "alpha is '0.21': input should be a valid number"),
+        ({"alpha": True}, "alpha is True: input should be a valid number"),
+        ({"alpha": 0}, "alpha is 0: input should be greater than 0"),
+        ({"alpha": 1.1}, "alpha is 1.1: input should be less than or equal to 1"),
         ({"alpha": float("nan")}, "not valid JSON (a number is NaN)"),
-        ({"alpha": {"scanqa": 2}}, "alpha must be a number"),
+        ({"alpha": {"scanqa": 2}}, "alpha.scanqa is 2: input should be less than or equal to 1"),
         ({"alpha": {"scanqa": 0.5}}, "alphas and maps are not of the same datasets"),
         ({"alpha": {}}, "alphas and maps are not of the same datasets"),
         ({"maps": None}, "maps"),
         ({"maps": {}}, "maps"),
         ({"maps": {"scanqa": 3}}, "maps"),
         ({"maps": {"../x": "3-a"}}, "there is no dataset '../x'"),
-        ({"map_key": None}, "map key"),
+        ({"map_key": None}, "map_key is None: input should be a valid string"),
     ],
 )
 def test_eval_refuses_a_damaged_file(fast3d, tmp_path, change, message):

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from fast3d_core import demo
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import Scenes, load_samples
+from fast3d_core.data.annotations import Scenes
 from fast3d_core.demo import WEIGHTS, demo_folder, ensure_demo, release
-from fast3d_core.demo.release import DemoSize, train_text_tokenizer, write_demo
+from fast3d_core.demo.release import DemoSize, write_demo
 from fast3d_core.demo.shape import SmallShape
 from fast3d_core.errors import DataError
 from fast3d_core.files.fingerprints import file_hash
@@ -19,6 +20,7 @@ from fast3d_core.files.temporary import temporary_folder
 from fast3d_core.gap.predictor import predict_maps
 from fast3d_core.models.chat_scene.model import ChatScene
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
+from tools.demo.release import train_text_tokenizer
 from tools.demo.small_llm import Packed
 from tools.demo.train_llm import Recipe, Trainer, run, train_tokenizer
 
@@ -117,7 +119,7 @@ def test_what_is_no_demo_is_left_alone(writing, tmp_path):
 
 def test_each_release_has_a_folder_of_its_own(writing, monkeypatch):
     folder, made = writing
-    monkeypatch.setattr("fast3d_core.config.CACHE", folder.parent)
+    monkeypatch.setattr("fast3d_core.files.cache.CACHE", folder.parent)
     places = []
     for stamp in ("0" * 16, "1" * 16, "0" * 16):
         monkeypatch.setattr(demo, "stamp", lambda stamp=stamp: stamp)

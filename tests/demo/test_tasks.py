@@ -4,12 +4,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fast3d_core.benchmarks.answers import clean_answer, object_ids
+from fast3d_core.benchmarks.answers import clean_answer
 from fast3d_core.config import DATASETS
 from fast3d_core.demo.detection import detect
 from fast3d_core.demo.features import features, object_codes
+from fast3d_core.demo.questions import WORDS, answer_ids, ask
 from fast3d_core.demo.rooms import make_room
-from fast3d_core.demo.tasks import WORDS, answer_ids, ask
+from fast3d_core.mentions import mentioned
 from tests.demo import oracle
 
 
@@ -53,7 +54,7 @@ def test_multi3dref(asked):
         targets = oracle.agreed(things, words)
         assert targets == list(question.refs) and len(targets) <= 5, question
         slots = {int(detection.slots[target]) for target in targets}
-        assert question.answer == answer_ids(sorted(slots)) and object_ids(question.answer) == sorted(slots)
+        assert question.answer == answer_ids(sorted(slots)) and mentioned(question.answer) == sorted(slots)
         kind = described_kind(words)
         others = sum(thing["kind"] == kind for thing in things) > len(targets)
         expected = "mt" if len(targets) > 1 else f"{'st' if targets else 'zt'}_{'w' if others else 'wo'}_d"
@@ -81,7 +82,7 @@ def test_answer_forms():
 def test_scan2cap(asked):
     for things, detection, question in asked["scan2cap"]:
         assert question.answer == question.refs[0] == oracle.caption(things, things[question.obj_id])
-        assert object_ids(question.prompt) == [question.pred_id] == [detection.slots[question.obj_id]]
+        assert mentioned(question.prompt) == [question.pred_id] == [detection.slots[question.obj_id]]
         assert 1 <= len(question.refs) <= 3
 
 

@@ -7,12 +7,14 @@ import sys
 import torch
 from safetensors.torch import load_file
 
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, load_config
-from fast3d_core.data.annotations import Scenes, load_samples
+from fast3d_core.data.annotations import Scenes
 from fast3d_core.demo.release import DemoSize, write_demo, write_text_encoder
 from fast3d_core.extraction.extract import answer, record
 from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.models.chat_scene.model import QUESTION, ChatScene
+from fast3d_core.models.chat_scene.model import ChatScene
+from fast3d_core.models.chat_scene.prompt import QUESTION
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from tests.demo.test_release import RECIPE, weights, written  # noqa: F401 (fixtures)
 from tests.demo.test_release import SHAPE as LLM

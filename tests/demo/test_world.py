@@ -7,11 +7,12 @@ import torch
 
 from fast3d_core.benchmarks import References, score
 from fast3d_core.benchmarks.answers import clean_prediction
+from fast3d_core.benchmarks.questions import check_samples, load_samples
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import Scenes, load_locations, load_samples
+from fast3d_core.data.annotations import Scenes, load_locations
 from fast3d_core.demo.detection import detect
+from fast3d_core.demo.questions import answer_ids
 from fast3d_core.demo.rooms import make_room
-from fast3d_core.demo.tasks import answer_ids
 from fast3d_core.demo.world import MEASURES, ceiling, questions, room_rng, write_world
 from fast3d_core.errors import UsageError
 
@@ -32,8 +33,8 @@ def test_is_read_by_fast3d(world, task):
     train = load_samples(world, task, "train")
     assert len(samples) > 0.95 * QUESTIONS and len(train) > 15
     scenes = Scenes(world)
-    scenes.check(samples)
-    scenes.check(train, "train")
+    check_samples(scenes, samples)
+    check_samples(scenes, train, "train")
     assert scenes.width_3d == scenes.width_2d == 64
     used = {sample.scene_id for sample in samples}
     assert len(used) == ROOMS and not used & {sample.scene_id for sample in train}

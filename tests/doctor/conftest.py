@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fast3d_core.config import Config, load_config
 from fast3d_core.doctor import Finding, Options, examine
 from fast3d_core.files.files import load_torch
 
@@ -35,7 +36,10 @@ def examined(files) -> Examine:
     """All findings about the files; keys are `Options`'s, positional arguments are config overrides."""
 
     def run(*overrides: str, **options) -> list[Finding]:
-        return list(examine(Options(files / "fast3d.yaml", [f"runs={files / 'runs'}", *overrides], **options)))
+        def load() -> Config:
+            return load_config(files / "fast3d.yaml", [f"runs={files / 'runs'}", *overrides])
+
+        return list(examine(Options(load, **options)))
 
     return run
 

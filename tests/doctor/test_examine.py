@@ -117,9 +117,9 @@ def test_a_text_encoder_by_name_is_not_fetched(examined, monkeypatch, tmp_path):
 
 def test_a_method_that_there_is_not():
     with pytest.raises(UsageError, match="there is no method 'gapp'"):
-        list(examine(Options(methods=["gapp"])))
+        list(examine(Options(lambda: None, methods=["gapp"])))
     with pytest.raises(UsageError, match="--gap live means nothing to vanilla, random"):
-        list(examine(Options(methods=["vanilla", "random"], live=True)))
+        list(examine(Options(lambda: None, methods=["vanilla", "random"], live=True)))
 
 
 def test_what_is_read_is_said(examined):

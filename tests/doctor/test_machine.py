@@ -14,7 +14,9 @@ from fast3d_core.doctor import machine, versions
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
 from fast3d_core.files.files import load_json, write_json
+from fast3d_core.plan import Units
 from fast3d_core.pruning import Gap, Vanilla
+from tests.conftest import MINIATURE
 from tests.doctor.conftest import edit_json, troubles
 
 VANILLA = {"methods": ["vanilla"]}
@@ -71,16 +73,17 @@ def test_no_memory_for_the_batch(examined, monkeypatch, method, status):
 def test_little_memory_to_load_through(monkeypatch):
     """Weights on a GPU pass through the computer's memory."""
     case = SimpleNamespace(
-        config=load_config(None),
+        config=load_config(MINIATURE),
         device=torch.device("cuda"),
         datasets=["scanqa"],
         methods=["vanilla"],
         samples=lambda dataset: [None],
         longest_text=lambda: 100,
+        units=Units(100, 3),
     )
     from fast3d_core.llm.weights import read_shape
 
-    case.shape = case.shape_with_objects = read_shape(case.config.model.llm)
+    case.shape = read_shape(case.config.model.llm)
     monkeypatch.setattr(machine, "available_memory", lambda device: 10**9)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
     fits, passes = machine.memory(case)

@@ -12,7 +12,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
-from fast3d_core.doctor import llm
+from fast3d_core.doctor.chat_scene import llm
 from fast3d_core.files.fingerprints import file_hash, fingerprint
 from fast3d_core.gap.predictor import map_sources
 from tests.conftest import ROOT_DATA
@@ -247,6 +247,23 @@ def part_of_a_shard(files):
     (files / "llm" / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
 
+def with_biases(files):
+    """Those of a Qwen2, in all four layers."""
+    state = load_file(files / "llm" / "model.safetensors")
+    projections = [name for name in state if name.split(".")[-2] in ("q_proj", "k_proj", "v_proj")]
+    state |= {name.replace(".weight", ".bias"): torch.zeros(len(state[name])) for name in projections}
+    save_file(state, files / "llm" / "model.safetensors", {"format": "pt"})
+
+
+def of_family(model_type, **changes):
+    def plant(files):
+        if model_type == "qwen2":
+            with_biases(files)
+        config(model_type=model_type, **changes)(files)
+
+    return plant
+
+
 def lacking_a_tensor(files):
     state = load_file(files / "llm" / "model.safetensors")
     del state["model.layers.2.mlp.gate_proj.weight"]
@@ -262,7 +279,16 @@ TROUBLES = {
     "config-yaml": (text("fast3d.yaml", "model: ["), "config", "error", "not a valid config"),
     "config-page": (text("fast3d.yaml", PAGE), "config", "error", "config"),
     "llm-missing": (lambda files: (files / "llm").rename(files / "llama"), L, "error", "llm does not exist"),
-    "llm-config": (config(model_type="mistral"), L, "error", "does not describe a LLaMA"),
+    "llm-config": (config(model_type="gemma2"), L, "error", "model_type is 'gemma2', an LLM that fast3d does not run"),
+    "llm-family": (config(model_type="qwen2"), L, "error", r"lacks tensors .*q_proj\.bias"),
+    "llm-biases": (with_biases, L, "error", r"LLaMA has not: model\.layers\.0\.self_attn\.k_proj\.bias"),
+    "llm-dynamic": (of_family("qwen2", rope_scaling={"type": "dynamic"}), L, "error", "rope_scaling.type is 'dynamic'"),
+    "llm-longrope": (
+        of_family("mistral", rope_scaling={"rope_type": "longrope"}), L, "error", "rope_scaling.rope_type is 'longrope'"
+    ),
+    "llm-window": (
+        of_family("mistral", sliding_window=400), L, "error", r"last 400 tokens .* take up to 462"
+    ),
     "llm-truncated": (truncated("llm/model.safetensors"), L, "error", "cannot be read"),
     "llm-pointer": (text("llm/model.safetensors", POINTER), L, "error", "git-LFS's pointer"),
     "llm-part": (part_of_a_shard, L, "error", "did not finish .*00002-of-00002.bin.incomplete"),
@@ -477,6 +503,31 @@ def test_the_released_tokenizer_is_known_by_its_bytes(files, examined, monkeypat
     path = files / "llm" / "tokenizer.model"
     monkeypatch.setattr(llm, "_RELEASED", (path.stat().st_size, file_hash(path)))
     assert told_of_the_tokenizer(examined) == [("ok", "tokenizer.model: 32000 tokens, LLaMA's own, byte for byte")]
+
+
+def test_a_tokenizer_of_a_mistral_s(files, examined, monkeypatch):
+    """It has as many tokens as LLaMA's, which it must not be."""
+    another_llamas_size(files)
+    config(model_type="mistral", sliding_window=None)(files)
+    assert told_of_the_tokenizer(examined) == [
+        ("ok", "tokenizer.model: 32000 tokens, of an LLM that is not known here")
+    ]
+    path = files / "llm" / "tokenizer.model"
+    monkeypatch.setattr(llm, "_RELEASED", (path.stat().st_size, file_hash(path)))
+    (found,) = [one for one in examined(methods=["vanilla"]) if "of another model" in one.what]
+    assert (found.status, found.what) == (
+        "error", "tokenizer.model is of another model: it is LLaMA's own, the LLM is a Mistral"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["qwen2", "mistral"])
+def test_other_families_have_no_trouble(files, examined, family):
+    """Whose weights resemble the checkpoint's as LLaMA's do."""
+    of_family(family, sliding_window=None)(files)
+    found = examined(methods=["vanilla"])
+    assert troubles(found) == []
+    title = {"qwen2": "Qwen2", "mistral": "Mistral"}[family]
+    assert any(one.area == L and one.what.startswith(f"{title}: ") for one in found)
 
 
 def told_of_the_tokenizer(examined):

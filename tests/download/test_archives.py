@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fast3d_core.download import archives
 from fast3d_core.download.archives import unpack
-from fast3d_core.download.source import FullDiskError
 from fast3d_core.errors import DataError
+from fast3d_core.files.disk import FullDiskError
 from tests.download.conftest import zipped
 
 

@@ -2,13 +2,14 @@
 
 import builtins
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fast3d_core.config import load_config
-from fast3d_core.download import ITEMS, download, source
-from fast3d_core.download.source import FullDiskError
+from fast3d_core.download import ITEMS, download
+from fast3d_core.files.disk import FullDiskError
 from tests.download.conftest import zipped
 from tests.download.test_hub import there
 
@@ -152,8 +153,8 @@ def test_without_gdown(hub, tmp_path, monkeypatch):
 def test_full_disk(drive, tmp_path, monkeypatch):
     """Drive tells the size when it starts."""
     drive.drive[FIRST] = ("c.pth", CHECKPOINT)
-    usage = source.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(source.shutil, "disk_usage", lambda _: usage._replace(free=100_200_000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_200_000))
     assert "are needed and 100.2 MB" in get(tmp_path, "chat-scene")[0].problem
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
+import shutil
 
 import pytest
 
 from fast3d_core.config import load_config
-from fast3d_core.download import ITEMS, download, plan, source
+from fast3d_core.download import ITEMS, download, plan
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.locks import LOCK_FILE, sole_use
@@ -210,8 +211,8 @@ def test_offline(vicuna, tmp_path, monkeypatch):
 
 
 def test_full_disk(vicuna, tmp_path, monkeypatch):
-    usage = source.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(source.shutil, "disk_usage", lambda _: usage._replace(free=100_200_000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_200_000))
     with pytest.raises(DataError, match=r"302\.\d kB are needed and 100\.2 MB of the disk are free"):
         get(tmp_path, "vicuna")
     assert not any("/resolve/" in asked["path"] for asked in vicuna.asked)

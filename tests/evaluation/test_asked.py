@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import annotation_file, load_samples
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.asked import check_references, compare, wording_notes
 

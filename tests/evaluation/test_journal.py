@@ -2,9 +2,12 @@ import json
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.evaluation.journal import Journal
+from fast3d_core.evaluation.journal import Entry, Journal, VersionError, begun_with
+from fast3d_core.files.files import parse_json
 
 
 def journal(folder, **settings):
@@ -12,18 +15,23 @@ def journal(folder, **settings):
     return Journal(folder / "run", about | settings)
 
 
+def entry(index, **fields):
+    about = {"pred": "brown", "tokens": 400, "steps": 3, "stages": ((2, (0, 1, 2)),)}
+    return Entry("scanqa", index, **about | fields)
+
+
 def test_batches_come_back_and_a_torn_line_does_not_count(tmp_path):
     j = journal(tmp_path)
     j.open()
     assert j.next_session() == 0
-    j.append(0, 0, batch=0, seconds=1.5, samples=[{"index": 0}])
-    j.append(0, 1, batch=1, seconds=2.0, samples=[{"index": 1}])
-    j.append(0, 0, batch=2, seconds=1.0, samples=[{"index": 2}])
+    j.append(0, 0, batch=0, seconds=1.5, samples=[entry(0)])
+    j.append(0, 1, batch=1, seconds=2.0, samples=[entry(1)])
+    j.append(0, 0, batch=2, seconds=1.0, samples=[entry(2)])
     part = j.folder / "part-000-00.jsonl"
     part.write_text(part.read_text()[:-9])  # the kill came in the middle of batch 2
-    assert j.batches() == {0: [{"index": 0}], 1: [{"index": 1}]}
+    assert j.batches() == {0: (entry(0),), 1: (entry(1),)}
     assert j.next_session() == 1
-    j.append(1, 0, batch=2, seconds=4.0, samples=[{"index": 2}])
+    j.append(1, 0, batch=2, seconds=4.0, samples=[entry(2)])
     assert sorted(j.batches()) == [0, 1, 2]
     assert j.seconds() == (2.0 + 4.0, 0.0)  # the slowest process of each session
 
@@ -32,8 +40,85 @@ def test_line_separators_inside_an_answer(tmp_path):
     """JSON leaves U+2028 and its like as they are; they must not cut a line."""
     j = journal(tmp_path)
     j.open()
-    j.append(0, 0, 0, 1.0, [{"pred": "a\u2028b\u2029c\x85d"}])
-    assert j.batches() == {0: [{"pred": "a\u2028b\u2029c\x85d"}]}
+    j.append(0, 0, 0, 1.0, [entry(0, pred="a\u2028b\u2029c\x85d")])
+    assert j.batches() == {0: (entry(0, pred="a\u2028b\u2029c\x85d"),)}
+
+
+ENTRIES = st.builds(
+    Entry,
+    dataset=st.sampled_from(["scanqa", "sqa3d"]),
+    index=st.integers(0, 2**62),
+    pred=st.text(st.characters(exclude_categories=["Cs"])),
+    tokens=st.integers(0, 10**6 - 1),
+    steps=st.integers(0, 10**6 - 1),
+    stages=st.lists(
+        st.tuples(st.integers(0, 80), st.none() | st.lists(st.integers(0, 999)).map(tuple)), max_size=3
+    ).map(tuple),
+    cached=st.integers(0, 999),
+    gap_flops=st.none() | st.floats(0, 1e15),
+)
+
+
+@given(st.lists(ENTRIES, max_size=3))
+def test_entries_are_read_as_they_were_written(tmp_path_factory, entries):
+    folder = tmp_path_factory.mktemp("journal")
+    j = journal(folder)
+    j.open()
+    j.append(0, 0, 7, 1.25, entries, 0.5)
+    (line,) = (j.folder / "part-000-00.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    assert parse_json(line)["version"] == 2
+    assert j.batches() == {7: tuple(entries)} and j.seconds() == (1.25, 0.5)
+
+
+def test_what_each_layer_saw():
+    assert entry(0, stages=()).counts(4, 300) == [300] * 4 and entry(0, stages=()).kept is None
+    staged = entry(0, stages=((1, (0, 1, 2, 5)), (3, (2,))))
+    assert staged.counts(4, 300) == [300, 4, 4, 1] and staged.kept == (2,)
+    assert entry(0, stages=((0, None),)).counts(2, 300) == [300, 300]
+
+
+OLD = {"dataset": "scanqa", "index": 0, "pred": "y", "tokens": 400, "steps": 3, "layer": 2, "kept": [0, 1, 2]}
+
+
+@pytest.mark.parametrize("version", [{}, {"version": 1}, {"version": 3}, {"version": "2"}])
+def test_a_run_of_another_version_is_refused(tmp_path, version):
+    """Whatever its settings; --restart removes it like any other."""
+    j = journal(tmp_path)
+    j.open()
+    line = {**version, "batch": 0, "seconds": 1.5, "gap_seconds": 0.0, "samples": [OLD]}
+    (j.folder / "part-000-00.jsonl").write_text(json.dumps(line) + "\n")
+    for again in (journal(tmp_path), journal(tmp_path, keep=60)):
+        with pytest.raises(VersionError, match="run of another version of fast3d.*--restart, or"):
+            again.open()
+    with pytest.raises(VersionError):
+        begun_with(j.folder)
+    journal(tmp_path).open(restart=True)
+    assert journal(tmp_path).batches() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"index": True}, "samples.0.index is True"), ({"index": -1}, "samples.0.index is -1"),
+        ({"pred": None}, "samples.0.pred is None"), ({"steps": 1.0}, "samples.0.steps is 1.0"),
+        ({"stages": [[0, [True]]]}, "samples.0.stages.0.1.0 is True"), ({"more": 1}, "samples.0.more is no field"),
+        ({"tokens": 10**6}, "samples.0.tokens is 1000000"), ({"gap_flops": "1"}, "samples.0.gap_flops is '1'"),
+    ],
+)  # fmt: skip
+def test_a_damaged_entry_is_named(tmp_path, change, field):
+    j = journal(tmp_path)
+    j.open()
+    j.append(0, 0, 0, 1.0, [entry(0)])
+    j.append(0, 0, 1, 1.0, [entry(1)])
+    path = j.folder / "part-000-00.jsonl"
+    first, second = path.read_text().splitlines()
+    whole = json.loads(second)
+    path.write_text(first + "\n" + json.dumps(whole | {"samples": [whole["samples"][0] | change]}) + "\n")
+    with pytest.raises(DataError) as error:
+        j.batches()
+    told = str(error.value)
+    assert f"the journal {path} is damaged: line 2: {field}" in told and "\n" not in told
+    assert told.endswith("run `fast3d eval` again with --restart, or under another --name")
 
 
 def test_a_start_without_answers_does_not_bind(tmp_path):
@@ -78,7 +163,7 @@ def test_full_disk(tmp_path):
     assert sorted(j.batches()) == [0]
 
 
-GOOD = {"batch": 0, "seconds": 1.0, "gap_seconds": 0.0, "samples": [{"index": 0}]}
+GOOD = {"version": 2, "batch": 0, "seconds": 1.0, "gap_seconds": 0.0, "samples": []}
 
 
 @pytest.mark.parametrize(
@@ -95,12 +180,12 @@ GOOD = {"batch": 0, "seconds": 1.0, "gap_seconds": 0.0, "samples": [{"index": 0}
 def test_damaged_lines_count_as_not_done(tmp_path, line):
     j = journal(tmp_path)
     j.open()
-    j.append(0, 0, batch=1, seconds=1.0, samples=[{"index": 1}])
+    j.append(0, 0, batch=1, seconds=1.0, samples=[entry(1)])
     with (j.folder / "part-000-00.jsonl").open("a") as file:
         file.write(line + "\n")
     for name in ("part-x-y.jsonl", "part-000-00-1.jsonl", "part-99999999999-00.jsonl"):
         (j.folder / name).write_text(json.dumps(GOOD) + "\n")
-    assert j.batches() == {1: [{"index": 1}]} and j.seconds() == (1.0, 0.0) and j.next_session() == 1
+    assert j.batches() == {1: (entry(1),)} and j.seconds() == (1.0, 0.0) and j.next_session() == 1
     (j.folder / "part-001-00.jsonl").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
         j.batches()

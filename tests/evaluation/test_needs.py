@@ -3,21 +3,21 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.needs import Needs
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine.cache import GROWTH
-from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
-from fast3d_core.plan import LlmShape, Plan
-from tests.conftest import MINIATURE
+from fast3d_core.plan import Plan, Stage
 
 LLAMA_7B = LlmShape(32, 4096, 32, 32, 128, 11008, 32100)
-VANILLA, SAP = Plan(0, 300, 300), Plan(0, 300, 30)
+VANILLA, SAP = Plan(300), Plan(300, [Stage(0, 30, torch.arange(30))])
 
 
 @pytest.fixture(scope="module")
 def needs():
-    return Needs(LLAMA_7B, GenerationConfig(), 2, ChatSceneTokenizer(MINIATURE.parent / "llm"))
+    return Needs(LLAMA_7B, GenerationConfig(), 2, len)
 
 
 def test_vanilla_at_batch_4_fits_a_small_gpu(needs):
@@ -36,7 +36,9 @@ def test_memory_is_that_of_the_batch(needs):
     rows = 4 * 4096 + 3 * 11008
     cached = one.cost.kv_bytes + other.cost.kv_bytes
     assert needs.memory([one, other]) == needs.weights + 1.125 * cached + 490 * rows * 2
-    assert needs.memory([needs.of(Plan(1, 300, 30), 80)]) > needs.memory([other])  # layer 0 sees all 300
+    assert needs.memory([needs.of(Plan(300, [Stage(1, 30, torch.arange(30))]), 80)]) > needs.memory(
+        [other]
+    )  # layer 0 sees all 300
 
 
 def test_the_largest_batch_grows_with_memory_and_pruning(needs):

@@ -62,9 +62,9 @@ def test_what_costs_most_comes_first():
     batches = dict(enumerate(questions.batches(1), start=10))
 
     def first(job):
-        plans = questions.plans_beforehand(job)
-        flops = {n: needs.of_batch(batch, plans(batch))[0].cost.prefill_flops for n, batch in batches.items()}
-        order = largest_first(batches, needs, plans)
+        planner = questions.planner(job)
+        flops = {n: needs.of_batch(batch, planner(batch))[0].cost.prefill_flops for n, batch in batches.items()}
+        order = largest_first(batches, needs, planner)
         assert sorted(order) == sorted(batches) and [flops[n] for n in order] == sorted(flops.values(), reverse=True)
         return order
 

@@ -11,9 +11,10 @@ import torch
 
 from fast3d_core.asking.rooms import Rooms
 from fast3d_core.benchmarks import References
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.convert import convert, plan
-from fast3d_core.data.annotations import Scenes, load_locations, load_samples
+from fast3d_core.data.annotations import Scenes, load_locations
 from fast3d_core.errors import Fast3DError
 from fast3d_core.evaluation.found_alpha import found_alpha
 from fast3d_core.evaluation.journal import Journal
@@ -22,11 +23,11 @@ from fast3d_core.evaluation.run import evaluate
 from fast3d_core.evaluation.scoring import score_folder
 from fast3d_core.files.files import load_json
 from fast3d_core.gap.checkpoint import load_gap
-from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
 from fast3d_core.llm.weights import load_llm, read_shape
 from fast3d_core.maps.ledger import PREDICTED_FILE, check_folder, checkpoint_of
 from fast3d_core.maps.published import load_maps
+from fast3d_core.maps.targets import load_targets
 from fast3d_core.models.chat_scene.checkpoint import load_checkpoint
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.prepare.boxes import Boxes

@@ -1,8 +1,10 @@
 """fast3d doctor on hostile files: it tells what is wrong with them, and none of its own checks fails."""
 
 import random
+from functools import partial
 from pathlib import Path
 
+from fast3d_core.config import load_config
 from fast3d_core.doctor import Options, examine
 from tests.fuzz.mutations import mutate
 from tests.fuzz.readers import replace
@@ -28,7 +30,7 @@ def test_no_check_fails(folder: Path) -> None:
         name = FILES[case % len(FILES)]
         replace(folder / name, mutate(random.Random(f"doctor {case}"), name, whole[name]))
         overrides = [f"runs={folder / 'examined'}", "data.datasets=[scanqa]"]
-        findings = list(examine(Options(folder / "fast3d.yaml", overrides)))
+        findings = list(examine(Options(partial(load_config, folder / "fast3d.yaml", overrides))))
         assert not [one.what for one in findings if "the check itself failed" in one.what], case
         assert all(one.what.isprintable() and len(one.what) < 1000 for one in findings)
         told |= {(name, one.what) for one in findings if one.status == "error"}

@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import Scenes, load_samples
-from fast3d_core.gap.predictor import MapPredictor, Predictor
-from fast3d_core.gap.training import LAST_FILE, TrainingOptions
+from fast3d_core.data.annotations import Scenes
+from fast3d_core.gap.predictor import MapPredictor
+from fast3d_core.gap.training.options import TrainingOptions
+from fast3d_core.gap.training.state import LAST_FILE
 from tests.conftest import MINIATURE
 from tests.gap.test_training import Silent, run, same, targets, weights  # noqa: F401 (a fixture)
 
@@ -32,7 +34,7 @@ def test_captured_steps_are_ordinary_steps(targets, tmp_path, monkeypatch, dropo
     options = TrainingOptions(epochs=12, batch_size=2, lr=1e-4, dropout=dropout)
     graphs, plain = Silent(), Silent()
     run(targets, tmp_path / "graphs", options, "model.device=cuda", progress=graphs)
-    monkeypatch.setattr("fast3d_core.gap.training.StepGraphs", lambda step, device: None)
+    monkeypatch.setattr("fast3d_core.gap.training.loop.StepGraphs", lambda step, device: None)
     run(targets, tmp_path / "plain", options, "model.device=cuda", progress=plain)
     assert graphs.losses == pytest.approx(plain.losses, abs=1e-4)
     model = [
@@ -49,23 +51,24 @@ def test_captured_maps_are_ordinary_maps():
     ]
     scenes = Scenes(MINIATURE.parent / "annotations", config.data.max_objects)
     device = torch.device("cuda")
-    two = [Predictor(config, samples, "val", scenes, device) for _ in range(2)]
+    two = [MapPredictor.from_config(config, scenes, device) for _ in range(2)]
+    inputs = two[0].inputs_of_split(samples, "val", scenes)
     batches = [[0, 1], [2, 3], [0], [4, 5], [1], [5, 4], [3, 2]]
 
     def predict(one):
         with torch.cuda.stream(torch.cuda.Stream()):
-            return [[one(rows) for rows in batches] for _ in range(3)]
+            return [[one(inputs, [samples[row] for row in rows]).logits() for rows in batches] for _ in range(3)]
 
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(predict, two))
-    plain = MapPredictor(two[0].network)
+    plain = MapPredictor(two[0].network, two[0].tokenizer)
     plain._graphs = None
     for i, rows in enumerate(batches):
-        want = plain(two[0].inputs.batch(torch.tensor(rows))).cpu()
+        want = plain(inputs, [samples[row] for row in rows]).logits()
         for maps in found:
             for turn in maps:
                 torch.testing.assert_close(turn[i], want, rtol=0, atol=1e-5)
-    assert two[0]._predict._graphs._graphs
+    assert two[0]._graphs._graphs
 
 
 def test_a_resumed_run_on_a_gpu(targets, tmp_path):  # noqa: F811

@@ -15,10 +15,15 @@ import torch
 from fast3d_core.config import load_config
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.tensors import TensorFile, write_tensors
-from fast3d_core.gap import training
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
-from fast3d_core.gap.inputs import load_targets
-from fast3d_core.gap.training import BEST_FILE, LAST_FILE, LOG_FILE, TrainingOptions, train
+from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
+from fast3d_core.gap.training import loop
+from fast3d_core.gap.training.data import new_network
+from fast3d_core.gap.training.loop import TrainingRun, train
+from fast3d_core.gap.training.options import TrainingOptions
+from fast3d_core.gap.training.schedule import lr_factor, parameter_groups
+from fast3d_core.gap.training.state import BEST_FILE, LAST_FILE, LOG_FILE
+from fast3d_core.maps.targets import load_targets
 from fast3d_core.runtime.draws import seed_of
 from tests.cli.conftest import ROOT
 from tests.conftest import MINIATURE
@@ -91,7 +96,9 @@ def test_it_learns(targets, tmp_path):
 
 def test_the_loss_logged_is_the_mean_over_the_samples(targets, tmp_path):
     """And the first step's is that of the initial weights, computed by hand."""
+    from fast3d_core.benchmarks.questions import load_samples
     from fast3d_core.data.annotations import Scenes
+    from fast3d_core.gap.inputs import gap_inputs
     from fast3d_core.gap.network import kl_loss
 
     progress = Silent()
@@ -100,26 +107,19 @@ def test_the_loss_logged_is_the_mean_over_the_samples(targets, tmp_path):
     settings = config()
     scenes = Scenes(settings.data.annotations)
     torch.manual_seed(seed_of(0))
-    network = training._new_network(settings, options, scenes)
+    network = new_network(settings, options, scenes)
     losses = []
     for dataset in DATASETS:
-        samples = training.load_samples(settings.data.annotations, dataset, "train")
-        tokenizer = training.QuestionTokenizer(settings.gap.text_encoder)
-        inputs = training.gap_inputs(settings, samples, "train", scenes, tokenizer, network, torch.device("cpu"))
+        samples = load_samples(settings.data.annotations, dataset, "train")
+        tokenizer = QuestionTokenizer(settings.gap.text_encoder)
+        inputs = gap_inputs(settings, samples, "train", scenes, tokenizer, network, torch.device("cpu"))
         maps = load_targets(settings, targets, "train", dataset, 3)
         losses += [kl_loss(network(*inputs.batch(torch.tensor([i]))), maps[i : i + 1]).item() for i in range(3)]
     assert progress.losses == [pytest.approx(sum(losses) / 6, abs=1e-5)]
 
 
 def test_the_schedule():
-    class Fixed:
-        options, epoch_steps, steps = TrainingOptions(), 100, 5000
-
-    def factor(step):
-        Fixed.step = step
-        return training.TrainingRun._lr_factor(Fixed)
-
-    factors = [factor(step) for step in range(5000)]
+    factors = [lr_factor(step, 100, 5000) for step in range(5000)]
     assert all(a < b for a, b in itertools.pairwise(factors[:10]))  # warm-up: 0.1 epoch
     assert factors[10] == pytest.approx(1)
     assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
@@ -131,7 +131,7 @@ def test_groups_of_the_optimizer():
     """As in the published checkpoint: four kinds of parameters."""
     encoder = torch.nn.Linear(2, 2)
     named = {f"text_encoder.{n}": p for n, p in encoder.named_parameters()} | {"w": encoder.weight, "b": encoder.bias}
-    groups = training._groups(named, TrainingOptions())
+    groups = parameter_groups(named, TrainingOptions())
     assert sorted((g["peak"], g["weight_decay"]) for g in groups) == [(8e-5, 0), (8e-5, 0.01), (8e-4, 0), (8e-4, 0.01)]
 
 
@@ -140,14 +140,14 @@ def test_a_resumed_run_ends_with_the_same_weights(targets, tmp_path, dropout, mo
     """Stopped in the middle of an epoch, between two checkpoints."""
     options = TrainingOptions(epochs=3, batch_size=2, dropout=dropout, save_every=2)
     run(targets, tmp_path / "whole", options)
-    step = training.TrainingRun._step
+    step = TrainingRun._step
 
     def stopping(self):
-        if self.step == 5:
+        if self.state.step == 5:
             raise KeyboardInterrupt
         return step(self)
 
-    monkeypatch.setattr(training.TrainingRun, "_step", stopping)
+    monkeypatch.setattr(TrainingRun, "_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(targets, tmp_path / "cut", options)
     monkeypatch.undo()
@@ -223,7 +223,7 @@ def test_options_change_what_is_trained(targets, tmp_path):
         run(targets, tmp_path / name, options)
         assert not same(weights(tmp_path / name, BEST_FILE), weights(tmp_path / "base", BEST_FILE)), name
     run(targets, tmp_path / "frozen", TrainingOptions(epochs=2, batch_size=6, freeze_text=True))
-    pretrained = training.load_text_encoder(config().gap.text_encoder).state_dict()
+    pretrained = load_text_encoder(config().gap.text_encoder).state_dict()
     frozen = weights(tmp_path / "frozen", BEST_FILE)
     assert torch.equal(frozen[encoder], pretrained[encoder.removeprefix("text_encoder.")])
     run(targets, tmp_path / "flat", TrainingOptions(epochs=1, batch_size=6, spatial=False))
@@ -260,14 +260,14 @@ def test_a_folder_in_use(targets, tmp_path):
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(targets, tmp_path, monkeypatch):
     options = TrainingOptions(epochs=3, batch_size=2)
-    loss = training.kl_loss
+    loss = loop.kl_loss
     calls = []
 
     def poisoned(logits, wanted):
         calls.append(1)
         return loss(logits, wanted) * (math.nan if len(calls) == 5 else 1)
 
-    monkeypatch.setattr(training, "kl_loss", poisoned)
+    monkeypatch.setattr(loop, "kl_loss", poisoned)
     with pytest.raises(
         DataError, match=r"in batch 2 of epoch 2 \(step 5; samples \w+/\d, \w+/\d\); the last good"
     ) as error:

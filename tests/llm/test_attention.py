@@ -1,18 +1,21 @@
 """Packed attention against the obvious loop, and the flash-attn adapter against a stand-in."""
 
 import inspect
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fast3d_core.llm.cost import LlmShape
 from fast3d_core.llm.engine import attention, flash
-from fast3d_core.llm.engine.attention import beam_attention, prefill_attention, row_weights
+from fast3d_core.llm.engine.attention import beam_attention, padded_attention, row_weights
+from fast3d_core.llm.engine.backend import Backend, choose
 from fast3d_core.llm.engine.cache import Layout
-from fast3d_core.llm.engine.decode import Ancestry
+from fast3d_core.llm.engine.decode import BeamAncestry
 from fast3d_core.llm.engine.packing import Packing
-from fast3d_core.plan import LlmShape
 
 CPU = torch.device("cpu")
 SHAPE = LlmShape(layers=1, hidden=32, heads=4, kv_heads=4, head_dim=8, intermediate=32, vocab=10)
@@ -39,7 +42,7 @@ def cached(packed, layout):
     """Packed prompt rows as they stand in a cache whose other rows hold nonsense."""
     cache = torch.full((layout.rows, *packed.shape[1:]), 1e3)
     lengths = layout.prompts.lengths
-    cache[layout.places([0] * len(lengths), lengths)] = packed
+    cache[layout.slot_mapping([0] * len(lengths), lengths)] = packed
     return cache
 
 
@@ -59,7 +62,7 @@ def test_prefill_attention(lengths, kv_heads, asking, room, padded):
     last = torch.cat([part[len(part) - n :] for part, n in zip(q.split(lengths), count, strict=True)])
     want = torch.cat([part[len(part) - n :] for part, n in zip(whole, count, strict=True)])
     layout = Layout(Packing(lengths, CPU), room, padded=padded)
-    got = prefill_attention(last, cached(k, layout), cached(v, layout), Packing(count, CPU), layout)
+    got = padded_attention(last, cached(k, layout), cached(v, layout), Packing(count, CPU), layout)
     torch.testing.assert_close(got, want)
 
 
@@ -69,7 +72,7 @@ def test_weights_of_the_last_rows(lengths, kv_heads):
     q, k, v = packed(lengths, 4, kv_heads)
     packing = Packing(lengths, CPU)
     layout = Layout(packing, 0, padded=False)
-    want = prefill_attention(q, k, v, packing, layout)[packing.last]
+    want = padded_attention(q, k, v, packing, layout)[packing.last]
     weights = row_weights(q[packing.last], packing.pad(k), packing.valid)
     torch.testing.assert_close(weights.sum(-1), torch.ones(len(lengths), 4))
     values = packing.pad(v).repeat_interleave(4 // kv_heads, dim=2)
@@ -90,7 +93,7 @@ def test_beams_attend_to_the_shared_prompt_and_their_own_suffix(lengths, beams, 
     _, k, v = packed(lengths, heads, kv_heads)
     q = torch.randn(samples, beams, heads, d, generator=generator)
     written = [torch.randn(samples, steps, beams, kv_heads, d, generator=generator) for _ in range(2)]
-    ancestry = Ancestry(torch.zeros(samples, beams, steps, dtype=torch.long))
+    ancestry = BeamAncestry(torch.zeros(samples, beams, steps, dtype=torch.long))
     owners = [[[] for _ in range(beams)] for _ in range(samples)]  # (step, beam) of each beam's tokens
     for step in range(steps):
         ancestry.grow(torch.tensor(step + 1))
@@ -165,16 +168,69 @@ def test_flash_adapter(monkeypatch, kv_heads):
     packing = Packing(lengths, CPU)
     q, k, v = packed(lengths, 4, kv_heads)
     layout = Layout(packing, 0, padded=False)
-    want = prefill_attention(q, k, v, packing, layout)
+    want = padded_attention(q, k, v, packing, layout)
     monkeypatch.setattr(flash, "_varlen_func", lambda: stand_in)
-    monkeypatch.setattr(flash, "usable", lambda device, dtype: True)
-    assert attention.backend(CPU, torch.bfloat16, SHAPE) == "flash-attn + sdpa"
-    torch.testing.assert_close(prefill_attention(q, k, v, packing, layout), want)
+    assert flash.is_installed()
+    packed_rows = Backend("flash-attn")
+    assert (packed_rows.name, packed_rows.padded) == ("flash-attn + sdpa", False)
+    torch.testing.assert_close(packed_rows.prefill_attention(q, k, v, packing, layout), want)
     last = Packing([1] * 4, CPU)
-    torch.testing.assert_close(prefill_attention(q[packing.last], k, v, last, layout), want[packing.last])
+    got = packed_rows.prefill_attention(q[packing.last], k, v, last, layout)
+    torch.testing.assert_close(got, want[packing.last])
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("groups_queries", [False, True])
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_torch_s_varlen_adapter(monkeypatch, kv_heads, groups_queries):
+    """With a stand-in, as it needs a GPU; older torch has it without `enable_gqa`."""
+    calls = []
+
+    def older(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1)):
+        assert window_size == (-1, 0) and query.shape[1] == key.shape[1]  # causal
+        calls.append(None)
+        return flash_attn_varlen_func(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, causal=True)
+
+    def newer(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1), enable_gqa=False):
+        assert window_size == (-1, 0) and enable_gqa == (query.shape[1] != key.shape[1])
+        calls.append(enable_gqa)
+        return flash_attn_varlen_func(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, causal=True)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", newer if groups_queries else older)
+    attention._varlen_groups_queries.cache_clear()
+    lengths = [3, 7, 1, 5]
+    packing = Packing(lengths, CPU)
+    q, k, v = packed(lengths, 4, kv_heads)
+    layout = Layout(packing, 0, padded=False)
+    want = padded_attention(q, k, v, packing, layout)
+    torch.testing.assert_close(Backend("torch-varlen").prefill_attention(q, k, v, packing, layout), want)
+    assert calls == [kv_heads == 2 if groups_queries else None]
+    attention._varlen_groups_queries.cache_clear()
+
+
 def test_flash_attn_is_not_needed():
-    assert attention.backend(CPU, torch.float32, SHAPE) == "sdpa + sdpa"
-    assert not flash.usable(CPU, torch.bfloat16)
+    assert not flash.is_installed()
+    for dtype in (torch.float32, torch.bfloat16):
+        chosen = choose(CPU, dtype, SHAPE)
+        assert (type(chosen), chosen.name, chosen.padded) == (Backend, "sdpa + sdpa", True)
+
+
+@pytest.mark.parametrize(("capability", "dtype", "head_dim", "installed", "name"), [
+    ((9, 0), torch.bfloat16, 128, False, "torch-varlen + triton"),
+    ((8, 0), torch.float16, 64, True, "flash-attn + triton"),
+    ((9, 0), torch.bfloat16, 12, False, "sdpa + triton"),  # which torch's flash attention does not compute
+    ((9, 0), torch.float32, 128, True, "sdpa + triton"),
+    ((7, 5), torch.float16, 128, True, "sdpa + sdpa"),
+])  # fmt: skip
+def test_the_backend_of_a_gpu(monkeypatch, capability, dtype, head_dim, installed, name):
+    """Asked of a GPU that is not there; queries may share keys everywhere."""
+    if sys.platform != "linux":
+        pytest.skip("there is no Triton for this system")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(flash, "is_installed", lambda: installed)
+    for kv_heads in (4, 2):
+        chosen = choose(torch.device("cuda"), dtype, replace(SHAPE, head_dim=head_dim, kv_heads=kv_heads))
+        assert (chosen.name, chosen.padded) == (name, name.startswith("sdpa"))
+        assert chosen.captures == chosen.decodes_in_place == name.endswith("triton")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert choose(torch.device("cuda"), dtype, SHAPE).name == "sdpa + sdpa"  # without Triton, as on Windows

@@ -10,15 +10,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import NotFiniteError, UsageError
 from fast3d_core.llm import reference
-from fast3d_core.llm.engine import prefix_cache as scenes
+from fast3d_core.llm.cost import cost
+from fast3d_core.llm.engine import prefix_cache
 from fast3d_core.llm.engine.beam import BeamSearch, GreedySearch
 from fast3d_core.llm.engine.cache import Caches
 from fast3d_core.llm.engine.decode import Decoder
 from fast3d_core.llm.engine.fast import FastEngine
 from fast3d_core.llm.engine.layers import Head, Layer
-from fast3d_core.llm.engine.prefix_cache import SceneStore
-from fast3d_core.llm.weights import Prompt, finish_layer, not_finite, project
-from fast3d_core.plan import Plan, PlanError, cost
+from fast3d_core.llm.engine.prefix_cache import PrefixCache
+from fast3d_core.llm.generation import Prompt, not_finite
+from fast3d_core.llm.weights import finish_layer, project
+from fast3d_core.plan import Plan, PlanError, Stage
 from fast3d_core.pruning import FastV, Gap, Sap, Vanilla
 from tests.pruning.default_methods import ALL, SAME_IN_BOTH_ENGINES
 
@@ -90,9 +92,9 @@ def test_nothing_of_unpruned_length_from_layer_k_on(fixture, pruner):
     engine.release()
     state = engine.prefill(fixture.prompts, plans, fixture.config.generation)
     full = [len(p) for p in fixture.prompts]
-    short = [len(p) - p.visual + plan.count for p, plan in zip(fixture.prompts, plans, strict=True)]
+    counts = [plan.counts(LAYERS) for plan in plans]
     for i in range(LAYERS):
-        lengths = short if i >= plans[0].layer else full
+        lengths = [n - 300 + count[i] for n, count in zip(full, counts, strict=True)]
         behind = len(lengths) if i == LAYERS - 1 else sum(lengths)  # the last layer ends with the last rows
         assert seen[i] == [sum(lengths), behind, behind]
         assert state.layouts[i].prompts.lengths == lengths
@@ -132,9 +134,10 @@ def test_flops_are_those_that_torch_counts(fixture, pruner):
         n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op) and "bmm" not in str(op)
     )
     text = len(prompt) - prompt.visual
-    last = text + plan.count
-    whole = cost(shape, layer=plan.layer, text=text, visual=300, count=plan.count, beams=5, steps=1, element_bytes=4)
-    tokens = [text + (300 if i < plan.layer else plan.count) for i in range(shape.layers)]
+    counts = plan.counts(shape.layers)
+    last = text + counts[-1]
+    whole = cost(shape, counts, text=text, beams=5, steps=1, element_bytes=4)
+    tokens = [text + count for count in counts]
     attention = sum(4 * shape.heads * shape.head_dim * n * (n + 1) // 2 for n in tokens)
     skipped = 2 * (last - 1) * (shape.layer_macs - 3 * shape.hidden * shape.heads * shape.head_dim)
     filled = 2 * shape.hidden * (-shape.vocab % 64)
@@ -149,7 +152,7 @@ def test_a_step_may_read_further_than_there_are_tokens(fixture, monkeypatch, bea
     engine, prompts = fixture.model.engine, fixture.prompts[:5]
     want = engine.generate(prompts, plans, settings, BOS, EOS)
     step = Decoder.step
-    monkeypatch.setattr(Decoder, "step", lambda self, upto: step(self, 6))
+    monkeypatch.setattr(Decoder, "step", lambda self, most: step(self, 6))
     got = engine.generate(prompts, plans, settings, BOS, EOS)
     assert [one.ids for one in got] == [one.ids for one in want]
 
@@ -166,13 +169,13 @@ def test_steps_beyond_the_end_change_nothing(fixture, monkeypatch):
     assert [(one.ids, one.score, one.steps) for one in got] == [(one.ids, one.score, one.steps) for one in want]
 
 
-@pytest.mark.parametrize("reuse_scene", [False, True])
-def test_an_engine_that_was_released_starts_anew(fixture, reuse_scene):
+@pytest.mark.parametrize("reuse_prefix", [False, True])
+def test_an_engine_that_was_released_starts_again(fixture, reuse_prefix):
     plans, settings = fixture.plans(Vanilla())[:2], replace(fixture.config.generation, max_new_tokens=4)
     engine = FastEngine(fixture.model.llm)
 
     def answers():
-        generated = engine.generate(fixture.prompts[:2], plans, settings, BOS, EOS, reuse_scene)
+        generated = engine.generate(fixture.prompts[:2], plans, settings, BOS, EOS, reuse_prefix)
         return [(one.ids, one.score) for one in generated]
 
     def held():
@@ -181,7 +184,7 @@ def test_an_engine_that_was_released_starts_anew(fixture, reuse_scene):
     first = answers()
     assert held() > 0
     engine.release()
-    assert held() == 0 and not len(engine._scenes) and not engine._decoders
+    assert held() == 0 and not len(engine._prefixes) and not engine._decoders
     assert answers() == first
 
 
@@ -211,7 +214,7 @@ def test_a_reused_scene_changes_nothing_where_nothing_is_pruned(fixture, pruner)
     engine = FastEngine(fixture.model.llm)
     want = engine.generate(prompts, plans, settings, BOS, EOS)
     for _ in range(2):  # the second time scenes are known
-        got = engine.generate(prompts, plans, settings, BOS, EOS, reuse_scene=True)
+        got = engine.generate(prompts, plans, settings, BOS, EOS, reuse_prefix=True)
         assert [one.ids for one in got] == [one.ids for one in want]
 
 
@@ -222,7 +225,7 @@ def test_a_reused_scene_means_what_it_says(fixture, pruner):
     plans = fixture.plans(pruner, fixture.config.maps.predicted)
     indices = [0, 4, 9]
     prompts, plans = [fixture.prompts[i] for i in indices], [plans[i] for i in indices]
-    got = FastEngine(fixture.model.llm).prefill(prompts, plans, fixture.config.generation, reuse_scene=True).logits
+    got = FastEngine(fixture.model.llm).prefill(prompts, plans, fixture.config.generation, reuse_prefix=True).logits
     published = fixture.model.engine.prefill(prompts, plans, fixture.config.generation).logits
     for i, (prompt, plan) in enumerate(zip(prompts, plans, strict=True)):
         want = _masked_logits(fixture.model.llm, prompt, plan)
@@ -230,19 +233,19 @@ def test_a_reused_scene_means_what_it_says(fixture, pruner):
         assert (published[i] - want).abs().max() > 1e-3  # and that is another computation than the published one
 
 
-def test_few_reused_scenes_are_kept(fixture, monkeypatch):
-    """The oldest makes way; a batch about more of them makes room for all."""
-    monkeypatch.setattr(scenes, "SCENES_KEPT", 2)
+def test_few_prefixes_are_kept(fixture, monkeypatch):
+    """The one used longest ago is evicted; for a batch about more of them the cache grows."""
+    monkeypatch.setattr(prefix_cache, "PREFIXES_KEPT", 2)
     engine = FastEngine(fixture.model.llm)
     plans = fixture.plans(Gap(layer=1, keep=45), fixture.config.maps.predicted)
     a, b, c = {id(p.prefix): i for i, p in enumerate(fixture.prompts)}.values()
     for batch, kept in (([a], [a]), ([b, a], [b, a]), ([c, a], [a, c]), ([a, b, c], [a, b, c]), ([b], [a, c, b])):
         prompts, chosen = [fixture.prompts[i] for i in batch], [plans[i] for i in batch]
         fresh = FastEngine(fixture.model.llm)
-        got, want = (one.generate(prompts, chosen, _SHORT, BOS, EOS, reuse_scene=True) for one in (engine, fresh))
+        got, want = (one.generate(prompts, chosen, _SHORT, BOS, EOS, reuse_prefix=True) for one in (engine, fresh))
         assert [one.ids for one in got] == [one.ids for one in want]
-        assert len(engine._scenes) == len(kept)
-        assert all(fixture.prompts[i].prefix in engine._scenes for i in kept)
+        assert len(engine._prefixes) == len(kept)
+        assert all(fixture.prompts[i].prefix in engine._prefixes for i in kept)
 
 
 def test_running_out_of_memory_leaves_the_engine_usable(fixture, monkeypatch):
@@ -287,13 +290,13 @@ def test_a_broken_scene_that_is_reused_spoils_no_other(fixture, beams):
     embeds = torch.cat([broken, fixture.prompts[c].embeds[len(broken) :]])
     prompts = [fixture.prompts[a], fixture.prompts[b], replace(fixture.prompts[c], embeds=embeds, prefix=broken)]
     chosen, engine = [plans[i] for i in (a, b, c)], FastEngine(fixture.model.llm)
-    want = engine.generate(prompts[:2], chosen[:2], settings, BOS, EOS, reuse_scene=True)
+    want = engine.generate(prompts[:2], chosen[:2], settings, BOS, EOS, reuse_prefix=True)
     spoilt = FastEngine(fixture.model.llm)
-    state = spoilt.prefill(prompts, chosen, settings, reuse_scene=True)
+    state = spoilt.prefill(prompts, chosen, settings, reuse_prefix=True)
     assert state.logits.isfinite().all(-1).tolist() == [True, True, False]
     with pytest.raises(NotFiniteError):
         spoilt.decode(state, BOS, EOS)
-    got = spoilt.generate(prompts[:2], chosen[:2], settings, BOS, EOS, reuse_scene=True)
+    got = spoilt.generate(prompts[:2], chosen[:2], settings, BOS, EOS, reuse_prefix=True)
     assert [one.ids for one in got] == [one.ids for one in want]
 
 
@@ -358,29 +361,22 @@ def test_advice_names_another_number_type():
 def test_what_an_engine_cannot_carry_out_is_refused(fixture, answer):
     llm, prompt = fixture.model.llm, fixture.prompts[0]
     for plan, problem in (
-        (Plan(0, 300, 300), "needs `kept`"),
-        (Plan(1, 297, 3, torch.arange(3)), "for 297 visual tokens, the prompt has 300"),
-        (Plan(LAYERS, 300, 3, torch.arange(3)), "from layer 4 on, the LLM has layers 0..3"),
-        (Plan(1, 300, 3, choose=lambda scores: torch.tensor([3, 1, 2])), "ascend"),
-        (Plan(1, 300, 3, choose=lambda scores: torch.tensor([1, 2])), r"3 numbers of torch.int64, not .*\(2,\)"),
+        (Plan(297, [Stage(1, 3, torch.arange(3))]), "for 297 visual tokens, the prompt has 300"),
+        (Plan(300, [Stage(LAYERS, 3, torch.arange(3))]), "from layer 4 on, the LLM has layers 0..3"),
+        (Plan(300, [Stage(1, 3, lambda view: torch.tensor([3, 1, 2]))]), "ascend"),
+        (Plan(300, [Stage(1, 3, lambda view: torch.tensor([1, 2]))]), r"3 numbers of torch.int64, not .*\(2,\)"),
     ):
         with pytest.raises(PlanError, match=problem):
             answer(llm, prompt, plan, 2)
-    plan, vocab = Plan(1, 300, 3, torch.arange(3)), llm.config.vocab_size
+    plan, vocab = Plan(300, [Stage(1, 3, torch.arange(3))]), llm.config.vocab_size
     with pytest.raises(UsageError, match=f"take at most {vocab // 2}"):
         answer(llm, prompt, plan, vocab // 2 + 1)
-
-
-def test_plans_of_a_batch_have_one_layer(fixture):
-    plans = [Plan(layer, 300, 3, torch.arange(3)) for layer in (1, 2)]
-    with pytest.raises(PlanError, match="from one layer on"):
-        FastEngine(fixture.model.llm).generate(fixture.prompts[:2], plans, _SHORT, BOS, EOS)
 
 
 def test_scenes_of_different_lengths_share_a_store(fixture):
     """Slots are as long as the longest; what outgrows them makes new ones, and so does one scene more than fits."""
     caches = [Caches(2, 2, 4, torch.float32, torch.device("cpu")) for _ in range(2)]
-    store, read = SceneStore(caches[0]), caches[1]
+    store, read = PrefixCache(caches[0]), caches[1]
     read.fit([40, 40])
     prefixes = [torch.zeros(length, 1) for length in (20, 30, 25, *range(10, 20))]
 
@@ -404,19 +400,19 @@ def test_scenes_of_different_lengths_share_a_store(fixture):
     assert not ask(prefixes[:4]) and len(store) == len(prefixes)
 
 
-@pytest.mark.parametrize("reuse_scene", [False, True])
+@pytest.mark.parametrize("reuse_prefix", [False, True])
 @pytest.mark.parametrize("pruner", [Vanilla(), Gap(2, 15), FastV(1, 30), Sap(0.35)], ids=repr)
-def test_packed_caches_hold_the_same(fixture, pruner, reuse_scene):
+def test_packed_caches_hold_the_same(fixture, pruner, reuse_prefix):
     """As they do on GPUs in half precision."""
     plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)[3:9]
     prompts = fixture.prompts[3:9]
     padded, packed = FastEngine(fixture.model.llm), FastEngine(fixture.model.llm)
     packed._padded = False
-    want, got = (one.prefill(prompts, plans, _SHORT, reuse_scene) for one in (padded, packed))
+    want, got = (one.prefill(prompts, plans, _SHORT, reuse_prefix) for one in (padded, packed))
     torch.testing.assert_close(got.logits, want.logits, rtol=0, atol=1e-5)
     for i in range(LAYERS):
         lengths = want.layouts[i].prompts.lengths
-        rows = [one.layouts[i].places([0] * 6, lengths) for one in (want, got)]
+        rows = [one.layouts[i].slot_mapping([0] * 6, lengths) for one in (want, got)]
         a, b = (one._caches.keys[i][own] for one, own in zip((padded, packed), rows, strict=True))
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
@@ -429,7 +425,7 @@ def test_grouped_queries(beams):
                          num_attention_heads=6, num_key_value_heads=2)  # fmt: skip
     llm = LlamaForCausalLM(config).eval().requires_grad_(False)
     prompts = [Prompt(torch.randn(20 + 3 * i, 48), visual_start=4, visual=9) for i in range(3)]
-    plans = [Plan(1, 9, 2, torch.tensor([i, i + 3])) for i in range(3)]
+    plans = [Plan(9, [Stage(1, 2, torch.tensor([i, i + 3]))]) for i in range(3)]
     settings = GenerationConfig(beams=beams, max_new_tokens=6)
     got = FastEngine(llm).generate(prompts, plans, settings, BOS, EOS)
     want = [reference.generate(llm, *pair, settings, BOS, EOS) for pair in zip(prompts, plans, strict=True)]
@@ -441,7 +437,8 @@ def _masked_logits(llm, prompt, plan):
     n, shared = len(prompt), prompt.shared
     causal = torch.ones(n, n, dtype=torch.bool).tril()
     hidden = torch.ones(n, dtype=torch.bool)
-    hidden[prompt.visual_start + plan.kept] = False
+    (stage,) = plan.stages
+    hidden[prompt.visual_start + stage.select] = False
     hidden[: prompt.visual_start] = False
     hidden[prompt.visual_start + prompt.visual :] = False
     pruned = causal.clone()
@@ -450,7 +447,7 @@ def _masked_logits(llm, prompt, plan):
     x = prompt.embeds
     for i, layer in enumerate(llm.model.layers):
         q, k, v = (t.transpose(0, 1) for t in project(layer, x, cos, sin))
-        mask = pruned if i >= plan.layer else causal
+        mask = pruned if i >= stage.layer else causal
         attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
         x = finish_layer(layer, x, attended.transpose(0, 1))
     return llm.lm_head(llm.model.norm(x[-1]))

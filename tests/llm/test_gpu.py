@@ -11,8 +11,8 @@ import torch
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import Scenes
 from fast3d_core.errors import NotFiniteError
+from fast3d_core.llm.engine import prefill
 from fast3d_core.llm.engine.fast import FastEngine
-from fast3d_core.llm.engine.prefill import Reader
 from fast3d_core.models.chat_scene.model import ChatScene
 from fast3d_core.pruning import FastV, Gap, Sap, Vanilla
 from tests.conftest import MINIATURE, MODES
@@ -60,21 +60,21 @@ def in_half(fixture):
     return model, [model.prompt(scenes[s.scene_id], s.prompt) for s in fixture.samples]
 
 
-@pytest.mark.parametrize("reuse_scene", [False, True])
+@pytest.mark.parametrize("reuse_prefix", [False, True])
 @pytest.mark.parametrize("pruner", [Vanilla(), Gap(2, 15), Gap(0, 45), FastV(1, 30), Sap(0.35)], ids=repr)
-def test_packed_prompts_in_half_precision(fixture, in_half, pruner, reuse_scene):
+def test_packed_prompts_in_half_precision(fixture, in_half, pruner, reuse_prefix):
     model, prompts = in_half
     assert model.engine.attention == "torch-varlen + triton" or "flash-attn" in model.engine.attention
     plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
     settings = replace(fixture.config.generation, max_new_tokens=3)
-    want = FastEngine(fixture.model.llm).prefill(fixture.prompts, plans, settings, reuse_scene).logits
-    got = model.engine.prefill(prompts, plans, settings, reuse_scene).logits
+    want = FastEngine(fixture.model.llm).prefill(fixture.prompts, plans, settings, reuse_prefix).logits
+    got = model.engine.prefill(prompts, plans, settings, reuse_prefix).logits
     torch.testing.assert_close(got.cpu(), want.cpu(), rtol=0, atol=0.12)  # on a CPU it is 0.07
 
 
-@pytest.mark.parametrize("reuse_scene", [False, True])
+@pytest.mark.parametrize("reuse_prefix", [False, True])
 @pytest.mark.parametrize("pruner", [Vanilla(), Gap(2, 15), Sap(0.35)], ids=repr)
-def test_captured_prefill(fixture, in_half, monkeypatch, pruner, reuse_scene):
+def test_captured_prefill(fixture, in_half, monkeypatch, pruner, reuse_prefix):
     """A small batch is read by a CUDA graph that was captured for another of about its size."""
     model, prompts = in_half
     plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)
@@ -83,30 +83,30 @@ def test_captured_prefill(fixture, in_half, monkeypatch, pruner, reuse_scene):
     def answers():
         engine, batches = FastEngine(model.llm), ((0, 2), (3, 5), (7, 9), (0, 2))
         return [
-            [engine.generate(prompts[i:j], plans[i:j], settings, 1, 2, reuse_scene) for i, j in batches]
+            [engine.generate(prompts[i:j], plans[i:j], settings, 1, 2, reuse_prefix) for i, j in batches]
             for _ in range(3)
         ], engine
 
     captured, engine = answers()
-    assert any(one._graph is not None for one in engine._reader._captured.values())
-    if reuse_scene:
-        assert any(one._graph is not None and one._inputs.runs[0].given for one in engine._reader._captured.values())
-    monkeypatch.setattr(Reader, "__call__", Reader.read)
+    assert any(one._graph is not None for one in engine._prefill._captured.values())
+    if reuse_prefix:
+        assert any(one._graph is not None and one._inputs.runs[0].cached for one in engine._prefill._captured.values())
+    monkeypatch.setattr(prefill, "_FEW", 0)
     plain, _ = answers()
     for a, b in zip(captured, plain, strict=True):
         assert [[g.ids for g in batch] for batch in a] == [[g.ids for g in batch] for batch in b]
 
 
 @pytest.mark.parametrize("beams", [1, 5])
-@pytest.mark.parametrize("reuse_scene", [False, True])
-def test_numbers_that_are_not_finite_are_seen_in_captured_steps(fixture, in_half, beams, reuse_scene):
+@pytest.mark.parametrize("reuse_prefix", [False, True])
+def test_numbers_that_are_not_finite_are_seen_in_captured_steps(fixture, in_half, beams, reuse_prefix):
     """In a graph nothing may wait for the GPU, so that sums tell; the next batch is answered as before."""
     model, prompts = in_half
     plans, settings = fixture.plans(Vanilla()), replace(fixture.config.generation, beams=beams, max_new_tokens=6)
     engine = FastEngine(model.llm)
 
     def answers(some):
-        return [one.ids for one in engine.generate(some, plans[: len(some)], settings, 1, 2, reuse_scene)]
+        return [one.ids for one in engine.generate(some, plans[: len(some)], settings, 1, 2, reuse_prefix)]
 
     want = answers(prompts[:3])
     for _ in range(2):

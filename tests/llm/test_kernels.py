@@ -11,7 +11,7 @@ if sys.platform != "linux":
 from fast3d_core.llm.engine import kernels, operations
 from fast3d_core.llm.engine.attention import beam_attention
 from fast3d_core.llm.engine.cache import Layout
-from fast3d_core.llm.engine.decode import Ancestry
+from fast3d_core.llm.engine.decode import BeamAncestry
 from fast3d_core.llm.engine.packing import Packing
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # tests/conftest.py asks for the interpreter
@@ -33,38 +33,39 @@ def close(got, want, dtype):
     torch.testing.assert_close(got.float(), want.float(), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 4, 16), (6, 2, 24), (16, 16, 64)])
-def test_rotate_into(monkeypatch, dtype, heads, kv_heads, dim):
+def test_rotate_into(dtype, normed, heads, kv_heads, dim):
     rows = 5
     qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype)
     cos, sin = random(rows, dim, dtype=dtype), random(rows, dim, dtype=dtype, seed=1)
-    places = torch.tensor([7, 0, 3, 8, 5], device=DEVICE)
+    slot_mapping = torch.tensor([7, 0, 3, 8, 5], device=DEVICE)
     got, want = ([torch.full((9, kv_heads, dim), 9.0, dtype=dtype, device=DEVICE) for _ in range(2)] for _ in range(2))
-    q = kernels.rotate_into(qkv, cos, sin, *got, places)
-    monkeypatch.setattr(operations, "uses_kernels", lambda device: False)
-    close(q, operations.rotate_into(qkv, cos, sin, *want, places), dtype)
+    norms = (random(dim, dtype=dtype), random(dim, dtype=dtype, seed=2)) if normed else None
+    q = kernels.rotate_into(qkv, cos, sin, *got, slot_mapping, norms, 1e-5)
+    close(q, operations.rotate_into(qkv, cos, sin, *want, slot_mapping, norms, 1e-5), dtype)
     for a, b in zip(got, want, strict=True):
         close(a, b, dtype)
         untouched = [1, 2, 4, 6]
         assert (a[untouched] == 9).all()
 
 
-def test_rms_norm(monkeypatch, dtype):
+def test_rms_norm(dtype):
     x, weight = random(3, 100, dtype=dtype), random(100, dtype=dtype)
     got = kernels.rms_norm(x, weight, 1e-5)
-    monkeypatch.setattr(operations, "uses_kernels", lambda device: False)
     close(got, operations.rms_norm(x, weight, 1e-5), dtype)
 
 
-def test_gated(monkeypatch, dtype):
+def test_gated(dtype):
     both = random(3, 2 * 1500, dtype=dtype)
     got = kernels.gated(both)
-    monkeypatch.setattr(operations, "uses_kernels", lambda device: False)
     close(got, operations.gated(both), dtype)
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize(("beams", "heads", "kv_heads", "dim"), [(5, 4, 4, 16), (1, 4, 2, 24), (3, 12, 2, 64)])
+@pytest.mark.parametrize(
+    ("beams", "heads", "kv_heads", "dim"), [(5, 4, 4, 16), (1, 4, 2, 24), (3, 12, 2, 64), (7, 28, 2, 16)]
+)
 def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
     """Prompts of several blocks, beams that change their ancestors, a step that fills half of the room."""
     lengths, most, number, samples = [3, 150, 64, 70], 20, 11, 4
@@ -73,7 +74,7 @@ def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
     prompts = [random(sum(lengths), kv_heads, dim, dtype=dtype, seed=s) for s in (1, 2)]
     written = [random(samples, most * beams, kv_heads, dim, dtype=dtype, seed=s) for s in (3, 4)]
     q = random(samples, beams, heads, dim, dtype=dtype)
-    ancestry = Ancestry(torch.zeros(samples, beams, most, dtype=torch.long, device=DEVICE))
+    ancestry = BeamAncestry(torch.zeros(samples, beams, most, dtype=torch.long, device=DEVICE))
     generator = torch.Generator().manual_seed(0)
     for step in range(1, number + 1):
         ancestry.grow(torch.tensor(step, device=DEVICE))
@@ -82,7 +83,7 @@ def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
 
     def cache(layout, prompt, new):
         rows = torch.full((layout.rows, kv_heads, dim), 1e4, dtype=dtype, device=DEVICE)
-        rows[layout.places([0] * samples, lengths)] = prompt
+        rows[layout.slot_mapping([0] * samples, lengths)] = prompt
         for i, first in enumerate(layout.bounds[2].tolist()):
             rows[first : first + most * beams] = new[i]
         return rows
@@ -90,7 +91,7 @@ def test_attend_beams(dtype, beams, heads, kv_heads, dim, padded):
     done = torch.tensor([False, False, True, False], device=DEVICE)
     count = torch.tensor(number, device=DEVICE)
     caches = [cache(packed, prompt, new) for prompt, new in zip(prompts, written, strict=True)]
-    got = kernels.attend_beams(q, *caches, *packed.bounds, ancestry.slots, count, done)
+    got = kernels.attend_beams(q, *caches, *packed.bounds, ancestry.written_by, count, done)
     k, v = (dense.view(cache(dense, p, w), new=number * beams) for p, w in zip(prompts, written, strict=True))
     visible = [packing.valid[:, None].expand(-1, beams, -1), ancestry.visible(count, number)]
     want = beam_attention(q, k, v, torch.cat(visible, dim=-1), range(samples))

@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from fast3d_core.llm.generation import Prompt
 from fast3d_core.llm.record_attention import _BYTES_PER_WEIGHT, Text, plan_chunks, text_attention
-from fast3d_core.llm.weights import Prompt
 
 START, VISUAL = 3, 6
 

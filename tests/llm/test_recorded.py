@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from fast3d_core.llm import reference
+from fast3d_core.plan import Plan, Stage
 from tests.conftest import MODES, RECORDED
 
 BOS, EOS = 1, 2
@@ -35,7 +36,7 @@ def test_first_logits_and_kept_tokens(fixture, recorded, mode):
         masked = reference.first_logits(fixture.model.llm, fixture.prompts[i], plans[i])
         torch.testing.assert_close(masked, logits, rtol=0, atol=1e-4)
         if mode != "vanilla":
-            assert state.kept[i].tolist() == want["prefill_kept"]
+            assert state.kept[i][-1].tolist() == want["prefill_kept"]
 
 
 @pytest.mark.parametrize("search", ["beam", "greedy"])
@@ -71,16 +72,14 @@ def test_fast(fixture, recorded, mode, search, batch):
 
 def test_fastv_scores_match_the_recorded_rows(fixture):
     """Attention of the last prompt token at layer K - 1, as recorded for K = 2."""
-    from fast3d_core.plan import Plan
-
     rows = load_file(RECORDED / "fastv_prefill_rows_K2.safetensors")
     seen = []
 
-    def choose(scores):
-        seen.append(scores)
+    def select(view):
+        seen.append(view.last)
         return torch.arange(15)
 
-    plans = [Plan(layer=2, visual=300, count=15, choose=choose) for _ in fixture.prompts]
+    plans = [Plan(300, [Stage(2, 15, select, look=("last",))]) for _ in fixture.prompts]
     fixture.model.engine.prefill(fixture.prompts, plans, fixture.config.generation)
     for sample, row in zip(fixture.samples, seen, strict=True):
         torch.testing.assert_close(row, rows[f"{sample.dataset}/{sample.index}"], rtol=0, atol=1e-6)

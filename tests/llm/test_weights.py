@@ -11,7 +11,8 @@ from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError
 from fast3d_core.llm import reference
 from fast3d_core.llm.engine.fast import FastEngine
-from fast3d_core.llm.weights import Prompt, load_llm, open_weights, read_shape, weight_files
+from fast3d_core.llm.generation import Prompt
+from fast3d_core.llm.weights import load_llm, open_weights, read_shape, weight_files
 from fast3d_core.plan import Plan
 from tests.conftest import MINIATURE
 
@@ -157,7 +158,7 @@ ROPES = {
 @pytest.mark.parametrize("name", ROPES)
 def test_ropes_that_are_accepted_are_computed_right(llm, name):
     """By both engines, as stock transformers does, over more tokens than the LLM was trained on."""
-    path, plan = llm / "config.json", Plan(0, 9, 9, torch.arange(9))
+    path, plan = llm / "config.json", Plan(9)
     plain = load_llm(llm, torch.float32)
     content = {key: value for key, value in json.loads(path.read_text()).items() if key != "rope_scaling"}
     path.write_text(json.dumps(content | {"max_position_embeddings": 64} | ROPES[name]))

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import annotation_file
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.extraction.extract import check_export, export, extract, load_part
 from fast3d_core.files.fingerprints import fingerprint
@@ -132,6 +132,6 @@ def test_a_kind_that_fast3d_noted_is_not_talked_away(config, predicted, exported
     questions = annotation_file(config.data.annotations, "scanqa")
     for folder, kind, wrong in ((predicted, "logits", "shares"), (exported, "shares", "logits")):
         maps, _ = load_known_maps(folder, "scanqa", questions)
-        assert maps.kind == kind and len(maps.logits(kind)) == 3
+        assert maps.kind == kind and len(maps.as_logits(kind).scores) == 3
         with pytest.raises(DataError, match=f"holds {kind}, as fast3d noted.*leave out --map-kind {wrong}"):
-            maps.logits(wrong)
+            maps.as_logits(wrong)

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from fast3d_core.errors import DataError
-from fast3d_core.maps.published import load_maps, log_shares, map_file, read_maps
+from fast3d_core.maps.kind import log_shares
+from fast3d_core.maps.published import load_maps, map_file, read_maps
+from fast3d_core.plan import Units
 from fast3d_core.pruning import PlanRequest, Sap
 from fast3d_core.pruning.sap import sorted_mass
 from tests.conftest import MINIATURE
@@ -90,12 +92,12 @@ def test_files_tell_the_kind(tmp_path, listed, maps, kind):
     found = written(tmp_path, maps, listed=listed)
     assert found.kind == kind
     if kind == "logits":
-        assert found.logits() is found.scores
+        assert found.as_logits().scores is found.scores
         return
     with pytest.raises(DataError, match="--map-kind shares"):
-        found.logits()
-    assert found.logits("logits") is found.scores
-    shares = torch.stack([found.logits("shares")[i] for i in range(3)]).softmax(-1)
+        found.as_logits()
+    assert found.as_logits("logits").scores is found.scores
+    shares = found.as_logits("shares").all().logits().softmax(-1)
     torch.testing.assert_close(shares, maps / maps.sum(-1, keepdim=True))
 
 
@@ -104,7 +106,7 @@ def test_files_tell_the_kind(tmp_path, listed, maps, kind):
 )
 def test_what_was_said_must_be_possible(tmp_path, maps, problem):
     with pytest.raises(DataError, match=problem):
-        written(tmp_path, maps, listed=False).logits("shares")
+        written(tmp_path, maps, listed=False).as_logits("shares")
 
 
 def test_a_share_of_nothing():
@@ -117,8 +119,14 @@ def test_a_share_of_nothing():
 def test_sap_on_shares_keeps_the_share_that_alpha_says(tmp_path):
     """Against counting; the softmax of shares, which are all alike to it, keeps about alpha of the objects."""
     maps = written(tmp_path, SHARES**4, listed=True)
-    for i, logits in maps.logits("shares").items():
+    for i, logits in maps.as_logits("shares").scores.items():
         parts = (SHARES[i].double() ** 4).sort(descending=True).values
         enough = int((parts.cumsum(0) / parts.sum() < 0.5).sum()) + 1
-        assert Sap(0.5).plan(PlanRequest("scanqa", i, scores=logits)).count == 3 * enough
-        assert Sap(0.5).plan(PlanRequest("scanqa", i, scores=maps.scores[i])).count == 150 > 3 * enough
+        assert (
+            Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), scores=logits, kind="logits")).counts(2)
+            == [3 * enough] * 2
+        )
+        with pytest.raises(DataError, match="shares of attention"):
+            Sap(0.5).plan(PlanRequest("scanqa", i, Units(100, 3), scores=maps.scores[i], kind="shares"))
+        as_if = PlanRequest("scanqa", i, Units(100, 3), scores=maps.scores[i], kind="logits")
+        assert Sap(0.5).plan(as_if).counts(1) == [150] and 3 * enough < 150

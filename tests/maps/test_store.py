@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.maps.store import STORE_FILE, PartInfo, Shard, TargetStore, file_hash, parse_layers
+from fast3d_core.maps.store import STORE_FILE, PartInfo, Shard, TargetStore, file_hash
+from fast3d_core.maps.targets import parse_layers
 
 LAYERS, OBJECTS, SHARD, SAMPLES = 5, 7, 4, 10
 SETTINGS = {"seed": 0, "layers": LAYERS, "max_objects": OBJECTS, "shard": SHARD, "files": {"llm": "1-ab"}}

@@ -128,7 +128,7 @@ def test_a_folder_with_one_file_of_weights(files):
     torch.save({}, folder / "global_step3446" / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
     config = load_config(files / "fast3d.yaml", [f"model.checkpoint={folder}"])
     assert need_checkpoint(config, "model.checkpoint").name == "mp_rank_00_model_states.pt"
-    assert ChatScene.from_config(config).objects == 100
+    assert ChatScene.from_config(config).units.count == 100
     (folder / "other.pth").touch()  # beside the folder, so that one is meant
     assert need_checkpoint(config, "model.checkpoint").name == "other.pth"
     (folder / "more.safetensors").touch()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fast3d_core.errors import DataError
-from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION
+from fast3d_core.models.chat_scene.prompt import AFTER_OBJECTS, PREFIX, QUESTION
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
 from tests.conftest import MINIATURE, RECORDED
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fast3d_core.data.annotations import annotation_file
+from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.prepare import prepare
 from tests.prepare.releases import meant, said, write_boxes, write_json
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fast3d_core.benchmarks import References, score
+from fast3d_core.benchmarks import References, benchmark, score
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import annotation_file, load_locations, load_samples
+from fast3d_core.data.annotations import load_locations
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.prepare import SPLITS, prepare
-from fast3d_core.prepare.templates import MULTI3DREF, SCAN2CAP, SCANREFER, capitalize_sentences
+from fast3d_core.prepare.answers import capitalize_sentences
 from tests.prepare.releases import (
     SCENES,
     TRAIN,
@@ -32,6 +33,10 @@ from tests.prepare.releases import (
 
 SHORT = " Answer the question using a single word or phrase."
 SITUATIONS = ("I face a desk.", "A desk is near.", "I see a desk.")
+
+SCANREFER, MULTI3DREF, SCAN2CAP = (
+    benchmark(name).wording.templates for name in ("scanrefer", "multi3dref", "scan2cap")
+)
 
 
 @pytest.fixture
@@ -96,7 +101,12 @@ def test_scanrefer(raw, folder):
         {"scene_id": VAL, "obj_id": 2, "ref_captions": ["<OBJ002>."]},
         {"scene_id": VAL, "obj_id": 3, "ref_captions": ["<OBJ000>."]},  # no box overlaps it: the first one
     ]
-    check_prompts(prompts, SCANREFER, "<description>", [*descriptions, "a chair at the door", "a chair on the left"])
+    check_prompts(
+        prompts,
+        SCANREFER,
+        "<description>",
+        [*descriptions, "a chair at the door", "a chair on the left"],
+    )
     assert "best IoU below 0.5" not in part(prepared, "scanrefer", "val").dropped
 
 
@@ -108,7 +118,12 @@ def test_multi3dref(raw, folder):
         {"scene_id": TRAIN, "obj_id": 0, "caption": "Yes. <OBJ001>.", "eval_type": "st_wo_d"},
         {"scene_id": TRAIN, "obj_id": 0, "caption": "Yes. <OBJ000> and <OBJ001>.", "eval_type": "mt"},
     ]
-    check_prompts(prompts, MULTI3DREF, "<description>", ["a purple chair", "the white chair", "the chairs"])
+    check_prompts(
+        prompts,
+        MULTI3DREF,
+        "<description>",
+        ["a purple chair", "the white chair", "the chairs"],
+    )
     assert part(prepared, "multi3dref", "train").dropped == {
         "best IoU below 0.5": 1,
         "no ground-truth box": 1,

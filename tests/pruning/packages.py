@@ -42,10 +42,10 @@ class Odd(Pruner):
         text = [self.word, self.mode, self.rounds, request.question if self.use_text else "", request.layers]
         text += [label or "" for label in request.labels]
         digest = hashlib.sha256(repr(text).encode()).digest()
-        scores = torch.tensor([digest[slot % 32] / 255 for slot in range(request.objects)])
+        scores = torch.tensor([digest[slot % 32] / 255 for slot in range(request.units.count)])
         scores = scores + self.sharpness * request.boxes[:, 0] + request.features_3d[:, 0] + request.features_2d[:, 0]
         scores = scores if self.mode == "near" else -scores
-        return Gap(self.layer, self.keep).plan(PlanRequest(request.dataset, request.index, request.objects, scores))
+        return Gap(self.layer, self.keep).plan(PlanRequest(request.dataset, request.index, request.units, scores))
 '''
 )
 

@@ -6,13 +6,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fast3d_core.config import DATASETS
+from fast3d_core.errors import DataError
+from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.maps.published import load_maps
-from fast3d_core.pruning.alpha_search import nearest, outcome, within
+from fast3d_core.pruning import alpha_search
+from fast3d_core.pruning.alpha_search import within
 from fast3d_core.pruning.sap import objects_to_reach, sorted_mass
+
+
+def nearest(maps, target):
+    return alpha_search.nearest({name: AttentionMap("logits", scores) for name, scores in maps.items()}, target)
+
+
+def outcome(maps, alpha):
+    return alpha_search.outcome({name: AttentionMap("logits", scores) for name, scores in maps.items()}, alpha)
+
 
 SEARCH = Path(__file__).parents[1] / "data" / "search_alpha"
 
@@ -118,6 +130,7 @@ def test_nearest_is_what_trying_every_breakpoint_finds(maps, data):
     assert [one.ratio for one in found] == pytest.approx(around, abs=1e-9)
 
 
+@settings(deadline=None)  # on a busy machine a case takes longer than hypothesis thinks it may
 @given(small_sets(), st.floats(0, 99.99))
 def test_alpha_has_the_fewest_decimals(maps, target):
     for one in nearest(maps, target):
@@ -171,3 +184,12 @@ def test_fewer_objects_than_bins():
 )  # fmt: skip
 def test_tolerance_is_relative_to_the_target(ratio, target, tolerance, expected):
     assert within(ratio, target, tolerance) == expected
+
+
+@pytest.mark.parametrize("kind", ["shares", None])
+def test_maps_that_are_no_logits_are_refused(kind):
+    """Their softmax is almost even, so every alpha would prune about 1 - alpha of the objects."""
+    maps = {"scanqa": AttentionMap(kind, torch.rand(3, 100) / 100)}
+    for search in (alpha_search.nearest, alpha_search.outcome):
+        with pytest.raises(DataError, match="takes the softmax of logits"):
+            search(maps, 0.5)

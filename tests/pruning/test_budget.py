@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fast3d_core.errors import UsageError
-from fast3d_core.plan import pruning_ratio
+from fast3d_core.plan import Units, pruning_ratio
 from fast3d_core.pruning import METHODS, FastV, Gap, Random, Sap, Vanilla
 from fast3d_core.pruning.budget import Budget, from_preset, from_ratio
 from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name
@@ -11,36 +11,38 @@ from tests.pruning.packages import HEAD, packages  # noqa: F401 (a fixture)
 
 # ruff: noqa: F811
 
+UNITS = Units(count=100, tokens=3)
+
 
 def test_published_presets():
-    budgets = {preset: from_preset(preset, layers=32) for preset in (35, 65, 90)}
+    budgets = {preset: from_preset(preset, 32, UNITS) for preset in (35, 65, 90)}
     assert budgets == {35: Budget(16, 90), 65: Budget(6, 60), 90: Budget(2, 15)}
-    ratios = [100 * pruning_ratio(32, b.layer, 300, b.keep) for b in budgets.values()]
+    ratios = [100 * pruning_ratio(32, 300, [(b.layer, b.keep)]) for b in budgets.values()]
     assert ratios == [35, 65, 89.0625]
 
 
 def test_presets_on_other_depths():
-    assert from_preset(35, layers=4) == Budget(2, 90)
-    assert from_preset(65, layers=4) == Budget(1, 39)
-    assert from_preset(90, layers=12) == Budget(1, 9)
-    assert from_preset(90, layers=40) == Budget(2, 18)  # round(2.5) is 2
+    assert from_preset(35, 4, UNITS) == Budget(2, 90)
+    assert from_preset(65, 4, UNITS) == Budget(1, 39)
+    assert from_preset(90, 12, UNITS) == Budget(1, 9)
+    assert from_preset(90, 40, UNITS) == Budget(2, 18)  # round(2.5) is 2
 
 
 def test_a_ratio_out_of_reach_names_the_largest():
     with pytest.raises(UsageError, match=r"from layer 1 of 4 on: the largest reachable ratio is 74\.25%"):
-        from_preset(90, layers=4)
+        from_preset(90, 4, UNITS)
 
 
 @given(st.integers(2, 80), st.floats(0, 99))
 def test_a_ratio_is_met_to_half_an_object(layers, ratio):
     try:
-        budget = from_ratio(ratio, layers)
+        budget = from_ratio(ratio, layers, UNITS)
     except UsageError as error:
         assert "largest reachable" in str(error)
         return
     assert 1 <= budget.layer < layers
     assert budget.keep % 3 == 0 and 3 <= budget.keep <= 300
-    got = 100 * pruning_ratio(layers, budget.layer, 300, budget.keep)
+    got = 100 * pruning_ratio(layers, 300, [(budget.layer, budget.keep)])
     assert abs(got - ratio) <= 50 * (1 - budget.layer / layers) / 100 + 1e-9
 
 
@@ -48,13 +50,13 @@ def test_a_ratio_is_met_to_half_an_object(layers, ratio):
 def test_ratio_of_a_budget_comes_back(layers, data):
     layer = data.draw(st.integers(0, layers - 1))
     keep = 3 * data.draw(st.integers(1, 100))
-    ratio = 100 * pruning_ratio(layers, layer, 300, keep)
-    assert from_ratio(ratio, layers, layer=layer) == Budget(layer, keep)
+    ratio = 100 * pruning_ratio(layers, 300, [(layer, keep)])
+    assert from_ratio(ratio, layers, UNITS, layer=layer) == Budget(layer, keep)
 
 
 def test_variants():
     options = MethodOptions(presets=[35, 65, 35], alphas=[0.21, 0.5], settings={"seed": 4})
-    pruners = build_pruners(["vanilla", "random", "fastv", "gap", "sap", "gap"], options, layers=32, objects=100)
+    pruners = build_pruners(["vanilla", "random", "fastv", "gap", "sap", "gap"], options, 32, UNITS)
     assert pruners == [
         Vanilla(), Random(16, 90, 4), Random(6, 60, 4), FastV(16, 90), FastV(6, 60), Gap(16, 90), Gap(6, 60),
         Sap(0.21), Sap(0.5),
@@ -67,8 +69,8 @@ def test_variants():
     ]
     assert run_name(pruners[-1]) == "sap-alpha0.5"
     by_count = MethodOptions(layer=0, keep=16)
-    assert build_pruners(["gap"], by_count, layers=4, objects=100) == [Gap(0, 16)]
-    assert build_pruners(["gap"], MethodOptions(ratio=50, layer=1), 4, 100) == [Gap(1, 99)]
+    assert build_pruners(["gap"], by_count, 4, UNITS) == [Gap(0, 16)]
+    assert build_pruners(["gap"], MethodOptions(ratio=50, layer=1), 4, UNITS) == [Gap(1, 99)]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_variants():
 )  # fmt: skip
 def test_options_that_cannot_be_meant(methods, options, message):
     with pytest.raises(UsageError, match=message):
-        build_pruners(methods, MethodOptions(**options), layers=4, objects=100)
+        build_pruners(methods, MethodOptions(**options), 4, UNITS)
 
 
 def test_settings_of_several_kinds(packages):
@@ -109,19 +111,19 @@ def test_settings_of_several_kinds(packages):
     packages.install(HEAD + f"@dataclass(frozen=True)\nclass Own(Pruner):\n{fields}{plan}", "own=Own")
     own = METHODS["own"]
     options = MethodOptions(layer=1, keep=9, alphas=[0.5, 0.25])
-    got = build_pruners(["own"], options, layers=4, objects=100)
+    got = build_pruners(["own"], options, 4, UNITS)
     assert got == [own(1, 9, 0.5, 0), own(1, 9, 0.25, 0)]
     assert run_name(got[1]) == "own-K1-keep9-alpha0.25-seed0"
     with pytest.raises(UsageError, match="own needs --alpha"):
-        build_pruners(["own"], MethodOptions(layer=1, keep=9), layers=4, objects=100)
+        build_pruners(["own"], MethodOptions(layer=1, keep=9), 4, UNITS)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
 def test_an_unreachable_preset_advises_what_was_given(layers):
     with pytest.raises(UsageError) as caught:
-        from_preset(90, layers)
+        from_preset(90, layers, UNITS)
     message = str(caught.value)
     assert message.startswith("--preset 90: ") and "lower --ratio" not in message
     assert "give a lower --preset (35, 65), or in its place --ratio, or --layer and --keep" in message
     with pytest.raises(UsageError, match="use a lower --ratio or --layer"):
-        from_ratio(99, 4, layer=2)
+        from_ratio(99, 4, UNITS, layer=2)

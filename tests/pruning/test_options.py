@@ -20,7 +20,7 @@ from fast3d_core.pruning.options import (
     wants_alpha,
 )
 from fast3d_core.pruning.settings import Setting
-from tests.pruning.default_methods import ALL, LAYERS
+from tests.pruning.default_methods import ALL, LAYERS, UNITS
 from tests.pruning.packages import HEAD, odd, packages  # noqa: F401 (fixtures)
 
 # ruff: noqa: F811
@@ -30,7 +30,7 @@ BUDGET = {"layer": 1, "keep": 9}
 
 def built(method, **settings):
     budget = BUDGET if method == "odd" else {}
-    (pruner,) = build_pruners([method], MethodOptions(**budget, settings=settings), layers=LAYERS, objects=100)
+    (pruner,) = build_pruners([method], MethodOptions(**budget, settings=settings), LAYERS, UNITS)
     return pruner
 
 
@@ -41,7 +41,7 @@ def test_options_make_every_method(pruner):
     budget = {name: values[name] for name in ("layer", "keep") if name in values}
     alphas = [values["alpha"]] if "alpha" in values else []
     others = {name: value for name, value in values.items() if name not in (*budget, "alpha")}
-    assert build_pruners([pruner.name], MethodOptions(**budget, alphas=alphas, settings=others), LAYERS, 100) == [
+    assert build_pruners([pruner.name], MethodOptions(**budget, alphas=alphas, settings=others), LAYERS, UNITS) == [
         pruner
     ]
     assert type(pruner)(**json.loads(json.dumps(values))) == pruner
@@ -105,11 +105,11 @@ def test_bounds_on_one_side_and_forms():
 
 def test_an_option_means_nothing_to_methods_without_it(odd):
     options = MethodOptions(**BUDGET, settings={"mode": "far"})
-    assert [one.name for one in build_pruners(["odd", "gap"], options, LAYERS, 100)] == ["odd", "gap"]
+    assert [one.name for one in build_pruners(["odd", "gap"], options, LAYERS, UNITS)] == ["odd", "gap"]
     with pytest.raises(UsageError, match="--mode means nothing to gap, fastv"):
-        build_pruners(["gap", "fastv"], options, LAYERS, 100)
+        build_pruners(["gap", "fastv"], options, LAYERS, UNITS)
     with pytest.raises(UsageError, match="--use-text means nothing to sap"):
-        build_pruners(["sap"], MethodOptions(alphas=[0.5], settings={"use_text": True}), LAYERS, 100)
+        build_pruners(["sap"], MethodOptions(alphas=[0.5], settings={"use_text": True}), LAYERS, UNITS)
     assert options.taken_by(["gap"]) == MethodOptions(**BUDGET)
     assert options.taken_by(["vanilla"]) == MethodOptions()
 
@@ -145,12 +145,12 @@ def test_settings_that_do_not_go_together(packages):
 
 def test_an_alpha_of_ones_own(packages):
     cls = own(packages, ["alpha: float = setting(0.5, 'a share', above=0, at_most=1)"])
-    assert build_pruners(["own"], MethodOptions(), LAYERS, 100) == [cls(0.5)] and not wants_alpha(["own"])
-    assert build_pruners(["own"], MethodOptions(alphas=[0.2, 0.3]), LAYERS, 100) == [cls(0.2), cls(0.3)]
+    assert build_pruners(["own"], MethodOptions(), LAYERS, UNITS) == [cls(0.5)] and not wants_alpha(["own"])
+    assert build_pruners(["own"], MethodOptions(alphas=[0.2, 0.3]), LAYERS, UNITS) == [cls(0.2), cls(0.3)]
     with pytest.raises(UsageError, match="own takes one alpha for all datasets"):
-        build_pruners(["own"], MethodOptions(alphas=[{"scanqa": 0.2}]), LAYERS, 100)
+        build_pruners(["own"], MethodOptions(alphas=[{"scanqa": 0.2}]), LAYERS, UNITS)
     with pytest.raises(UsageError, match=r"--alpha must lie in \(0, 1\], not 2"):
-        build_pruners(["own"], MethodOptions(alphas=[2.0]), LAYERS, 100)
+        build_pruners(["own"], MethodOptions(alphas=[2.0]), LAYERS, UNITS)
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=200))

@@ -10,7 +10,7 @@ from fast3d_core.errors import UsageError
 from fast3d_core.pruning import BASELINE, DEFAULT, METHODS, Gap, Pruner, Sap, Vanilla
 from fast3d_core.pruning.options import MethodOptions, build_pruners
 from fast3d_core.pruning.settings import RESERVED
-from tests.pruning.default_methods import EXAMPLES
+from tests.pruning.default_methods import EXAMPLES, UNITS
 from tests.pruning.packages import HEAD, ODD, odd, packages  # noqa: F401 (fixtures)
 
 # ruff: noqa: F811
@@ -43,7 +43,7 @@ def test_every_method_has_examples():
 def test_a_method_of_another_package(odd):
     assert list(METHODS) == [*BUILT_IN, "odd"] and issubclass(odd, Pruner)
     assert METHODS.package("odd") == "odd-methods 1.0"
-    assert build_pruners(["odd"], MethodOptions(layer=1, keep=9), 4, 100) == [odd(1, 9)]
+    assert build_pruners(["odd"], MethodOptions(layer=1, keep=9), 4, UNITS) == [odd(1, 9)]
     style = METHODS.style("odd")
     assert (style.title, style.colour, style.marker) == ("Odd one", "#aa4400", "P")
     assert METHODS.style("gone").title == "gone" and METHODS.style(None).title == "scored"
@@ -93,10 +93,10 @@ def test_refused_in_one_line_while_others_work(packages, code, refusal):
         raise UsageError(problem)
     assert f"the method {name.split('=')[0]!r} of the package odd-methods 1.0 is left out: " in problem
     assert "\n" not in problem and list(METHODS) == BUILT_IN
-    assert build_pruners(["gap"], MethodOptions(layer=1, keep=9), 4, 100) == [Gap(1, 9)]
+    assert build_pruners(["gap"], MethodOptions(layer=1, keep=9), 4, UNITS) == [Gap(1, 9)]
     if name != "sap=Own":
         with pytest.raises(UsageError, match=why):
-            build_pruners([name.split("=")[0]], MethodOptions(), 4, 100)
+            build_pruners([name.split("=")[0]], MethodOptions(), 4, UNITS)
 
 
 def test_two_packages_with_a_name(packages):
@@ -120,9 +120,9 @@ def test_two_methods_share_an_option_of_one_type(packages, second, problem):
     assert [line.partition("left out: ")[2] for line in METHODS.problems] == ([] if problem is None else [problem])
     assert ("b" in METHODS) is (problem is None)
     if problem is None:
-        a, b = build_pruners(["a", "b"], MethodOptions(settings={"sharp": 2.0}), 4, 100)
+        a, b = build_pruners(["a", "b"], MethodOptions(settings={"sharp": 2.0}), 4, UNITS)
         assert (a.sharp, b.sharp) == (2, 2)
-        assert build_pruners(["b"], MethodOptions(), 4, 100)[0].sharp == 1
+        assert build_pruners(["b"], MethodOptions(), 4, UNITS)[0].sharp == 1
 
 
 def test_no_module_of_a_method_imports_torch(packages):

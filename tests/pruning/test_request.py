@@ -5,12 +5,14 @@ import torch
 
 from fast3d_core import load_config
 from fast3d_core.asking.asker import Asker
-from fast3d_core.data.annotations import load_labels, load_locations, load_samples
+from fast3d_core.benchmarks.questions import load_samples
+from fast3d_core.data.annotations import load_labels, load_locations
 from fast3d_core.data.detections import Detections
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.pruning import Gap, PlanRequest, Pruner, Sap, Vanilla
 from tests.conftest import MINIATURE
+from tests.pruning.default_methods import UNITS
 
 PARTS = ("scores", "layers", "question", "boxes", "labels", "features_3d", "features_2d")
 
@@ -18,7 +20,7 @@ PARTS = ("scores", "layers", "question", "boxes", "labels", "features_3d", "feat
 @pytest.mark.parametrize("name", PARTS)
 def test_what_is_not_there_is_named(name):
     with pytest.raises(DataError) as caught:
-        getattr(PlanRequest("scanqa", 7), name)
+        getattr(PlanRequest("scanqa", 7, UNITS), name)
     message = str(caught.value)
     assert message.startswith(f"a method asks for {name}, but sample 7 of scanqa comes with no ")
     gives = {"scores": "needs_map", "layers": "model.llm", "question": "data.annotations"}
@@ -32,7 +34,7 @@ def test_parts_are_read_once_and_only_when_asked_for():
         read.append("labels")
         return ["chair"]
 
-    request = PlanRequest("scanqa", 0, labels=labels, boxes=lambda: read.append("boxes"), question="what?")
+    request = PlanRequest("scanqa", 0, UNITS, labels=labels, boxes=lambda: read.append("boxes"), question="what?")
     assert (read, request.question) == ([], "what?")
     assert request.labels == request.labels == ["chair"] and read == ["labels"]
     with pytest.raises(DataError, match="asks for boxes"):  # what reads them found none
@@ -41,10 +43,10 @@ def test_parts_are_read_once_and_only_when_asked_for():
 
 def test_shares_are_no_logits():
     scores = torch.rand(100)
-    assert Sap(0.5).plan(PlanRequest("scanqa", 0, scores=scores, kind="logits"))
+    assert Sap(0.5).plan(PlanRequest("scanqa", 0, UNITS, scores=scores, kind="logits"))
     with pytest.raises(DataError, match="shares of attention, where logits are asked for; .* needs_logits = True"):
-        Sap(0.5).plan(PlanRequest("scanqa", 0, scores=scores, kind="shares"))
-    assert Gap(1, 9).plan(PlanRequest("scanqa", 0, scores=scores, kind="shares"))
+        Sap(0.5).plan(PlanRequest("scanqa", 0, UNITS, scores=scores, kind="shares"))
+    assert Gap(1, 9).plan(PlanRequest("scanqa", 0, UNITS, scores=scores, kind="shares"))
 
 
 class Looking(Pruner):
@@ -74,7 +76,7 @@ def test_an_evaluation_gives_all_but_the_map():
     config, looking = load_config(MINIATURE), Looking()
     questions = Questions(config, ["scanqa"])
     (batch,) = questions.batches(3)
-    questions.plans(Job("looking", looking))(batch)
+    questions.planner(Job("looking", looking))(batch)
     for request, sample in zip(looking.seen, batch, strict=True):
         check_parts(request, sample, config.data.annotations)
         with pytest.raises(DataError, match="asks for scores"):
@@ -86,7 +88,7 @@ def test_an_evaluation_reads_no_boxes_that_no_method_asks_for(monkeypatch):
     questions = Questions(config, ["scanqa"])  # which reads them itself, to check slots
     monkeypatch.setattr("fast3d_core.data.detections.load_boxes", lambda *_: pytest.fail("boxes were read"))
     for job in (Job("vanilla", Vanilla()), Job("gap", Gap(1, 9), config.maps.predicted)):
-        questions.plans(job)(questions.batches(3)[0])
+        questions.planner(job)(questions.batches(3)[0])
 
 
 def test_a_question_of_ones_own_gives_all():

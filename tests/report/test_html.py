@@ -9,17 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fast3d_core.benchmarks import HEADLINES, References, score
+from fast3d_core.benchmarks import References, benchmark, score
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS, load_config
-from fast3d_core.data.annotations import annotation_file, load_locations, load_samples, locations_file
+from fast3d_core.data.annotations import load_locations, locations_file
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import write_json
-from fast3d_core.gap.inputs import load_targets
 from fast3d_core.gap.quality import map_quality
 from fast3d_core.maps.published import load_maps, map_file
+from fast3d_core.maps.targets import load_targets
 from fast3d_core.pruning import METHODS, Gap, Random, Sap, Vanilla
 from fast3d_core.report import build_report, list_runs, load_runs
-from fast3d_core.report.answers import JUDGED_BY, judge, read_answers
+from fast3d_core.report.answers import judge, read_answers
 from fast3d_core.report.colours import DARK_GROUND, LIGHT_GROUND, shades
 from fast3d_core.report.html import ASSETS, SCRIPTS, build_page, to_html, write_html
 from fast3d_core.report.methods import method_views
@@ -99,9 +100,10 @@ def test_an_answer_alone_is_judged_by_the_benchmark(config):
             scores = [judge(dataset, record, references) for record in records]
             metrics = score(dataset, records, references, meteor=False).metrics
             if dataset != "scan2cap":
-                assert sum(scores) / len(scores) == pytest.approx(metrics[JUDGED_BY[dataset][1]])
+                assert sum(scores) / len(scores) == pytest.approx(metrics[benchmark(dataset).judge.key])
             assert all(0 <= one <= 1 for one in scores)
-    assert {d: key for d, (_, key) in JUDGED_BY.items() if key != HEADLINES[d].key} == {"scanqa": "[scanqa] EM1"}
+    other = {d: benchmark(d).judge.key for d in DATASETS if benchmark(d).judge != benchmark(d).headline}
+    assert other == {"scanqa": "[scanqa] EM1"}
 
 
 def test_attention_is_compared_where_both_maps_are(config):
@@ -182,9 +184,10 @@ def test_what_cannot_be_shown_is_left_out_with_a_note(config):
     "change",
     [
         {"index": "x"},
-        {"kept": 5},
-        {"kept": ["x"]},
-        {"kept": [-3]},
+        {"stages": 5},
+        {"stages": [[2, ["x"]]]},
+        {"stages": [[2, [-3]]]},
+        {"stages": [[2, [True]]]},
         {"dataset": "../x"},
         {"pred": None},
         {"index": 10**9},
@@ -192,13 +195,24 @@ def test_what_cannot_be_shown_is_left_out_with_a_note(config):
 )
 def test_a_damaged_journal_is_one_line(config, change):
     (part,) = (config.runs / "vanilla").glob("part-*.jsonl")
-    entry = {"dataset": "scanqa", "index": 0, "pred": "y", "kept": [0, 1, 2]} | change
-    part.write_text(json.dumps({"batch": 0, "seconds": 1, "samples": [entry]}) + "\n")
+    line = json.loads(part.read_text().splitlines()[0])
+    part.write_text(json.dumps(line | {"samples": [line["samples"][0] | change]}) + "\n")
     if change == {"index": 10**9}:  # which only the annotations tell
         assert page_of(config).browser is None
         return
     with pytest.raises(DataError, match="journal .*damaged.*fast3d eval"):
         page_of(config)
+
+
+def test_a_run_of_another_version_shows_its_scores_alone(config):
+    """Its result.json is read as ever; its journal is told of and left out."""
+    (part,) = (config.runs / "vanilla").glob("part-*.jsonl")
+    old = {"dataset": "scanqa", "index": 0, "pred": "y", "tokens": 400, "steps": 3, "layer": 0, "kept": None}
+    part.write_text(json.dumps({"batch": 0, "seconds": 1.0, "gap_seconds": 0.0, "samples": [old]}) + "\n")
+    page = page_of(config)
+    assert "vanilla" in [row.name for row in page.report.rows]
+    assert "vanilla" not in [run.name for run in page.browser.runs] and len(page.browser.runs) > 1
+    assert [note for note in page.notes if note.startswith("vanilla is a run of another version of fast3d")]
 
 
 def test_no_text_leaves_its_place_in_the_file(config):

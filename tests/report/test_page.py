@@ -6,10 +6,12 @@ import shutil
 import pytest
 import torch
 
+from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import annotation_file, load_samples, locations_file
+from fast3d_core.data.annotations import locations_file
 from fast3d_core.files.files import write_json
 from fast3d_core.maps.published import load_maps
+from fast3d_core.plan import Units
 from fast3d_core.pruning import Gap, PlanRequest, Random, Sap, Vanilla
 from fast3d_core.pruning.budget import from_ratio
 from fast3d_core.report import build_report, list_runs, load_runs
@@ -105,10 +107,10 @@ def test_javascript_keeps_what_python_keeps(visit, made):
     ))"""
     for question in questions:
         dataset, index = question["dataset"], question["index"]
-        request = PlanRequest(dataset, index, 100, load_maps(config.maps.predicted, dataset)[index])
+        request = PlanRequest(dataset, index, Units(100, 3), load_maps(config.maps.predicted, dataset)[index])
 
         def objects(pruner, request=request):
-            return sorted(set((pruner.plan(request).kept // 3).tolist()))
+            return sorted(set((pruner.plan(request).stages[0].select // 3).tolist()))
 
         alphas = [*torch.rand(20, dtype=torch.float64).tolist(), *question["mass"][:5], 1.0]
         for alpha in alphas:
@@ -119,7 +121,7 @@ def test_javascript_keeps_what_python_keeps(visit, made):
         for alpha, (slots, ratio) in zip(sap["positions"], sap["all"], strict=True):
             assert sorted(slots) == objects(Sap(alpha)) and ratio == pytest.approx(100 - len(slots))
         for slots, ratio in gap["all"]:
-            budget = from_ratio(ratio, 4, layer=2)
+            budget = from_ratio(ratio, 4, Units(100, 3), layer=2)
             assert budget.keep == 3 * len(slots) and sorted(slots) == objects(Gap(2, budget.keep))
 
 

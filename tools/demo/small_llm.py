@@ -15,10 +15,12 @@ from transformers import LlamaForCausalLM
 
 from fast3d_core.demo.shape import SmallShape
 from fast3d_core.llm.weights import finish_layer, project
-from fast3d_core.plan import TOKENS_PER_OBJECT
+from fast3d_core.models.chat_scene.model import ChatScene
 
 Mask = Tensor | BlockMask
 """Which tokens see which: dense, (tokens, tokens) bool, or by blocks, of which those that nothing sees are skipped."""
+
+_TOKENS = ChatScene.unit_tokens  # of an object
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class SmallChatScene(nn.Module):
     def mask(self, questions: int, tokens: int) -> Mask:
         """For batches of `questions` texts of `tokens`: causal, and no question sees another."""
         device = self._prefix.device
-        shared = len(self._prefix) + self.shape.objects * TOKENS_PER_OBJECT + len(self._after_objects)
+        shared = len(self._prefix) + self.shape.objects * _TOKENS + len(self._after_objects)
         length = shared + questions * tokens
 
         def visible(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -102,8 +104,8 @@ class SmallChatScene(nn.Module):
         places = torch.arange(shared + tokens, device=x.device)
         places = torch.cat([places[:shared], places[shared:].repeat(questions)])
         cos, sin = (table[0] for table in self.llm.model.rotary_emb(x, places[None]))
-        first = len(self._prefix) + TOKENS_PER_OBJECT - 1
-        last_tokens = slice(first, first + self.shape.objects * TOKENS_PER_OBJECT, TOKENS_PER_OBJECT)
+        first = len(self._prefix) + _TOKENS - 1
+        last_tokens = slice(first, first + self.shape.objects * _TOKENS, _TOKENS)
         seen, maps = x[:, last_tokens], x.new_zeros(len(x), recorded, self.shape.objects, dtype=torch.float32)
         for number, layer in enumerate(self.llm.model.layers, start=1):
             q, k, v = project(layer, x, cos, sin)
@@ -122,8 +124,8 @@ class SmallChatScene(nn.Module):
         on_shared = torch.einsum("sqnhd,smhd->sqhnm", rows, k[:, :shared])
         on_own = torch.einsum("sqnhd,sqmhd->sqhnm", rows, own).masked_fill(ahead, -torch.inf)
         weights = (torch.cat([on_shared, on_own], dim=-1).float() * q.shape[-1] ** -0.5).softmax(-1)
-        visual = weights[..., start : start + self.shape.objects * TOKENS_PER_OBJECT]
-        maps = visual.unflatten(-1, (-1, TOKENS_PER_OBJECT)).sum(-1).mean(2)  # (scenes, questions, n, objects)
+        visual = weights[..., start : start + self.shape.objects * _TOKENS]
+        maps = visual.unflatten(-1, (-1, _TOKENS)).sum(-1).mean(2)  # (scenes, questions, n, objects)
         there = (ids != 0).to(maps.dtype)[..., None]
         return (maps * there).sum(2) / there.sum(2)
 

@@ -24,7 +24,7 @@ from transformers import RobertaConfig, RobertaModel
 
 from fast3d_core.config import DATASETS
 from fast3d_core.demo import WEIGHTS
-from fast3d_core.demo.release import GAP, train_text_tokenizer, write_text_encoder
+from fast3d_core.demo.release import GAP, write_text_encoder
 from fast3d_core.demo.shape import SmallShape
 from fast3d_core.files.files import load_json, write_json
 from fast3d_core.files.tensors import write_tensors
@@ -35,6 +35,7 @@ from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.runtime.draws import seed_of
 from fast3d_core.runtime.graphs import Inputs, StepGraphs
 from tools.demo.muon import Muon
+from tools.demo.release import train_text_tokenizer
 from tools.demo.train_llm import Recipe, Stream, Trainer, draw_questions
 
 
@@ -146,7 +147,7 @@ class GapTrainer:
     def validate(self, held_out: list[Inputs]) -> dict[str, float]:
         """The mean divergence by task."""
         torch.manual_seed(0)
-        with torch.compiler.set_stance("force_eager"):  # compiling anew, without gradients, would take longer
+        with torch.compiler.set_stance("force_eager"):  # compiling again, without gradients, would take longer
             losses = torch.cat([self.loss(drawn) for drawn in held_out]).cpu()
         tasks = torch.cat([drawn["tasks"].flatten() for drawn in held_out])
         return {name: round(float(losses[tasks == i].mean()), 4) for i, name in enumerate(DATASETS)}
@@ -157,7 +158,7 @@ class GapTrainer:
         write_json(folder / "gap.json", {"step": self.step, "recipe": asdict(self.recipe)})
 
     def load(self, folder: Path) -> None:
-        """Continues with the weights that `save` left; moments gather anew, while the learning rate warms up."""
+        """Continues with the weights that `save` left; moments start from zero, while the learning rate warms up."""
         self.network.load_state_dict({name: t.float() for name, t in read_tensors(folder / GAP)[0].items()})
         self.step = self.began = load_json(folder / "gap.json", "the demo's GAP network")["step"]
 

@@ -28,12 +28,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from fast3d_core.config import DATASETS
 from fast3d_core.demo.detection import detect
 from fast3d_core.demo.features import CODE_WIDTH, MIX_2D, MIX_3D, NOISE_2D, NOISE_3D, object_codes
+from fast3d_core.demo.questions import ask
 from fast3d_core.demo.rooms import COLOURS, KINDS, SIZES, draw_size, make_room
 from fast3d_core.demo.shape import SmallShape
-from fast3d_core.demo.tasks import ask
 from fast3d_core.demo.world import room_rng
 from fast3d_core.files.files import atomic_path, write_json
-from fast3d_core.models.chat_scene.model import AFTER_OBJECTS, PREFIX, QUESTION
+from fast3d_core.models.chat_scene.prompt import AFTER_OBJECTS, PREFIX, QUESTION
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
 from fast3d_core.runtime.draws import seed_of
 from fast3d_core.runtime.graphs import Inputs, StepGraphs
@@ -288,7 +288,7 @@ class Trainer:
         )
 
     def load(self, folder: Path) -> None:
-        """Continues where `save` left off; without moments beside the weights, the learning rate warms up anew."""
+        """Continues where `save` left off; without moments beside the weights, the learning rate warms up again."""
         tensors: dict[str, Tensor] = {}
         for path in sorted(folder.glob("training-*.safetensors")):
             tensors |= load_file(path)
@@ -351,7 +351,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--from", dest="source", type=Path, help="folder that an earlier run left")
-    parser.add_argument("--tokenizer", type=Path, help="folder of tokenizer.model; made anew in OUT if not given")
+    parser.add_argument("--tokenizer", type=Path, help="folder of tokenizer.model; made in OUT if not given")
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--check-every", type=int, default=500)

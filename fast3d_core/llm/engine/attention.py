@@ -1,42 +1,21 @@
 """Attention as the fast engine needs it: over prompts, and of decoding beams over what they share."""
 
+import inspect
 import math
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fast3d_core.llm.engine import flash
 from fast3d_core.llm.engine.cache import Layout
-from fast3d_core.llm.engine.operations import uses_kernels
-from fast3d_core.llm.engine.packing import Packing
-from fast3d_core.plan import LlmShape
+from fast3d_core.llm.engine.packing import Packing, Seqlens
 
 
-def prefill_backend(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int) -> str:
-    """What attention over prompts runs on.
-
-    "flash-attn" where it is installed and fits, else "torch-varlen", torch's own flash attention over packed rows,
-    on GPUs in half precision, else "sdpa", torch's attention over padded rows.
-    """
-    if flash.usable(device, dtype):
-        return "flash-attn"
-    half = dtype in (torch.float16, torch.bfloat16)
-    fits = heads == kv_heads and head_dim <= 256 and head_dim % 8 == 0  # grouped queries came to torch-varlen later
-    if device.type == "cuda" and half and fits and torch.cuda.get_device_capability(device) >= (8, 0):
-        return "torch-varlen"
-    return "sdpa"
-
-
-def backend(device: torch.device, dtype: torch.dtype, shape: LlmShape) -> str:
-    """What attention runs on, prefill + decoding, such as "torch-varlen + triton"."""
-    prefill = prefill_backend(device, dtype, shape.heads, shape.kv_heads, shape.head_dim)
-    return f"{prefill} + {'triton' if uses_kernels(device) else 'sdpa'}"
-
-
-def prefill_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, layout: Layout) -> Tensor:
-    """Causal attention of each sample's last rows to all rows of its prompt.
+def padded_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, layout: Layout) -> Tensor:
+    """Causal attention of each sample's last rows to all rows of its prompt, by torch's attention over padded rows.
 
     Rows keep their order when tokens are dropped, so a row sees exactly the rows before it.
 
@@ -44,28 +23,19 @@ def prefill_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing,
         q: (query rows, heads, head_dim), packed.
         keys, values: (cache rows, kv heads, head_dim).
         queries: how many rows of each sample ask.
+        layout: of the cache.
 
     Returns:
         (query rows, heads, head_dim).
     """
     prompts = layout.prompts
-    kind = "sdpa" if layout.padded else prefill_backend(q.device, q.dtype, q.shape[1], *keys.shape[1:])
-    if kind != "sdpa":
-        k, v = keys[: prompts.total], values[: prompts.total]
-        if kind == "flash-attn":
-            return flash.causal_attention(q, k, v, queries, prompts)
-        from torch.nn.attention.varlen import varlen_attn
-
-        out = varlen_attn(
-            q, k, v, queries.offsets, prompts.offsets, queries.longest, prompts.longest, window_size=(-1, 0)
-        )
-        assert isinstance(out, Tensor)
-        return out
     q, k, v = (x.transpose(1, 2) for x in (queries.pad(q), layout.view(keys), layout.view(values)))
     mask = None
     if queries.lengths != prompts.lengths:
-        place = torch.arange(queries.longest, device=q.device)[:, None] + _difference(prompts, queries)[:, None, None]
-        mask = (torch.arange(prompts.longest, device=q.device) <= place)[:, None]
+        place = (
+            torch.arange(queries.max_seqlen, device=q.device)[:, None] + _difference(prompts, queries)[:, None, None]
+        )
+        mask = (torch.arange(prompts.max_seqlen, device=q.device) <= place)[:, None]
     # Padding stands behind a sample's rows, where causal attention never looks.
     gqa = q.shape[1] != k.shape[1]
     out = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=gqa)
@@ -74,7 +44,40 @@ def prefill_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing,
 
 def _difference(prompts: Packing, queries: Packing) -> Tensor:
     """(samples,) how many rows stand before the first that asks."""
-    return prompts.offsets.diff() - queries.offsets.diff()
+    return prompts.cu_seqlens.diff() - queries.cu_seqlens.diff()
+
+
+def varlen_attention(q: Tensor, k: Tensor, v: Tensor, queries: Seqlens, prompts: Seqlens) -> Tensor:
+    """The same over packed rows, by torch's flash attention; k and v are (prompt rows, kv heads, head_dim)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    more: dict[str, Any] = {}
+    if q.shape[1] != k.shape[1]:
+        if _varlen_groups_queries():
+            more = {"enable_gqa": True}
+        else:
+            k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    out = varlen_attn(
+        q,
+        k,
+        v,
+        queries.cu_seqlens,
+        prompts.cu_seqlens,
+        queries.max_seqlen,
+        prompts.max_seqlen,
+        window_size=(-1, 0),
+        **more,
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
+@cache
+def _varlen_groups_queries() -> bool:
+    """Whether this torch's varlen_attn lets queries share keys; that came later than the function."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def row_weights(q: Tensor, k: Tensor, valid: Tensor) -> Tensor:

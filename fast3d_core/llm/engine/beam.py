@@ -15,7 +15,7 @@ it can be captured as a CUDA graph.
 import torch
 from torch import Tensor
 
-from fast3d_core.config import GenerationConfig
+from fast3d_core.llm.generation import GenerationConfig
 
 
 class _Search:

@@ -1,8 +1,8 @@
 """Keys and values of a batch: one set a sample, whatever the number of beams; nothing in it is ever moved.
 
-A layer keeps rows of just the tokens that it saw. Behind the prompts there is room for generated tokens: every beam's
-of the first step, every beam's of the second, ... A `Layout` says which row is whose. The buffers stay where they are
-from batch to batch, so that a decoding step, once captured as a CUDA graph, serves all of them.
+A layer keeps rows of just the tokens that it saw. Behind the prompts are the decode slots, rows for generated tokens:
+every beam's of the first step, every beam's of the second, ... A `Layout` says which row is whose. The buffers stay
+where they are from batch to batch, so that a decoding step, once captured as a CUDA graph, serves all of them.
 """
 
 from collections.abc import Sequence
@@ -11,53 +11,69 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fast3d_core.llm.engine.packing import Packing
+from fast3d_core.llm.engine.packing import Packing, Seqlens
 
 GROWTH = 1.125
-"""Buffers that are too small grow beyond what was asked for, by this factor, so that they seldom do."""
+"""Buffers that are too small are made larger than what was asked for, by this factor: batches of a run differ by some
+percent, and a buffer that is replaced takes with it every graph that was captured for it."""
 
 
-def rows_needed(lengths: Sequence[int], room: int, *, padded: bool) -> int:
-    """Rows of a cache for prompts of these lengths, with room behind each."""
-    return len(lengths) * (max(lengths) + room) if padded else sum(lengths) + len(lengths) * room
+def rows_needed(lengths: Sequence[int], decode_slots: int, *, padded: bool) -> int:
+    """Rows of a cache for prompts of these lengths, with so many decode slots for each."""
+    return len(lengths) * (max(lengths) + decode_slots) if padded else sum(lengths) + len(lengths) * decode_slots
 
 
-class Layout:
-    """Where the samples' rows stand in a cache.
-
-    Packed, prompts stand one behind another, and the room behind all of them. Padded, every sample has its room behind
-    the longest prompt's length, so that the cache is a (samples, stride, ...) tensor, too.
+class PromptRows:
+    """Packed prompts in a cache, from its first row on: all that prefill asks about a cache where it is captured.
 
     Attributes:
-        prompts: the rows that each sample's prompt has; room: rows for generated tokens, a sample.
-        rows: of the cache, in all.
-        bounds: (3, samples) int32: a sample's first prompt row, the row behind its last, its first row for new tokens.
+        prompts: the rows that each sample's prompt has.
+        padded: whether every sample has the same number of rows, see `Layout`.
     """
 
-    def __init__(self, prompts: Packing, room: int, *, padded: bool):
-        self.prompts, self.room, self.padded = prompts, room, padded
-        self._stride = prompts.longest + room
+    def __init__(self, prompts: Seqlens):
+        self.prompts, self.padded = prompts, False
+
+
+class Layout(PromptRows):
+    """Where the samples' rows are in a cache.
+
+    Packed, prompts stand one behind another, and the decode slots behind all of them. Padded, every sample has its
+    decode slots behind the longest prompt's length, so that the cache is a (samples, stride, ...) tensor, too.
+
+    Attributes:
+        prompts: the rows that each sample's prompt has; begin: a sample's first row; decode_slots: of each sample.
+        rows: of the cache, in all.
+        bounds: (3, samples) int32: a sample's first prompt row, the row behind its last, its first decode slot.
+    """
+
+    prompts: Packing
+
+    def __init__(self, prompts: Packing, decode_slots: int, *, padded: bool):
+        self.prompts, self.decode_slots, self.padded = prompts, decode_slots, padded
+        self._stride = prompts.max_seqlen + decode_slots
         lengths, numbers = np.array(prompts.lengths), np.arange(len(prompts.lengths))
-        self._begin = numbers * self._stride if padded else lengths.cumsum() - lengths
-        new = self._begin + prompts.longest if padded else prompts.total + numbers * room
-        self.rows = rows_needed(prompts.lengths, room, padded=padded)
-        bounds = np.stack([self._begin, self._begin + lengths, new]).astype(np.int32)
+        begin = numbers * self._stride if padded else lengths.cumsum() - lengths
+        new = begin + prompts.max_seqlen if padded else prompts.num_tokens + numbers * decode_slots
+        self.begin: list[int] = begin.tolist()
+        self.rows = rows_needed(prompts.lengths, decode_slots, padded=padded)
+        bounds = np.stack([begin, begin + lengths, new]).astype(np.int32)
         self.bounds = torch.from_numpy(bounds).to(prompts.device)
 
-    def places(self, first: Sequence[int], behind: Sequence[int]) -> Tensor:
+    def slot_mapping(self, first: Sequence[int], behind: Sequence[int]) -> Tensor:
         """(sum of counts,) int64: rows of the prompt tokens `first` to before `behind` of each sample."""
-        spans = [np.arange(b + i, b + j) for b, i, j in zip(self._begin.tolist(), first, behind, strict=True)]
+        spans = [np.arange(b + i, b + j) for b, i, j in zip(self.begin, first, behind, strict=True)]
         return torch.from_numpy(np.concatenate(spans)).to(self.prompts.device)
 
     def view(self, rows: Tensor, new: int = 0) -> Tensor:
-        """(samples, longest + new, ...): prompts, right-padded, and the first `new` rows of the room.
+        """(samples, max_seqlen + new, ...): prompts, right-padded, and the first `new` decode slots.
 
-        What stands in padding is arbitrary but finite. Only padded caches show their room.
+        What padding holds is arbitrary but finite. Only padded caches show their decode slots.
         """
         if not self.padded:
             assert not new
-            return self.prompts.pad(rows[: self.prompts.total])
-        return rows[: self.rows].unflatten(0, (-1, self._stride))[:, : self.prompts.longest + new]
+            return self.prompts.pad(rows[: self.prompts.num_tokens])
+        return rows[: self.rows].unflatten(0, (-1, self._stride))[:, : self.prompts.max_seqlen + new]
 
 
 class Caches:
@@ -78,11 +94,12 @@ class Caches:
         return self.keys, self.values
 
     def hold(self, rows: Sequence[int]) -> bool:
-        """Whether there is room for so many rows in each layer."""
+        """Whether each layer's buffers have so many rows."""
         return all(len(buffer) >= n for buffers in self.both for buffer, n in zip(buffers, rows, strict=True))
 
     def fit(self, rows: Sequence[int]) -> None:
-        """Makes that room; content is lost. What is too small goes first, so that both need not fit the memory."""
+        """Makes them hold so many; content is lost. What is too small is freed first, so that the old and the new
+        buffer need not fit the memory together."""
         small = [i for i, count in enumerate(rows) if min(len(self.keys[i]), len(self.values[i])) < count]
         for buffers in self.both:
             for i in small:
@@ -92,7 +109,7 @@ class Caches:
                 buffers[i] = buffers[i].new_zeros(int(rows[i] * GROWTH), *self._row)
 
     def forget(self, rows: int | None = None) -> None:
-        """Zeros in the first rows, or everywhere: where numbers may stand that are not finite."""
+        """Writes zeros to the first rows, or everywhere: what is there may not be finite."""
         for buffers in self.both:
             for buffer in buffers:
                 buffer[:rows].zero_()

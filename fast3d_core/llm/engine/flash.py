@@ -1,8 +1,8 @@
 """The one place that calls flash-attn (optional: `pip install "fast3d[flash-attn]"`).
 
-`flash_attn_varlen_func` takes packed rows as they are, so that nothing is padded. The library needs a CUDA device of
-compute capability 8.0 or later and half precision; where it is absent or cannot run, torch's own attention is used. The
-tests run this adapter against a stand-in with the documented signature; the real library has not been run with fast3d.
+`flash_attn_varlen_func` takes packed rows as they are, so that nothing is padded, and queries that share keys (GQA). It
+needs a GPU and number type that `backend.choose` asks for; where it is absent, torch's own attention is used. The tests
+run this adapter against a stand-in with the documented signature; the real library has not been run with fast3d.
 """
 
 import importlib.util
@@ -10,10 +10,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from fast3d_core.llm.engine.packing import Packing
+from fast3d_core.llm.engine.packing import Seqlens
 
 
 @cache
@@ -27,14 +26,12 @@ def _varlen_func() -> Callable[..., Any] | None:
     return flash_attn_varlen_func
 
 
-def usable(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether flash-attn is installed and can run on this device in this dtype."""
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
-        return False
-    return torch.cuda.get_device_capability(device) >= (8, 0) and _varlen_func() is not None
+def is_installed() -> bool:
+    """Whether flash-attn is there and can be imported."""
+    return _varlen_func() is not None
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Packing) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, queries: Seqlens, keys: Seqlens) -> Tensor:
     """Causal attention inside each sample of packed rows; the queries are the last of its rows.
 
     Args:
@@ -44,14 +41,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, queries: Packing, keys: Pa
         (query rows, heads, head_dim).
     """
     function = _varlen_func()
-    assert function is not None  # callers ask `usable` first
+    assert function is not None  # callers ask `is_installed` first
     return function(
         q,
         k,
         v,
-        cu_seqlens_q=queries.offsets,
-        cu_seqlens_k=keys.offsets,
-        max_seqlen_q=queries.longest,
-        max_seqlen_k=keys.longest,
+        cu_seqlens_q=queries.cu_seqlens,
+        cu_seqlens_k=keys.cu_seqlens,
+        max_seqlen_q=queries.max_seqlen,
+        max_seqlen_k=keys.max_seqlen,
         causal=True,  # aligned at the end: the last query sees every key
     )

@@ -1,53 +1,47 @@
-"""What stands between the matrix products of a layer: one Triton kernel each on a GPU, plain torch elsewhere."""
-
-import importlib.util
-from functools import cache
+"""What stands between the matrix products of a layer, in plain torch; `kernels.py` has the same for GPUs."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-@cache
-def has_triton() -> bool:
-    """Whether the kernels can be compiled: torch's CUDA builds for Linux bring Triton along."""
-    return importlib.util.find_spec("triton") is not None
-
-
-def uses_kernels(device: torch.device) -> bool:
-    """Whether the engine's own kernels run on this device: on NVIDIA GPUs that know bf16."""
-    return device.type == "cuda" and has_triton() and torch.cuda.get_device_capability(device) >= (8, 0)
+HeadNorms = tuple[Tensor, Tensor]
+"""The weights, (head_dim,) each, of the norms of a head's queries and of its keys."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """x (rows, hidden) over its root mean square, times weight (hidden,)."""
-    if uses_kernels(x.device):
-        from fast3d_core.llm.engine import kernels
-
-        return kernels.rms_norm(x, weight, epsilon)
-    return functional.rms_norm(x, x.shape[1:], weight, epsilon)
+    """x (..., n) over the root mean square of its last dimension, times weight (n,)."""
+    return functional.rms_norm(x, x.shape[-1:], weight, epsilon)
 
 
-def rotate_into(qkv: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
-    """Rotates positions into fresh queries and keys, and puts keys and values into their cache.
+def rotate_into(
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slot_mapping: Tensor,
+    norms: HeadNorms | None = None,
+    epsilon: float = 0.0,
+) -> Tensor:
+    """Rotates positions into new queries and keys, and puts keys and values into their cache.
 
     Args:
         qkv: (rows, (heads + 2 kv heads) x head_dim), what the projections give: queries, keys, values.
         cos, sin: (rows, head_dim) rotary tables of the rows' positions.
         keys, values: (cache rows, kv heads, head_dim), written.
-        places: (rows,) int64, where in the cache each row goes.
+        slot_mapping: (rows,) int64, the cache row that each row goes to.
+        norms, epsilon: of heads that are normalised before they are rotated.
 
     Returns:
         The queries, (rows, heads, head_dim).
     """
-    if uses_kernels(qkv.device):
-        from fast3d_core.llm.engine import kernels
-
-        return kernels.rotate_into(qkv, cos, sin, keys, values, places)
-    kv_heads, dim = keys.shape[1:]
-    q, k, v = qkv.unflatten(1, (-1, dim)).split([qkv.shape[1] // dim - 2 * kv_heads, kv_heads, kv_heads], dim=1)
-    keys.index_copy_(0, places, rotate(k, cos, sin))
-    values.index_copy_(0, places, v)
+    kv_heads, head_dim = keys.shape[1:]
+    heads = qkv.shape[1] // head_dim - 2 * kv_heads
+    q, k, v = qkv.unflatten(1, (-1, head_dim)).split([heads, kv_heads, kv_heads], dim=1)
+    if norms is not None:
+        q, k = rms_norm(q, norms[0], epsilon), rms_norm(k, norms[1], epsilon)
+    keys.index_copy_(0, slot_mapping, rotate(k, cos, sin))
+    values.index_copy_(0, slot_mapping, v)
     return rotate(q, cos, sin)
 
 
@@ -59,9 +53,5 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def gated(both: Tensor) -> Tensor:
     """silu(gate) * up of (rows, 2 x width), gate before up: (rows, width)."""
-    if uses_kernels(both.device):
-        from fast3d_core.llm.engine import kernels
-
-        return kernels.gated(both)
     gate, up = both.chunk(2, dim=1)
     return functional.silu(gate) * up

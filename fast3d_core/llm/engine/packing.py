@@ -1,4 +1,4 @@
-"""Ragged batches: the rows of all samples in one packed tensor, (total rows, ...), without padding."""
+"""Ragged batches: the rows of all samples in one packed tensor, (num_tokens, ...), without padding between them."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,51 +8,67 @@ import torch
 from torch import Tensor
 
 
-class Packing:
-    """How many rows each sample has in a packed tensor, and where they are.
+class Seqlens:
+    """Where the samples' rows are in a packed tensor, as far as attention over packed rows has to know: the lengths are
+    on the device alone, so that a captured CUDA graph serves batches of other lengths.
 
     Attributes:
-        lengths: rows of each sample; total: of all; longest: of the one that has most.
-        offsets: (samples + 1,) int32, each sample's first row, and the number of all rows.
+        cu_seqlens: (samples + 1,) int32, each sample's first row, and the number of all rows.
+        max_seqlen: no sample has more rows.
+        num_tokens: rows of the packed tensor; those from cu_seqlens[-1] on are padding.
     """
 
-    def __init__(self, lengths: Sequence[int], device: torch.device):
-        self.lengths = list(lengths)
-        self.device = device
-        self.longest = max(self.lengths)
-        self.total = sum(self.lengths)
-        self.offsets = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(device)
+    def __init__(self, cu_seqlens: Tensor, max_seqlen: int, num_tokens: int):
+        self.cu_seqlens, self.max_seqlen, self.num_tokens = cu_seqlens, max_seqlen, num_tokens
 
     @property
     def last(self) -> Tensor:
         """(samples,) the last row of each sample."""
-        return self.offsets[1:] - 1
+        return self.cu_seqlens[1:] - 1
+
+
+class Packing(Seqlens):
+    """The same where the host knows the lengths, too, so that samples can be padded; there are no rows of padding.
+
+    Args:
+        lengths: rows of each sample.
+        multiple: of which `max_seqlen`, the length of padded samples, has to be one.
+
+    Attributes:
+        lengths: as given.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device, multiple: int = 1):
+        self.lengths = list(lengths)
+        self.device = device
+        cu_seqlens = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(device)
+        super().__init__(cu_seqlens, -(-max(self.lengths) // multiple) * multiple, sum(self.lengths))
 
     @cached_property
     def valid(self) -> Tensor:
-        """(samples, longest) bool: which places of the padded form hold a row; rows stand first, padding behind."""
-        places = torch.arange(self.longest, device=self.device)
-        return places < self.offsets.diff()[:, None]
+        """(samples, max_seqlen) bool: what in the padded form is a row; rows stand first, padding behind them."""
+        columns = torch.arange(self.max_seqlen, device=self.device)
+        return columns < self.cu_seqlens.diff()[:, None]
 
     @cached_property
     def _rows(self) -> Tensor:
-        places = torch.arange(self.longest, device=self.device)
-        return torch.where(self.valid, self.offsets[:-1, None] + places, 0)
+        columns = torch.arange(self.max_seqlen, device=self.device)
+        return torch.where(self.valid, self.cu_seqlens[:-1, None] + columns, 0)
 
     @cached_property
-    def _places(self) -> Tensor:
-        """(total,) where each row stands in the flattened padded form; made on the CPU: nothing has to wait."""
-        places = [torch.arange(n) + i * self.longest for i, n in enumerate(self.lengths)]
-        return torch.cat(places).to(self.device)
+    def _padded_rows(self) -> Tensor:
+        """(num_tokens,) where each row is in the flattened padded form; made on the CPU: nothing has to wait."""
+        rows = [torch.arange(n) + i * self.max_seqlen for i, n in enumerate(self.lengths)]
+        return torch.cat(rows).to(self.device)
 
     def pad(self, packed: Tensor) -> Tensor:
-        """(total, ...) -> (samples, longest, ...); what stands behind a sample's rows is arbitrary but finite."""
-        if self.total == self.longest * len(self.lengths):
-            return packed.unflatten(0, (len(self.lengths), self.longest))
+        """(num_tokens, ...) -> (samples, max_seqlen, ...); what padding holds is arbitrary but finite."""
+        if self.num_tokens == self.max_seqlen * len(self.lengths):
+            return packed.unflatten(0, (len(self.lengths), self.max_seqlen))
         return packed[self._rows]
 
     def unpad(self, padded: Tensor) -> Tensor:
-        """(samples, longest, ...) -> (total, ...)."""
-        if self.total == self.longest * len(self.lengths):
+        """(samples, max_seqlen, ...) -> (num_tokens, ...)."""
+        if self.num_tokens == self.max_seqlen * len(self.lengths):
             return padded.flatten(0, 1)
-        return padded.flatten(0, 1)[self._places]
+        return padded.flatten(0, 1)[self._padded_rows]

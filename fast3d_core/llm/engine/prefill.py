@@ -1,204 +1,261 @@
 """Prefill: prompts through the layers, keys and values into the caches, logits for the first new token.
 
-Few rows are over before Python has launched the next kernel, so such batches are read by CUDA graphs, one for every so
-many rows; what is missing to them is filled with rows that nobody reads.
+A GPU is done with few rows before Python has launched the next kernel, so such batches run as CUDA graphs, one for
+every so many rows; where a batch has fewer, padding fills them up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fast3d_core.llm.engine.attention import prefill_attention, row_weights
-from fast3d_core.llm.engine.cache import Caches, Layout
+from fast3d_core.llm.engine.backend import Backend
+from fast3d_core.llm.engine.cache import Caches, PromptRows
 from fast3d_core.llm.engine.layers import Head, Layer
-from fast3d_core.llm.engine.packing import Packing
+from fast3d_core.llm.engine.packing import Packing, Seqlens
+from fast3d_core.llm.engine.runs import Kept, Run, RunTensors
+from fast3d_core.llm.engine.selection import Looked, Selection
 from fast3d_core.runtime.graphs import captured
 
 _FEW = 2048  # rows; beyond, launching is hidden behind computing (a 7B model on an H100 takes 40 ms for them)
-_STEP = 64  # computed rows by which graphs differ
-_GIVEN_STEP = 512  # the same of rows that are only copied
-_GRAPHS_KEPT = 32
+_STEP = 64  # rows by which graphs differ: matrix products on a GPU take as many at once, so padding costs little
+_CACHED_STEP = 512  # the same of rows that are only copied, which costs less
+_GRAPHS_KEPT = _FEW // _STEP  # one for every size of batch, where all have the same number of samples
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a run of layers computes and where that stands in their caches. All of it is on the device before the first
-    layer runs: what comes later waits for those before.
-
-    Attributes:
-        layout: of their caches; queries: how many rows of each sample they compute, always its last ones.
-        places: (rows,) int64, where in the cache the computed rows go.
-        stay: of the rows before those that are computed; None for all.
-        given: what is not computed but copied: rows of the scene store, and where in the cache they go, (rows,) int64.
-    """
-
-    layout: Layout
-    queries: Packing
-    places: Tensor
-    stay: Tensor | None = None
-    given: tuple[Tensor, Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A batch to read.
+class PrefillTensors:
+    """What prefill computes with, all of it tensors on the device.
 
     Attributes:
         x: (rows, hidden) embedded tokens; positions: (rows,) int64.
-        runs: by the layer from which on they are meant; what is missing, `choose` gives.
+        runs: by their first layer; those that are known before the first layer runs.
         last: of one row a sample.
-        choose: for FastV: given the attention weights of the last rows, (samples, heads, tokens) at layer K - 1, the
-            run from layer K on.
     """
 
     x: Tensor
     positions: Tensor
-    runs: dict[int, Rows]
+    runs: Mapping[int, RunTensors]
     last: Packing
-    drop_at: int
-    choose: Callable[[Tensor], Rows] | None = None
 
-    def without_dropped(self) -> "Reading":
+
+@dataclass(frozen=True)
+class PrefillBatch(PrefillTensors):
+    """Prompts to compute.
+
+    Attributes:
+        kept: of each sample, by the stages whose runs are known.
+        selection: the stages that have to look first; None where all runs are known.
+    """
+
+    runs: Mapping[int, Run]
+    kept: list[Kept]
+    selection: Selection | None = None
+
+    def without_dropped(self) -> "PrefillBatch":
         """The same, what is dropped before the first layer left out."""
-        first = self.runs[0]
-        if first.stay is None:
+        first = self.runs.get(0)
+        if first is None or first.keep_index is None:
             return self
-        runs = self.runs | {0: replace(first, stay=None)}
-        return replace(self, x=self.x[first.stay], positions=self.positions[first.stay], runs=runs)
+        runs = {**self.runs, 0: replace(first, keep_index=None)}
+        x, positions = self.x[first.keep_index], self.positions[first.keep_index]
+        return replace(self, x=x, positions=positions, runs=runs)
 
 
-class Reader:
-    """Reads batches; where that pays, by graphs.
+@dataclass(frozen=True)
+class PrefillResult:
+    """What comes of a batch.
+
+    Attributes:
+        logits: (samples, vocab) float32.
+        runs: all of them, by their first layer.
+        kept: of each sample, by all stages of its plan.
+    """
+
+    logits: Tensor
+    runs: Mapping[int, Run]
+    kept: list[Kept]
+
+
+class Prefill:
+    """Computes batches of prompts; where that pays, by graphs.
 
     Args:
-        caches: to read into; scenes: to copy from.
-        tables: cos and sin of all positions, (positions, head_dim).
-        graphs: whether small batches may be captured: where attention goes by offsets alone, not by lengths.
+        caches: to write; prefixes: to copy from.
+        rope: cos and sin of all positions, (positions, head_dim).
+        graphs: whether small batches may be captured: where attention asks for no lengths on the host.
     """
 
     def __init__(
         self,
+        backend: Backend,
         layers: Sequence[Layer],
         head: Head,
         caches: Caches,
-        scenes: Caches,
-        tables: tuple[Tensor, Tensor],
+        prefixes: Caches,
+        rope: tuple[Tensor, Tensor],
         *,
         graphs: bool,
     ):
-        self._layers, self._head, self._caches, self._scenes = layers, head, caches, scenes
-        self._tables, self._graphs = tables, graphs
-        self._captured: dict[tuple[object, ...], _Captured] = {}  # oldest first
+        self._backend = backend
+        self._layers, self._head, self._caches, self._prefixes = layers, head, caches, prefixes
+        self._rope, self._graphs = rope, graphs
+        self._captured: dict[tuple[object, ...], _Captured] = {}  # the one used longest ago is first
         self.clear()
 
     def clear(self) -> None:
-        """Gives back what was captured."""
+        """Frees what was captured."""
         self._captured.clear()
-        # Anew, as a pool whose graphs are gone takes no more.
+        # A new one, as a pool whose graphs are gone takes no more.
         self._pool = torch.cuda.graph_pool_handle() if self._graphs else None
 
-    def __call__(self, reading: Reading) -> Tensor:
-        """(samples, vocab) float32."""
-        if not self._graphs or len(reading.x) > _FEW or reading.choose is not None:
-            return self.read(reading)
-        runs = ((_filled(rows.queries.total), rows.stay is None, _copied(rows)) for rows in reading.runs.values())
-        key = (len(reading.last.lengths), reading.drop_at, _filled(len(reading.x)), *runs)
-        captured_ = self._captured.pop(key, None) or _Captured(reading)
+    def __call__(self, batch: PrefillBatch) -> PrefillResult:
+        """Prompts into the caches."""
+        batch = batch.without_dropped()
+        if batch.selection is not None:
+            return self._select(batch, batch.selection)
+        if not self._graphs or len(batch.x) > _FEW:
+            return PrefillResult(self.run(batch), batch.runs, batch.kept)
+        runs = (
+            (layer, _filled(run.queries.num_tokens), run.keep_index is None, _copied(run))
+            for layer, run in batch.runs.items()
+        )
+        key = (len(batch.last.lengths), _filled(len(batch.x)), *runs)
+        captured_ = self._captured.pop(key, None) or _Captured(batch)
         if len(self._captured) == _GRAPHS_KEPT:
             del self._captured[next(iter(self._captured))]
         self._captured[key] = captured_
-        return captured_(reading, self.read, self._pool)
+        return PrefillResult(captured_(batch, self.run, self._pool), batch.runs, batch.kept)
 
-    def read(self, reading: Reading) -> Tensor:
-        """The same, launched from Python."""
-        x, runs = reading.x, dict(reading.runs)
-        cos, sin = (table.index_select(0, reading.positions) for table in self._tables)
-        for i, layer in enumerate(self._layers):
-            if i in runs:
-                rows = runs[i]
-                if rows.stay is not None:
-                    x, cos, sin = (part.index_select(0, rows.stay) for part in (x, cos, sin))
-            keys, values = self._caches.keys[i], self._caches.values[i]
-            if rows.given is not None:
-                source, target = rows.given
-                keys.index_copy_(0, target, self._scenes.keys[i].index_select(0, source))
-                values.index_copy_(0, target, self._scenes.values[i].index_select(0, source))
-            q, queries = layer.queries(x, cos, sin, keys, values, rows.places), rows.queries
-            if i == reading.drop_at - 1 and reading.choose is not None:
-                valid = rows.layout.prompts.valid
-                runs[i + 1] = reading.choose(row_weights(q[queries.last], rows.layout.view(keys), valid))
-            if i == len(self._layers) - 1:  # nobody reads the other rows of the last layer
-                x, q, queries = x[queries.last], q[queries.last], reading.last
-            x = layer.finish(x, prefill_attention(q, keys, values, queries, rows.layout))
+    def run(self, batch: PrefillTensors) -> Tensor:
+        """Logits (samples, vocab) float32 of a batch whose runs are all known; does not wait for the device."""
+        x, rope = batch.x, self._rope_of(batch.positions)
+        for i in range(len(self._layers)):
+            if i in batch.runs:
+                run = batch.runs[i]
+                x, rope = _kept_rows(run, x, rope)
+            q = self._queries(i, x, rope, run)
+            x = self._finish(i, x, q, run, batch.last)
         return self._head.logits(x)
+
+    def _select(self, batch: PrefillBatch, selection: Selection) -> PrefillResult:
+        """The same where stages look at what the layers before them compute; each boundary waits for the device."""
+        x, rope = batch.x, self._rope_of(batch.positions)
+        runs, kept, looked = dict(batch.runs), batch.kept, Looked()
+        for i in range(len(self._layers)):
+            entered = selection.enter(i, kept, x, looked) if i in selection.layers else None
+            if entered is not None:
+                kept, runs[i] = entered.kept, entered.run
+            if i in runs:
+                run = runs[i]
+                x, rope = _kept_rows(run, x, rope)
+            for rows, states in entered.merged if entered is not None else ():
+                x[rows] = states
+            q = self._queries(i, x, rope, run)
+            if i + 1 in selection.layers:
+                looked = selection.attention(self._backend, i + 1, kept, q, self._caches.keys[i], run)
+            x = self._finish(i, x, q, run, batch.last)
+        return PrefillResult(self._head.logits(x), runs, kept)
+
+    def _rope_of(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = self._rope
+        return cos.index_select(0, positions), sin.index_select(0, positions)
+
+    def _queries(self, i: int, x: Tensor, rope: tuple[Tensor, Tensor], run: RunTensors) -> Tensor:
+        """A layer's queries (rows, heads, head_dim); its keys and values are in the cache then, cached ones too."""
+        keys, values = self._caches.keys[i], self._caches.values[i]
+        if run.cached is not None:
+            source, target = run.cached
+            keys.index_copy_(0, target, self._prefixes.keys[i].index_select(0, source))
+            values.index_copy_(0, target, self._prefixes.values[i].index_select(0, source))
+        return self._layers[i].queries(x, *rope, keys, values, run.slot_mapping)
+
+    def _finish(self, i: int, x: Tensor, q: Tensor, run: RunTensors, last: Packing) -> Tensor:
+        """A layer's output (rows, hidden), which takes the place of x."""
+        queries: Seqlens = run.queries
+        if i == len(self._layers) - 1:  # of the last layer's rows only each sample's last one is needed
+            x, q, queries = x[queries.last], q[queries.last], last
+        keys, values = self._caches.keys[i], self._caches.values[i]
+        return self._layers[i].finish(x, self._backend.prefill_attention(q, keys, values, queries, run.layout))
+
+
+def _kept_rows(run: RunTensors, x: Tensor, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The rows that go on to be computed in a run."""
+    if run.keep_index is None:
+        return x, rope
+    cos, sin = (part.index_select(0, run.keep_index) for part in rope)
+    return x.index_select(0, run.keep_index), (cos, sin)
 
 
 class _Captured:
-    """Reads batches of about as many rows: the first one from Python, which compiles what has to be, then captured."""
+    """Computes batches of about as many rows: the first one from Python, which compiles what has to be, then captured.
 
-    def __init__(self, like: Reading):
+    Its tensors are as long as those of any batch of its kind; what a batch lacks is padding.
+    """
+
+    def __init__(self, like: PrefillBatch):
         rows = _filled(len(like.x))
-        self._inputs = Reading(
+        self._inputs = PrefillTensors(
             like.x.new_zeros(rows, like.x.shape[1]),
             like.positions.new_zeros(rows),
-            {first: _room_for(run) for first, run in like.runs.items()},
+            {layer: _tensors_for(run) for layer, run in like.runs.items()},
             like.last,
-            like.drop_at,
         )
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
 
-    def __call__(self, reading: Reading, read: Callable[[Reading], Tensor], pool: Any) -> Tensor:
-        inputs = self._inputs
-        inputs.x[: len(reading.x)].copy_(reading.x)
-        inputs.positions[: len(reading.x)].copy_(reading.positions)
-        for mine, rows in zip(inputs.runs.values(), reading.runs.values(), strict=True):
-            mine.queries.offsets.copy_(rows.queries.offsets)
-            mine.layout.prompts.offsets.copy_(rows.layout.prompts.offsets)
-            mine.places.fill_(rows.layout.rows)  # rows that nobody reads go to the row behind the last
-            mine.places[: len(rows.places)].copy_(rows.places)
-            if mine.stay is not None and rows.stay is not None:
-                mine.stay[: len(rows.stay)].copy_(rows.stay)
-            if mine.given is not None and rows.given is not None:
-                (source, target), (from_, to) = mine.given, rows.given
-                source[: len(from_)].copy_(from_)
-                target.fill_(rows.layout.rows)
-                target[: len(to)].copy_(to)
+    def __call__(self, batch: PrefillBatch, run: Callable[[PrefillTensors], Tensor], pool: Any) -> Tensor:
+        self._fill(batch)
         if not self._warm:
-            logits = read(inputs)
+            logits = run(self._inputs)
             self._warm = True
             return logits
         if self._graph is None:
-            self._graph, self._logits = captured(lambda: read(inputs), pool)
+            self._graph, self._logits = captured(lambda: run(self._inputs), pool)
         self._graph.replay()
         assert self._logits is not None
         return self._logits
+
+    def _fill(self, batch: PrefillBatch) -> None:
+        inputs = self._inputs
+        inputs.x[: len(batch.x)].copy_(batch.x)
+        inputs.positions[: len(batch.x)].copy_(batch.positions)
+        for mine, run in zip(inputs.runs.values(), batch.runs.values(), strict=True):
+            mine.queries.cu_seqlens.copy_(run.queries.cu_seqlens)
+            mine.layout.prompts.cu_seqlens.copy_(run.layout.prompts.cu_seqlens)
+            mine.slot_mapping.fill_(run.layout.rows)  # padding goes to the row behind the last
+            mine.slot_mapping[: len(run.slot_mapping)].copy_(run.slot_mapping)
+            if mine.keep_index is not None and run.keep_index is not None:
+                mine.keep_index[: len(run.keep_index)].copy_(run.keep_index)
+            if mine.cached is not None and run.cached is not None:
+                (source, target), (from_, to) = mine.cached, run.cached
+                source[: len(from_)].copy_(from_)
+                target.fill_(run.layout.rows)
+                target[: len(to)].copy_(to)
 
 
 def _filled(rows: int, step: int = _STEP) -> int:
     return -(-rows // step) * step
 
 
-def _copied(rows: Rows) -> int:
-    """How many rows a graph copies that serves these."""
-    return 0 if rows.given is None else _filled(len(rows.given[0]), _GIVEN_STEP)
+def _copied(run: RunTensors) -> int:
+    """How many rows a graph copies that serves this run."""
+    return 0 if run.cached is None else _filled(len(run.cached[0]), _CACHED_STEP)
 
 
-def _room_for(rows: Rows) -> Rows:
-    """Tensors that hold any rows of about this number. Their offsets say whose they are; their lengths do not."""
-    count, copied = _filled(rows.queries.total), _copied(rows)
-    queries, prompts = (_packing_for(total, rows.queries) for total in (count, count + copied))
-    stay = None if rows.stay is None else rows.stay.new_zeros(count)
-    places = rows.places.new_zeros(count)
-    given = None if rows.given is None else (places.new_zeros(copied), places.new_zeros(copied))
-    return Rows(Layout(prompts, 0, padded=False), queries, places, stay, given)
+def _tensors_for(run: Run) -> RunTensors:
+    """Tensors that hold any run of about as many rows; whose rows these are, their cu_seqlens say when they are filled.
 
-
-def _packing_for(total: int, like: Packing) -> Packing:
-    packing = Packing([total], like.device)
-    packing.offsets = torch.zeros_like(like.offsets)
-    return packing
+    No prompt is longer than all of them together.
+    """
+    count, copied = _filled(run.queries.num_tokens), _copied(run)
+    queries, prompts = (
+        Seqlens(torch.zeros_like(run.queries.cu_seqlens), total, total) for total in (count, count + copied)
+    )
+    keep_index = None if run.keep_index is None else run.keep_index.new_zeros(count)
+    slots = run.slot_mapping.new_zeros(count)
+    cached = None if run.cached is None else (slots.new_zeros(copied), slots.new_zeros(copied))
+    return RunTensors(PromptRows(prompts), queries, slots, keep_index, cached)

@@ -1,6 +1,6 @@
-"""Keys and values of what stands before the questions about a scene, kept from batch to batch.
+"""The prefix cache: keys and values of what stands before the questions about a scene, kept from batch to batch.
 
-Every scene has a slot of as many rows; the buffers stay where they are, so that captured passes find them.
+Every prefix has a slot of as many rows; the buffers stay where they are, so that captured passes find them.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from fast3d_core.llm.engine.cache import Caches
 
-SCENES_KEPT = 8
-"""Scenes that are kept at least, or as many as a batch asked about at once; 180 MB each for Vicuna-7B in bf16."""
+PREFIXES_KEPT = 8
+"""Prefixes that are kept at least, or as many as a batch asked about at once; 180 MB each for Vicuna-7B in bf16."""
 
 
-class SceneStore:
-    """Scenes by the very tensor of their embedded tokens.
+class PrefixCache:
+    """Prefixes by the very tensor of their embedded tokens.
 
     Attributes:
         caches: the slots' rows, of every layer.
@@ -22,7 +22,8 @@ class SceneStore:
 
     def __init__(self, caches: Caches):
         self.caches = caches
-        self._slots: dict[int, tuple[Tensor, int]] = {}  # by id of the prefix, which is kept so that it stays its own
+        # By id of the prefix, which is kept, too: no other tensor can have its id then. Oldest use first.
+        self._slots: dict[int, tuple[Tensor, int]] = {}
         self._slot_rows = self._count = 0
 
     def __len__(self) -> int:
@@ -32,18 +33,18 @@ class SceneStore:
         return id(prefix) in self._slots
 
     def first_row(self, prefix: Tensor) -> int:
-        """Where a scene's rows begin."""
+        """Where a prefix's rows begin."""
         return self._slots[id(prefix)][1] * self._slot_rows
 
     def fit(self, prefixes: Sequence[Tensor]) -> bool:
-        """Makes room for these scenes at once. Whether buffers were replaced for it; what was kept is lost then.
+        """Grows to hold these prefixes at once. Whether buffers were replaced for it; all prefixes are lost then.
 
-        Those that are known become the youngest: no new one takes their place.
+        Those that are cached become the ones used last: no new one takes their slot.
 
         Args:
             prefixes: (tokens, hidden) each, all different.
         """
-        rows, count = max(map(len, prefixes)), max(SCENES_KEPT, len(prefixes))
+        rows, count = max(map(len, prefixes)), max(PREFIXES_KEPT, len(prefixes))
         if rows <= self._slot_rows and count <= self._count:
             self._slots |= {id(prefix): self._slots.pop(id(prefix)) for prefix in prefixes if prefix in self}
             return False
@@ -55,7 +56,8 @@ class SceneStore:
         return True
 
     def keep(self, prefix: Tensor, caches: Caches) -> None:
-        """Keeps a scene that was just read: its rows are the first of `caches`. The oldest makes way."""
+        """Copies a prefix whose rows are the first of `caches`. Where all slots are taken, the prefix that was used
+        longest ago is evicted."""
         slot = len(self._slots)
         if slot == self._count:
             _, slot = self._slots.pop(next(iter(self._slots)))

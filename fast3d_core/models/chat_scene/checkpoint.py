@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
 
 from fast3d_core.errors import DataError
 from fast3d_core.files.checkpoints import Renamed, state_dict, unwrapped
 from fast3d_core.files.files import load_torch
 from fast3d_core.files.tensors import TensorFile, is_name
+from fast3d_core.llm.cost import LlmShape
+from fast3d_core.llm.families import Llm
 from fast3d_core.models.chat_scene.lora import (
     LLM,
     TARGETS,
@@ -22,7 +23,6 @@ from fast3d_core.models.chat_scene.lora import (
     lora_names,
     with_default_adapter,
 )
-from fast3d_core.plan import LlmShape
 
 _EMBED = f"{LLM}model.embed_tokens.weight"
 _HEAD = f"{LLM}lm_head.weight"
@@ -207,7 +207,7 @@ def projector(checkpoint: Checkpoint, name: str) -> nn.Sequential:
 
 
 @torch.no_grad()
-def merge(checkpoint: Checkpoint, llm: LlamaForCausalLM, lora_alpha: float) -> None:
+def merge(checkpoint: Checkpoint, llm: Llm, lora_alpha: float) -> None:
     """Puts the checkpoint into the LLM: W + (alpha / r) B A for each LoRA pair, embedding and lm_head replaced.
 
     The product is taken in float32 and rounded once to the LLM's dtype. The published run keeps LoRA unmerged under
@@ -222,4 +222,5 @@ def merge(checkpoint: Checkpoint, llm: LlamaForCausalLM, lora_alpha: float) -> N
     llm.model.embed_tokens = nn.Embedding.from_pretrained(checkpoint.state[_EMBED].to(llm.device, dtype))
     llm.lm_head.weight = nn.Parameter(checkpoint.state[_HEAD].to(llm.device, dtype), requires_grad=False)
     llm.lm_head.out_features = rows
+    llm.config.tie_word_embeddings = False  # they were trained apart
     llm.config.vocab_size = rows

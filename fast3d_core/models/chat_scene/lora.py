@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fast3d_core.errors import DataError
 from fast3d_core.files.checkpoints import renamed
-from fast3d_core.files.files import load_json, shown
+from fast3d_core.files.files import load_json
+from fast3d_core.text import shown
 
 LLM = "llama_model.base_model.model."
 """What Chat-Scene puts before the LLM's own names; PEFT's part of it is `base_model.model.`."""
@@ -82,8 +83,9 @@ def base_layers(names: Mapping[str, Any], layers: int) -> dict[str, str]:
     """The LLM's own name -> the name in the checkpoint, of the weights that LoRA was trained on, where it holds any."""
     own = {"model.norm.weight"}
     for layer in range(layers):
-        parts = (*TARGETS, "input_layernorm", "post_attention_layernorm")
+        parts = (*TARGETS, "input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm")
         own |= {f"model.layers.{layer}.{part}.weight" for part in parts}
+        own |= {f"model.layers.{layer}.self_attn.{part}_proj.bias" for part in "qkv"}
     originals = {"model.embed_tokens.weight", "lm_head.weight"}  # trained, so that the plain name is not the base's
     found = {}
     for name in names:
@@ -100,14 +102,14 @@ def check_base(base: Mapping[str, Tensor], llm: Mapping[str, Tensor], where: str
     """Raises `DataError` unless the base layers of a checkpoint are the LLM's, but for the rounding of 16-bit floats.
 
     Args:
-        base, llm: by the LLM's own names; what the LLM has not is not compared.
+        base, llm: by the LLM's own names.
     """
     for name, tensor in base.items():
         own = llm.get(name)
-        if own is None:
-            continue
-        same = own.shape == tensor.shape and torch.allclose(
-            tensor.to(own.device, torch.float32), own.float(), rtol=_ROUNDING, atol=1e-7
+        same = (
+            own is not None
+            and own.shape == tensor.shape
+            and torch.allclose(tensor.to(own.device, torch.float32), own.float(), rtol=_ROUNDING, atol=1e-7)
         )
         if not same:
             raise DataError(

@@ -1,78 +1,82 @@
 """Chat-Scene: scene and question in, answer out, with a plan that says which visual tokens the LLM keeps."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
 
-from fast3d_core.config import Config, GenerationConfig, need_checkpoint, need_path
-from fast3d_core.data.annotations import Scene
+from fast3d_core.config import Config, need_checkpoint, need_path
+from fast3d_core.data.annotations import Scene, Scenes
 from fast3d_core.errors import DataError
-from fast3d_core.llm import reference
-from fast3d_core.llm.engine.fast import FastEngine
-from fast3d_core.llm.weights import Generation, Prompt, load_llm, shape_of
+from fast3d_core.files.fingerprints import llm_files
+from fast3d_core.llm.cost import LlmShape
+from fast3d_core.llm.families import Llm
+from fast3d_core.llm.generation import Prompt
+from fast3d_core.llm.weights import load_llm, read_shape, shape_of
+from fast3d_core.models.base import SceneModel
 from fast3d_core.models.chat_scene.checkpoint import check_fit, load_checkpoint, merge, projector
 from fast3d_core.models.chat_scene.lora import check_base
+from fast3d_core.models.chat_scene.prompt import Wording
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer, tidy_answer
-from fast3d_core.plan import TOKENS_PER_OBJECT, LlmShape, Plan
+from fast3d_core.plan import Units
 from fast3d_core.runtime.devices import pick_device
-
-# Chat-Scene's conversation (its prompts/system.txt and instruction.txt on one line).
-PREFIX = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions. The conversation centers around an indoor scene. Object information: ["
-)
-AFTER_OBJECTS = "]. USER: "
-QUESTION = " {prompt} ASSISTANT: "
 
 _SCENES_BYTES = 1 << 30  # of embedded scenes, kept on the device; one is 3 MB for Vicuna-7B in bf16
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An answer as text, and how it came about."""
-
-    text: str
-    generation: Generation
-
-
-class ChatScene:
-    """The model, in evaluation mode.
+class ChatScene(SceneModel):
+    """The model; a unit is an object: its identifier, its 3D feature and its 2D feature.
 
     Attributes:
         tokenizer, llm: the LLaMA with the checkpoint merged in.
-        objects: object slots of a prompt; each takes three tokens.
-        ignored: names in the checkpoint that are not used.
+
+    Args:
+        projectors: of the 3D and of the 2D features, (n, width) -> (n, hidden).
+        fixed_embeds: the prompt's fixed text before and behind the visual tokens, (tokens, hidden) each.
+        source: the file of the checkpoint, for errors.
     """
+
+    kind: ClassVar[str] = "chat-scene"
+    unit_tokens: ClassVar[int] = 3
+    checks: ClassVar[str] = "fast3d_core.doctor.chat_scene:CHECKS"
 
     def __init__(
         self,
-        llm: LlamaForCausalLM,
+        llm: Llm,
         tokenizer: ChatSceneTokenizer,
         projectors: tuple[nn.Module, nn.Module],
         fixed_embeds: tuple[Tensor, Tensor],
         objects: int,
         ignored: Sequence[str] = (),
+        source: str = "the checkpoint",
     ):
-        self.llm = llm
+        super().__init__(llm, Units(objects, self.unit_tokens), tokenizer.bos_id, tokenizer.eos_id, ignored)
         self.tokenizer = tokenizer
-        self.objects = objects
-        self.ignored = list(ignored)
+        self._wording = Wording(tokenizer)
         self._project_3d, self._project_2d = projectors
         self._prefix, self._after_objects = fixed_embeds
+        self._source = source
         self._prefixes: dict[str, tuple[Scene, Tensor]] = {}  # oldest first
-        self.engine = FastEngine(llm)
+
+    @classmethod
+    def shape_of(cls, config: Config) -> LlmShape:
+        return read_shape(need_path(config, "model.llm"), extra_tokens=config.data.max_objects)
+
+    @classmethod
+    def text_counter(cls, config: Config) -> Callable[[str], int]:
+        folder = need_path(config, "model.llm")
+        return Wording(ChatSceneTokenizer(folder, config.data.max_objects)).text_tokens
+
+    @classmethod
+    def files(cls, config: Config) -> list[Path]:
+        return [*llm_files(need_path(config, "model.llm")), need_checkpoint(config, "model.checkpoint")]
 
     @classmethod
     def from_config(cls, config: Config, device: torch.device | None = None) -> "ChatScene":
-        """Loads the released files that `config.model` names, onto `device` if given, else onto `config.model.device`.
-
-        Raises:
-            DataError: a file is missing, damaged, or does not fit the others.
-            UsageError: the device is not there.
-        """
+        """Loads the released files that `config.model` names; see `SceneModel.from_config`."""
         device = device or pick_device(config.model.device)
         llm = load_llm(need_path(config, "model.llm"), getattr(torch, config.model.dtype), device)
         checkpoint = load_checkpoint(
@@ -86,31 +90,40 @@ class ChatScene:
         tokenizer = ChatSceneTokenizer(config.model.llm, objects=checkpoint.vocab - vocab)
         check_vocabulary(tokenizer, vocab)
         # Chat-Scene embeds the fixed text before it loads the checkpoint, so with the original LLaMA rows.
-        fixed = tuple(
-            llm.model.embed_tokens(torch.tensor(ids, device=device))
-            for ids in (tokenizer.encode(PREFIX, bos=True), tokenizer.encode(AFTER_OBJECTS))
-        )
+        fixed = embed_fixed(llm, tokenizer)
         projectors = tuple(projector(checkpoint, name).to(device) for name in ("object_proj", "object_img_proj"))
         merge(checkpoint, llm, config.model.lora_alpha)  # on the device: a CPU takes minutes for 7B
-        return cls(llm, tokenizer, projectors, fixed, objects, checkpoint.ignored)  # type: ignore[arg-type]
+        source = str(config.model.checkpoint)
+        return cls(llm, tokenizer, projectors, fixed, objects, checkpoint.ignored, source)  # type: ignore[arg-type]
+
+    @classmethod
+    def random(
+        cls,
+        shape: LlmShape,
+        objects: int,
+        features: int,
+        words: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> "ChatScene":
+        """See `SceneModel.random`."""
+        from fast3d_core.models.chat_scene.random_weights import random_parts
+
+        llm, tokenizer, projectors = random_parts(shape, objects, features, words, device, dtype)
+        return cls(llm, tokenizer, projectors, embed_fixed(llm, tokenizer), objects)
 
     def release(self) -> None:
-        """Gives back what is kept from batch to batch: embedded scenes, and what the engine keeps."""
+        """Gives back embedded scenes, too."""
         self._prefixes.clear()
-        self.engine.release()
-
-    @property
-    def device(self) -> torch.device:
-        return self.llm.device
-
-    @property
-    def shape(self) -> LlmShape:
-        return shape_of(self.llm.config)
+        super().release()
 
     @property
     def feature_widths(self) -> tuple[int, int]:
         """Widths of the 3D and the 2D features it reads."""
         return self._project_3d[0].in_features, self._project_2d[0].in_features  # type: ignore[index]
+
+    def check_scenes(self, scenes: Scenes) -> None:
+        check_widths(self._source, scenes, self.feature_widths)
 
     @torch.inference_mode()
     def object_embeds(self, scene: Scene) -> Tensor:
@@ -121,9 +134,10 @@ class ChatScene:
                 f"the features of {scene.scene_id} are {widths[0]} (3D) and {widths[1]} (2D) wide, "
                 f"the checkpoint reads {self.feature_widths[0]} and {self.feature_widths[1]}"
             )
-        embeds = torch.empty(self.objects, TOKENS_PER_OBJECT, self.llm.config.hidden_size, device=self.device)
+        objects = self.units.count
+        embeds = torch.empty(objects, self.units.tokens, self.llm.config.hidden_size, device=self.device)
         first = self.tokenizer.vocab_size
-        embeds[:, 0] = self.llm.model.embed_tokens.weight[first : first + self.objects]
+        embeds[:, 0] = self.llm.model.embed_tokens.weight[first : first + objects]
         pairs = ((scene.features_3d, self._project_3d), (scene.features_2d, self._project_2d))
         for place, (features, project) in enumerate(pairs, start=1):
             embeds[:, place] = project(nn.functional.normalize(features.to(self.device), dim=-1))
@@ -131,7 +145,7 @@ class ChatScene:
 
     @torch.inference_mode()
     def prefix(self, scene: Scene) -> Prompt:
-        """What stands before every question about a scene: system prefix | visual tokens | `]. USER: `, embedded."""
+        """System prefix | visual tokens | `]. USER: `, embedded."""
         known, embeds = self._prefixes.get(scene.scene_id, (None, None))
         if known is not scene or embeds is None:
             embeds = torch.cat([self._prefix, self.object_embeds(scene), self._after_objects])
@@ -139,22 +153,27 @@ class ChatScene:
             if (1 + len(self._prefixes)) * embeds.nbytes > _SCENES_BYTES:
                 del self._prefixes[next(iter(self._prefixes))]
             self._prefixes[scene.scene_id] = (scene, embeds)
-        return Prompt(embeds, len(self._prefix), TOKENS_PER_OBJECT * self.objects, prefix=embeds)
+        return Prompt(embeds, len(self._prefix), self.units.visual, prefix=embeds)
 
     @torch.inference_mode()
     def text(self, question: str, answer: str = "") -> Tensor:
         """Question, `ASSISTANT: `, and the answer if there is one, as one text, embedded: (tokens, hidden)."""
-        ids = self.tokenizer.encode(QUESTION.format(prompt=question) + answer)
+        ids = self._wording.question(question, answer)
         return self.llm.model.embed_tokens(torch.tensor(ids, device=self.device))
 
-    def prompt(self, scene: Scene, question: str) -> Prompt:
-        """System prefix | visual tokens | `]. USER: ` | question `ASSISTANT: `, embedded."""
-        return self.prompts([scene], [question])[0]
+    def text_tokens(self, question: str) -> int:
+        return self._wording.text_tokens(question)
+
+    def question_rows(self, question: str) -> int:
+        return self._wording.question_rows(question)
 
     @torch.inference_mode()
     def prompts(self, scenes: Sequence[Scene], questions: Sequence[str]) -> list[Prompt]:
-        """The prompt of each question about its scene; the questions of a batch are embedded at once."""
-        ids = [self.tokenizer.encode(QUESTION.format(prompt=question)) for question in questions]
+        """System prefix | visual tokens | `]. USER: ` | question `ASSISTANT: `, of each question about its scene.
+
+        The questions of a batch are embedded at once.
+        """
+        ids = [self._wording.question(question) for question in questions]
         embeds = self.llm.model.embed_tokens(torch.tensor([i for one in ids for i in one], device=self.device))
         texts = embeds.split([len(one) for one in ids])
         return [
@@ -162,49 +181,17 @@ class ChatScene:
             for prefix, text in zip(map(self.prefix, scenes), texts, strict=True)
         ]
 
-    def question_rows(self, question: str) -> int:
-        """How many rows of `text` the published extraction takes for the question: one more than it has tokens.
+    def decode(self, ids: Sequence[int]) -> str:
+        return tidy_answer(self.tokenizer.decode(list(ids)))
 
-        It counts the tokens of " {prompt} " alone, whose trailing space is a token only there.
-        """
-        return len(self.tokenizer.encode(f" {question} "))
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        plans: Sequence[Plan],
-        settings: GenerationConfig,
-        engine: str = "fast",
-        reuse_scene: bool = False,
-    ) -> list[Answer]:
-        """Answers to a batch of prompts, each under its own plan (all with the same K).
-
-        Args:
-            engine: "fast" drops tokens and runs the batch at once; "reference" masks them, one sample after another.
-            reuse_scene: the fast engine reads a scene once for all questions about it (see `vicuna.fast`).
-        """
-        return [self.answer(one) for one in self.generations(prompts, plans, settings, engine, reuse_scene)]
-
-    def generations(
-        self,
-        prompts: Sequence[Prompt],
-        plans: Sequence[Plan],
-        settings: GenerationConfig,
-        engine: str = "fast",
-        reuse_scene: bool = False,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> list[Generation]:
-        """What `generate` makes answers of; for `meanwhile`, see `FastEngine.generate`."""
-        bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
-        if engine == "fast":
-            return self.engine.generate(prompts, plans, settings, bos, eos, reuse_scene, meanwhile)
-        meanwhile()
-        pairs = zip(prompts, plans, strict=True)
-        return [reference.generate(self.llm, prompt, plan, settings, bos, eos) for prompt, plan in pairs]
-
-    def answer(self, generation: Generation) -> Answer:
-        """As text."""
-        return Answer(tidy_answer(self.tokenizer.decode(generation.ids)), generation)
+def embed_fixed(llm: Llm, tokenizer: ChatSceneTokenizer) -> tuple[Tensor, Tensor]:
+    """The fixed text before and behind the visual tokens, (tokens, hidden) each."""
+    wording = Wording(tokenizer)
+    before, behind = (
+        llm.model.embed_tokens(torch.tensor(ids, device=llm.device)) for ids in (wording.prefix, wording.after_objects)
+    )
+    return before, behind
 
 
 def check_vocabulary(tokenizer: ChatSceneTokenizer, vocab: int) -> None:
@@ -216,7 +203,10 @@ def check_vocabulary(tokenizer: ChatSceneTokenizer, vocab: int) -> None:
         )
 
 
-def prompt_tokens(tokenizer: ChatSceneTokenizer, question: str) -> int:
-    """Tokens of a prompt that are not visual."""
-    fixed = len(tokenizer.encode(PREFIX, bos=True)) + len(tokenizer.encode(AFTER_OBJECTS))
-    return fixed + len(tokenizer.encode(QUESTION.format(prompt=question)))
+def check_widths(source: str, scenes: Scenes, wanted: tuple[int, int]) -> None:
+    """Raises `DataError` unless the 3D and the 2D features have the widths that the checkpoint in `source` reads."""
+    if (scenes.width_3d, scenes.width_2d) != wanted:
+        raise DataError(
+            f"the features in {scenes.folder} are {scenes.width_3d} (3D) and {scenes.width_2d} (2D) wide, "
+            f"{source} reads {wanted[0]} and {wanted[1]}"
+        )

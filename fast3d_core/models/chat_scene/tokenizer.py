@@ -16,13 +16,9 @@ import sentencepiece
 
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import need_file
+from fast3d_core.mentions import MOST, mention
 
 _SPACE = "▁"  # sentencepiece's visible space
-
-
-def object_token(slot: int) -> str:
-    """The identifier of object slot `slot` in text, e.g. `<OBJ007>`."""
-    return f"<OBJ{slot:03}>"
 
 
 class ChatSceneTokenizer:
@@ -34,7 +30,7 @@ class ChatSceneTokenizer:
     """
 
     def __init__(self, folder: Path, objects: int = 100):
-        if objects > 1000:
+        if objects > MOST:
             raise DataError(f"model.checkpoint: it has {objects} object tokens, but their names have three digits")
         path = need_file(folder / "tokenizer.model", "model.llm")
         self.sentencepiece = sentencepiece.SentencePieceProcessor()
@@ -51,7 +47,7 @@ class ChatSceneTokenizer:
             raise DataError(f"model.llm: {path} is not LLaMA's tokenizer: it has no <s> or </s>, or empty pieces")
         control = [self.bos_id, self.eos_id, self.unk_id]
         self._control = {pieces[i]: i for i in control if i >= 0}
-        self._objects = {object_token(slot): self.vocab_size + slot for slot in range(objects)}
+        self._objects = {mention(slot): self.vocab_size + slot for slot in range(objects)}
         self._object_names = {i: token for token, i in self._objects.items()}
         special = [*self._control, *self._objects]
         self._cut = re.compile("(" + "|".join(re.escape(token) for token in special) + ")")

@@ -94,9 +94,9 @@ class SceneBrowser {
   }
 
   expected() {
-    const { dataset, expected, targets } = this.question;
+    const { expected, targets } = this.question;
     if (!this.report) return ""; // nobody knows
-    if (dataset === "multi3dref") return targets.length ? `Asked for: ${targets.length} objects, outlined` : "Asked for: no object";
+    if (!expected) return targets.length ? `Asked for: ${targets.length} objects, outlined` : "Asked for: no object";
     return `Expected: ${expected.map((text) => this.readable(text)).join(" / ")}`;
   }
 
