@@ -4,9 +4,11 @@ Engines (tests/llm/test_engines.py), plans, options, run names (tests/pruning/) 
 the methods from here, and `test_every_method_has_examples` fails for one that is not listed.
 """
 
+from fast3d_core.plan import Units
 from fast3d_core.pruning import FastV, Gap, Pruner, Random, Sap, Vanilla
 
 LAYERS = 4
+UNITS = Units(count=100, tokens=3)
 
 EXAMPLES: dict[str, list[Pruner]] = {
     "vanilla": [Vanilla()],

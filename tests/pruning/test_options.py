@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from fast3d_core.errors import UsageError
 from fast3d_core.fields import setting
-from fast3d_core.plan import Units
 from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.options import (
     MethodOptions,
@@ -21,19 +20,17 @@ from fast3d_core.pruning.options import (
     wants_alpha,
 )
 from fast3d_core.pruning.settings import Setting
-from tests.pruning.default_methods import ALL, LAYERS
+from tests.pruning.default_methods import ALL, LAYERS, UNITS
 from tests.pruning.packages import HEAD, odd, packages  # noqa: F401 (fixtures)
 
 # ruff: noqa: F811
 
 BUDGET = {"layer": 1, "keep": 9}
 
-UNITS = Units(count=100, tokens=3)
-
 
 def built(method, **settings):
     budget = BUDGET if method == "odd" else {}
-    (pruner,) = build_pruners([method], MethodOptions(**budget, settings=settings), layers=LAYERS, units=UNITS)
+    (pruner,) = build_pruners([method], MethodOptions(**budget, settings=settings), LAYERS, UNITS)
     return pruner
 
 

@@ -11,7 +11,7 @@ from fast3d_core.plan import Units
 from fast3d_core.pruning import BASELINE, DEFAULT, METHODS, Gap, Pruner, Sap, Vanilla
 from fast3d_core.pruning.options import MethodOptions, build_pruners
 from fast3d_core.pruning.settings import RESERVED
-from tests.pruning.default_methods import EXAMPLES
+from tests.pruning.default_methods import EXAMPLES, UNITS
 from tests.pruning.packages import HEAD, ODD, odd, packages  # noqa: F401 (fixtures)
 
 # ruff: noqa: F811
