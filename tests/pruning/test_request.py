@@ -15,7 +15,6 @@ from fast3d_core.pruning import Gap, PlanRequest, Pruner, Sap, Vanilla
 from tests.conftest import MINIATURE
 from tests.pruning.default_methods import UNITS
 
-UNITS = Units(count=100, tokens=3)
 PARTS = ("scores", "layers", "question", "boxes", "labels", "features_3d", "features_2d")
 
 
