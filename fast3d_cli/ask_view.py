@@ -62,9 +62,10 @@ def _show_one(reply: "Reply") -> None:
 def _saved(reply: "Reply") -> str:
     """Tokens and FLOPs."""
     (layer, kept), *later = reply.stages or ((0, reply.visual),)
-    dropped = f"{reply.visual - kept} of {reply.visual} visual tokens from layer {layer} of {reply.layers} on, "
-    dropped += "".join(f"{reply.visual - kept} from layer {layer} on, " for layer, kept in later)
-    return f"{dropped}{reply.pruned:.1f}% over all layers; {reply.flops / 1e9:.3g} GFLOPs, unpruned {reply.flops_unpruned / 1e9:.3g}"
+    dropped = f"{reply.visual - kept} of {reply.visual} visual tokens from layer {layer} of {reply.layers} on"
+    dropped += "".join(f", {reply.visual - kept} from layer {layer} on" for layer, kept in later)
+    flops = f"{reply.flops / 1e9:.3g} GFLOPs, unpruned {reply.flops_unpruned / 1e9:.3g}"
+    return f"{dropped}, {reply.pruned:.1f}% over all layers; {flops}"
 
 
 def _table(replies: "Sequence[Reply]") -> Table:

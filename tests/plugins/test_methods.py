@@ -1,6 +1,7 @@
 """Methods of another package, each a file of its own, through everything that fast3d's own methods go through."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -135,7 +136,7 @@ def test_pyramid(fixture, methods, alpha):
 
 def test_eval_report_and_page(fast3d, config, visit, tmp_path):
     """Costs are those of the plans that were carried out, layer by layer; the page shows what the last stage kept."""
-    done = fast3d("eval", "-c", config, "--no-meteor", "-m", "raters", "-m", "folding", "--layer", "1", "--keep", "12")
+    fast3d("eval", "-c", config, "--no-meteor", "-m", "raters", "-m", "folding", "--layer", "1", "--keep", "12")
     done = fast3d("eval", "-c", config, "--no-meteor", "-m", "vanilla", "-m", "pyramid", "--alpha", "0.4", "--json")
     result = json.loads(done.stdout)[1]
     settings = load_config(config)
@@ -150,9 +151,13 @@ def test_eval_report_and_page(fast3d, config, visit, tmp_path):
     for key in ("prefill_flops", "decode_flops", "kv_bytes"):
         assert result["cost"][key] == pytest.approx(sum(getattr(one, key) for one in costs) / len(costs))
     assert [entry.counts(4, 300) for entry in entries] == [plan.counts(4) for plan in plans]
-    assert {(plan.counts(4)[0], plan.counts(4)[-1]) for plan in plans} == EXPECTED
-    assert result["pruning"]["ratio"] == pytest.approx(sum(100 * plan.ratio(4) for plan in plans) / len(plans))
-    assert result["pruning"]["kept_tokens"] == pytest.approx(sum(plan.counts(4)[-1] for plan in plans) / len(plans))
+    counts = Counter((plan.counts(4)[0], plan.counts(4)[-1]) for plan in plans)
+    assert counts == {(18, 9): 4, (21, 9): 4, (33, 15): 3, (24, 12): 2, (27, 12): 1, (30, 15): 1}
+    # On average 24 of 300 tokens in two layers and 11.2 in two; keys and values are 512 bytes a token and layer, those
+    # of 5 beams' 11 tokens that were read again included.
+    pruning, text = result["pruning"], result["cost"]["prompt_tokens"] - 300
+    assert pruning["kept_tokens"] == pytest.approx(11.2) and pruning["ratio"] == pytest.approx(100 - 100 * 35.2 / 600)
+    assert result["cost"]["kv_bytes"] == pytest.approx(512 * (2 * (24 + 11.2) + 4 * (text + 5 * 11)))
     rows = {row["name"]: row for row in json.loads(fast3d("report", "-c", config, "--json").stdout)["rows"]}
     assert set(rows) == {"vanilla", "pyramid-alpha0.4", "raters-K1-keep12", "folding-K1-keep12"}
     assert rows["raters-K1-keep12"]["pruning_ratio"] == pytest.approx(100 * 3 / 4 * 288 / 300)
@@ -171,19 +176,19 @@ def test_eval_report_and_page(fast3d, config, visit, tmp_path):
 def test_ask(fast3d, config, visit, tmp_path):
     asked = ["ask", QUESTION, "-c", config, "--scene", SCENE]
     done = fast3d(*asked, "-m", "pyramid", "--alpha", "0.4")
-    assert "saved  282 of 300 visual tokens from layer 0 of 4 on, 291 from layer 2 on, 95.5% over" in done.stdout
+    assert "saved  270 of 300 visual tokens from layer 0 of 4 on, 285 from layer 2 on, 92.5% over all" in done.stdout
     page = tmp_path / "asked.html"
     replies = json.loads(
         fast3d(*asked, "--compare", "--ratio", "60", "--alpha", "0.4", "--html", page, "--json").stdout
     )
     found = {one["method"].split("-")[0]: one for one in replies}
     assert list(found) == list(METHODS) and {"raters", "pyramid", "folding"} < set(found)
-    assert found["pyramid"]["stages"] == [[0, 18], [2, 9]] and found["pyramid"]["kept_tokens"] == 9
+    assert found["pyramid"]["stages"] == [[0, 30], [2, 15]] and found["pyramid"]["kept_tokens"] == 15
     assert found["raters"]["stages"] == [[1, 60]] and found["vanilla"]["stages"] == []
     assert found["pyramid"]["flops"] < found["sap"]["flops"] and found["folding"]["kept"] == found["gap"]["kept"]
     shown = visit(page)
     table = shown.locator("#tables").inner_text()
-    assert "18, 9 of 300" in table and "0, 2 of 4" in table and "300 of 300" in table
+    assert "30, 15 of 300" in table and "0, 2 of 4" in table and "300 of 300" in table
     number = shown.evaluate("sceneBrowser.runs.findIndex(run => run.method === 'pyramid')")
     shown.check(f"input[name=shown][value='{number}']")
     assert kept(shown) == sorted(one["slot"] for one in found["pyramid"]["kept"])
@@ -192,13 +197,15 @@ def test_ask(fast3d, config, visit, tmp_path):
 def test_bench(fast3d, config):
     """What cannot be measured, two stages in stock transformers and merging a scene that is reused, is noted."""
     quick = ["--batch", "2", "--repeats", "1", "--warmup", "0", "--new-tokens", "2", "--beams", "2", "--ratio", "40"]
-    chosen = ["-m", "raters", "-m", "folding", "-m", "pyramid", "--baselines", "--reuse-scene"]
+    chosen = ["-m", "vanilla", "-m", "raters", "-m", "folding", "-m", "pyramid", "--baselines", "--reuse-scene"]
     result = json.loads(fast3d("bench", "--llm", config, *quick, *chosen, "--json").stdout)
     rows = {row["name"]: row for row in result["rows"]}
-    ours = {"raters", "raters reuse", "folding", "pyramid", "pyramid reuse"}
+    ours = {"vanilla", "vanilla reuse", "raters", "raters reuse", "folding", "pyramid", "pyramid reuse"}
     assert set(rows) == ours | {"published", "stock"}
     assert rows["raters"]["kept"]["ratio"] == pytest.approx(40) == rows["folding"]["kept"]["ratio"]
-    assert rows["pyramid"]["kept"]["ratio"] > 40 and rows["pyramid"]["flops"]["prefill"] < 0.6 * PREFILL
+    assert rows["pyramid"]["kept"]["ratio"] > 50  # its alpha is that of which SAP's set has the ratio
+    flops = {name: row["flops"]["prefill"] for name, row in rows.items() if row["flops"] and "reuse" not in name}
+    assert flops["pyramid"] < flops["raters"] == flops["folding"] < flops["vanilla"]
     reuse, stock = result["notes"]
     assert reuse.startswith("folding reuse, batch 2: left out, the prefix cache holds no hidden states")
     assert stock.startswith("stock pruned, batch 2: left out, stock transformers can do without tokens before layer 0")
@@ -208,7 +215,7 @@ def test_merging_a_scene_that_is_reused_is_refused(fast3d, config):
     budget = ["--layer", "1", "--keep", "12"]
     reuse = ["-c", config, *LIMITED, "--set", "eval.reuse_scene=true"]
     line = "error: the prefix cache holds no hidden states, which a stage of the plan looks at; turn reuse off"
-    assert line in error(fast3d("eval", "-m", "folding", *budget, *reuse, check=False), 2)
+    assert line in error(fast3d("eval", "-m", "folding", *budget, *reuse, check=False), 1)
     fast3d("eval", "-m", "raters", *budget, *reuse)
     done = fast3d("eval", "-m", "raters", "--layer", "0", "--keep", "12", *reuse, check=False)
     assert "raters reads the attention of layer K - 1, so K must be at least 1" in error(done, 2)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Folding(Pruner):
-    """Keeps the tokens with the most predicted attention, each as the mean of itself and the dropped ones nearest to it.
+    """Keeps the tokens with the most predicted attention, each as the mean of itself and the dropped nearest to it.
 
     Settings:
         layer: K, from which on only the kept tokens are seen; keep: visual tokens kept.

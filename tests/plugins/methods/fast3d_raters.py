@@ -1,4 +1,4 @@
-"""Text tokens rate visual tokens, after the idea of SparseVLM (arXiv 2410.04417): those that look at the scene at all."""
+"""Text tokens rate visual tokens, after the idea of SparseVLM (arXiv 2410.04417): those that look at them most."""
 
 from dataclasses import dataclass
 from functools import partial
