@@ -10,7 +10,6 @@ from fast3d_core.data.annotations import load_labels, load_locations
 from fast3d_core.data.detections import Detections
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.questions import Job, Questions
-from fast3d_core.plan import Units
 from fast3d_core.pruning import Gap, PlanRequest, Pruner, Sap, Vanilla
 from tests.conftest import MINIATURE
 from tests.pruning.default_methods import UNITS
