@@ -188,7 +188,7 @@ class Plan:
                 )
             if before.every_step:
                 raise PlanError("only the last stage of a plan can select at every step")
-        there = torch.arange(self.visual)
+        there = None  # of all tokens the next stage can keep any
         for stage in self.stages:
             if isinstance(stage.select, Tensor):
                 there = self._among(stage.select.cpu(), there)
@@ -235,11 +235,11 @@ class Plan:
         if self.stages and behind < 1:
             raise PlanError("the prompt ends with visual tokens, of which the last has to stay; put text behind them")
 
-    def _among(self, kept: Tensor, there: Tensor) -> Tensor:
-        """`kept`. Raises `PlanError` unless all of it is `there`; both ascend."""
+    def _among(self, kept: Tensor, there: Tensor | None) -> Tensor:
+        """`kept`. Raises `PlanError` unless all of it is `there`; both ascend. None: all tokens are."""
         if len(kept) and int(kept[-1]) >= self.visual:
             raise PlanError(_not_ascending(kept, f"from 0 to at most {self.visual - 1}"))
-        if len(gone := kept[~torch.isin(kept, there)]):
+        if there is not None and len(gone := kept[~torch.isin(kept, there)]):
             raise PlanError(f"a stage keeps visual token {int(gone[0])}, which a stage before it has dropped")
         return kept
 

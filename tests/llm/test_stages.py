@@ -1,6 +1,7 @@
 """Plans of any stages through both engines, and what stages look at against stock transformers."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from fast3d_core.bench.baselines import attention_of
 from fast3d_core.errors import PlanError
 from fast3d_core.llm import reference
+from fast3d_core.llm.engine import look, prefill, selection
+from fast3d_core.llm.engine.backend import Backend
 from fast3d_core.llm.engine.fast import FastEngine
 from fast3d_core.llm.generation import GenerationConfig, Prompt
 from fast3d_core.llm.weights import finish_layer, project
@@ -182,8 +185,6 @@ def test_what_a_stage_sees_is_what_stock_transformers_computes(llm, engines, lay
 
 def test_text_rows_are_the_same_in_chunks(llm, engines, monkeypatch):
     """Their weights are computed a few rows at a time where a text is long."""
-    from fast3d_core.llm.engine import look
-
     prompts, seen = [prompt(40, 3, 1)], []
 
     def select(view):
@@ -199,8 +200,6 @@ def test_text_rows_are_the_same_in_chunks(llm, engines, monkeypatch):
 
 
 def test_no_more_is_computed_than_is_looked_at(llm, monkeypatch):
-    from fast3d_core.llm.engine import selection
-
     calls = []
     for name in ("last_attention", "text_attention"):
         plain = getattr(selection, name)
@@ -286,8 +285,8 @@ def test_a_cached_prefix_means_what_it_says(llm, engines, data):
 
 def test_what_a_cached_prefix_cannot_give_is_refused(engines):
     one = prompt(24, 3)
-    for look, merge in ((("hidden",), None), (("last", "hidden"), fold)):
-        plan = Plan(VISUAL, [Stage(2, 3, best(3, *look), merge, look)])
+    for wanted, merge in ((("hidden",), None), (("last", "hidden"), fold)):
+        plan = Plan(VISUAL, [Stage(2, 3, best(3, *wanted), merge, wanted)])
         with pytest.raises(PlanError, match="the prefix cache holds no hidden states.*; turn reuse off"):
             engines[0].prefill([one], [plan], SHORT, reuse_prefix=True)
     for prefix in (None, one.embeds[: 3 + VISUAL - 1].clone()):
@@ -314,3 +313,69 @@ def test_functions_that_give_something_else_are_refused(llm, engines, answer):
             answer(llm, engines[0], one, Plan(VISUAL, stages))
     with pytest.raises(PlanError, match="the prompt ends with visual tokens"):
         answer(llm, engines[0], replace(one, embeds=one.embeds[: 3 + VISUAL]), Plan(VISUAL, [first]))
+
+
+class Varlen(Backend):
+    """Attention over packed rows that asks for no lengths on the host, as flash attention does."""
+
+    def __init__(self):
+        super().__init__("varlen")
+
+    def prefill_attention(self, q, keys, values, queries, layout):
+        out = torch.zeros_like(q)
+        spans = zip(*(one.cu_seqlens.tolist() for one in (queries, layout.prompts)), strict=True)
+        for (first, begin), (behind, end) in pairwise(spans):
+            k, v = (part[begin:end].repeat_interleave(q.shape[1] // keys.shape[1], 1) for part in (keys, values))
+            rows = torch.arange(end - begin - (behind - first), end - begin)[:, None]
+            mask = torch.arange(end - begin) <= rows
+            args = (part.transpose(0, 1) for part in (q[first:behind], k, v))
+            own = torch.nn.functional.scaled_dot_product_attention(*args, mask)
+            out[first:behind] = own.transpose(0, 1)
+        return out
+
+
+class Graph:
+    """What CUDA's does: nothing when it is captured, then the same work on what the same tensors hold."""
+
+    def __init__(self, work):
+        self.work, self.logits = work, torch.zeros(2, 90)
+
+    def replay(self):
+        self.logits.copy_(self.work())
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_captured_passes_serve_plans_of_the_same_boundaries(llm, monkeypatch, reuse):
+    """On a CPU, with work that is done again in place of a graph: padding and old content must not matter."""
+    recorded = []
+
+    def captured(work, pool):
+        recorded.append(Graph(work))
+        return recorded[-1], recorded[-1].logits
+
+    monkeypatch.setattr(prefill, "captured", captured)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    plain, capturing = FastEngine(llm, Varlen()), FastEngine(llm, Varlen())
+    monkeypatch.setattr(capturing._backend, "captures", True)
+    capturing.release()
+
+    def batch(seed, *layers):
+        numbers = torch.Generator().manual_seed(seed)
+        prompts = [prompt(3 + VISUAL + 4 + i + seed % 3, 3, seed + i) for i in range(2)]
+        kept = [torch.randperm(VISUAL, generator=numbers)[:9].sort().values for _ in prompts]
+        own = [[(layer, mine[: 9 - 2 * i]) for i, layer in enumerate(layers)] for mine in kept]
+        return prompts, [Plan(VISUAL, [Stage(k, len(some), some) for k, some in one]) for one in own]
+
+    kinds = ((), (0,), (2,), (0, 1, 3), (2,), (1, 4))
+    for turn in range(3):
+        for number, layers in enumerate(kinds):
+            prompts, chosen = batch(7 * number + turn, *layers)
+            got, want = (one.prefill(prompts, chosen, SHORT, reuse) for one in (capturing, plain))
+            torch.testing.assert_close(got.logits, want.logits, rtol=0, atol=1e-5)
+    assert len(recorded) >= 4  # plans that drop nothing, or at layer 0 alone, share one
+    looking = Plan(VISUAL, [Stage(2, 4, best(4, "last"), look=("last",))])
+    before = len(recorded)
+    for _ in range(3):
+        got, want = (one.prefill(prompts, [looking] * 2, SHORT, reuse) for one in (capturing, plain))
+        torch.testing.assert_close(got.logits, want.logits, rtol=0, atol=1e-5)
+    assert len(recorded) == before

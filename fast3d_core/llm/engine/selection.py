@@ -38,9 +38,16 @@ def known(plans: Sequence[Plan], layer: int, kept: Sequence[Kept]) -> list[Kept]
     if any(stage is not None and stage.waits for stage in stages):
         return None
     return [
-        own if stage is None else (*own, plan.resolve(len(own), View(_there(plan, own))))
+        own if stage is None else (*own, _resolved(plan, own, stage))
         for plan, own, stage in zip(plans, kept, stages, strict=True)
     ]
+
+
+def _resolved(plan: Plan, kept: Kept, stage: Stage) -> Tensor:
+    """What a stage that looks at nothing keeps; a tensor was checked when the plan was made."""
+    if isinstance(stage.select, Tensor):
+        return stage.select.cpu()
+    return plan.resolve(len(kept), View(_there(plan, kept)))
 
 
 def check_cached(prompt: Prompt, plan: Plan) -> None:
