@@ -136,16 +136,16 @@ class Selection:
 
     def _rows(self, sample: int, kept: Kept, run: Run) -> Rows:
         prompt = self.prompts[sample]
-        start, count = prompt.visual_start, len(_there(self.plans[sample], kept))
+        start, count = prompt.visual_start, len(kept[-1]) if kept else prompt.visual
         behind = len(prompt) - prompt.visual_start - prompt.visual
         return Rows(sample, slice(start, start + count), min(behind, run.queries.lengths[sample]))
 
     def _first_rows(self, kept: Sequence[Kept]) -> list[int]:
         """Where each sample begins in a packed tensor, whose prompts are computed whole."""
         first, rows = 0, []
-        for prompt, plan, own in zip(self.prompts, self.plans, kept, strict=True):
+        for prompt, own in zip(self.prompts, kept, strict=True):
             rows.append(first)
-            first += len(prompt) - prompt.visual + len(_there(plan, own))
+            first += len(prompt) - (prompt.visual - len(own[-1]) if own else 0)
         return rows
 
     def _views(self, stages: Mapping[int, Stage], kept: Sequence[Kept], x: Tensor, looked: Looked) -> dict[int, View]:
