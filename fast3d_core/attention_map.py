@@ -34,7 +34,7 @@ class AttentionMap:
         """The scores (..., objects), for what takes their softmax. Raises `DataError` unless they are logits."""
         if self.kind != "logits":
             found = "shares of attention" if self.kind == "shares" else "scores of unknown kind"
-            raise DataError(f"the attention map holds {found}, and sap takes the softmax of logits")
+            raise DataError(f"the attention map holds {found}, and what reads it takes the softmax of logits")
         return self.scores
 
     def __getitem__(self, row: int) -> "AttentionMap":

@@ -189,7 +189,7 @@ class Plan:
                 )
             if before.every_step:
                 raise PlanError("only the last stage of a plan can select at every step")
-        there = None
+        there = None  # of all tokens the next stage can keep any
         for stage in self.stages:
             if isinstance(stage.select, Tensor):
                 there = self._among(stage.select.cpu(), there)

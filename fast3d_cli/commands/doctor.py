@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
-from fast3d_cli.console import err, note, out, print_json
+from fast3d_cli.console import err, note, note_once, out, print_json
 from fast3d_cli.options import ConfigOption, JsonOption, SetOption
 from fast3d_core.errors import UsageError
 from fast3d_core.text import printable, printable_lines
@@ -46,7 +46,10 @@ def doctor(
         raise UsageError(f"--gap is files or live, not {gap[:80]!r}")
     from fast3d_core.defaults import load_config
     from fast3d_core.doctor import Options
+    from fast3d_core.pruning import METHODS
 
+    for problem in METHODS.problems:
+        note_once(problem)
     findings = _examined(Options(lambda: load_config(config, set_ or (), note), method or (), gap == "live", deep))
     counts = Counter(finding.status for finding in findings)
     if json:

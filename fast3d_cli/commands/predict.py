@@ -72,6 +72,7 @@ def predict_command(
         return
     from fast3d_core.config import output_path
     from fast3d_core.gap.predictions import Targets, compare, predict
+    from fast3d_core.pruning import METHODS
     from fast3d_core.runtime.devices import pick_device
 
     folder = maps or output_path(settings, "maps.predicted")
@@ -93,7 +94,8 @@ def predict_command(
     out.print(_table(compared))
     if any(prediction.seconds is None for prediction in predictions):
         note("- samples/s: predicted before by the same network, read back")
-    note(f"written to {folder}; prune with `fast3d eval --method gap|sap`, choose alpha with `fast3d search-alpha`")
+    followers = "|".join(name for name, method in METHODS.items() if method.needs_map)
+    note(f"written to {folder}; prune with `fast3d eval --method {followers}`, choose alpha with `fast3d search-alpha`")
 
 
 def _table(compared: "list[Compared]") -> Table:

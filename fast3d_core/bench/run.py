@@ -20,7 +20,7 @@ from fast3d_core.evaluation.result import describe_environment
 from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.models.registry import check_shares_prefix
 from fast3d_core.plan import Units
-from fast3d_core.pruning import Pruner, Vanilla
+from fast3d_core.pruning import BASELINE, METHODS, Pruner
 from fast3d_core.pruning.alpha_search import nearest
 from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
 from fast3d_core.runtime.devices import out_of_memory_says
@@ -166,7 +166,7 @@ class Bench:
         Args:
             pruning: a method that drops tokens before layer 0, which stock transformers then do not see either.
         """
-        llm, everything = self._subject.model.llm, Vanilla()
+        llm, everything = self._subject.model.llm, METHODS[BASELINE]()
         if not any(row.name == "published" for row in self._result.rows):
             with attention_of(llm, "eager"):
                 self._measure("published", 1, everything, self._published, baseline=True)

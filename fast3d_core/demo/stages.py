@@ -14,6 +14,9 @@ from fast3d_core.demo.workspace import workspace
 from fast3d_core.demo.world import MEASURES, ceiling
 from fast3d_core.evaluation.result import load_result
 
+# The methods that the demo shows, by what they are given.
+_UNPRUNED, _BUDGETED, _WITH_ALPHA = ("vanilla",), ("random", "fastv", "gap"), ("sap",)
+
 # These suit 2,000 samples and a text encoder without pretraining.
 _TRAINING = ("--epochs", "12", "--batch-size", "32", "--text-lr", "8e-4")
 
@@ -69,18 +72,19 @@ def demo_stages(options: DemoOptions) -> list[DemoStage]:
         ]
     stages += [
         DemoStage("predict the attention", ["predict"]),
-        DemoStage("answer unpruned", ["eval", "--method", "vanilla", *limited]),
-        DemoStage(
-            f"prune {', '.join(map(str, presets))}%",
-            ["eval", "--method", "random", "--method", "fastv", "--method", "gap", *budgets, *limited],
-        ),
+        DemoStage("answer unpruned", ["eval", *_named(_UNPRUNED), *limited]),
+        DemoStage(f"prune {', '.join(map(str, presets))}%", ["eval", *_named(_BUDGETED), *budgets, *limited]),
     ]
     for preset in presets:
         stages += [
             DemoStage(f"find SAP's alpha for {preset}%", ["search-alpha", "--target", str(preset)]),
-            DemoStage(f"prune ~{preset}%, each sample as far as it bears", ["eval", "--method", "sap", *limited]),
+            DemoStage(f"prune ~{preset}%, each sample as far as it bears", ["eval", *_named(_WITH_ALPHA), *limited]),
         ]
     return [*stages, DemoStage("compare", ["report"])]
+
+
+def _named(methods: tuple[str, ...]) -> list[str]:
+    return [word for method in methods for word in ("--method", method)]
 
 
 def demo_bounds(samples: int) -> Bounds:

@@ -10,7 +10,7 @@ from torch import nn
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.evaluation.needs import Needs
-from fast3d_core.pruning import METHODS, PlanRequest, Vanilla
+from fast3d_core.pruning import BASELINE, METHODS, PlanRequest
 from fast3d_core.runtime.devices import available_memory
 
 _GPUS = Path("/proc/driver/nvidia/gpus")  # what NVIDIA's driver on Linux has, whether or not torch sees it
@@ -51,7 +51,7 @@ def memory(case: Case) -> Iterator[Finding]:
     """The formulas of `fast3d eval --dry-run` for a full batch of the longest question, nothing pruned."""
     config, found, text = case.config, case.device, case.longest_text()
     needs = Needs.of_config(config)
-    need = needs.of(Vanilla().plan(PlanRequest("", 0, case.units)), text)
+    need = needs.of(METHODS[BASELINE]().plan(PlanRequest("", 0, case.units)), text)
     free = available_memory(found)
     most = max(len(case.samples(dataset)) for dataset in case.datasets)
     batch = 1 if config.eval.batch_size == "auto" else min(config.eval.batch_size, most)

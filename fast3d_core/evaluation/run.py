@@ -56,7 +56,8 @@ def evaluate(
     Jobs that are complete are read back without loading the model; those that were interrupted continue.
 
     Raises:
-        UsageError, DataError: see `sole_use`, `Journal.open`, `SceneModel.from_config`, `load_maps`, `join_processes`.
+        UsageError, DataError: see `sole_use`, `Journal.open`, `SceneModel.from_config`, `Questions.planner`,
+            `join_processes`.
         StoppedError: another process has stopped.
     """
     state = join_processes(config.model.device, progress.waiting)

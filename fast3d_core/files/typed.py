@@ -49,9 +49,9 @@ class FieldError(ValueError):
     """
 
     def __init__(self, error: ValidationError):
-        found = error.errors(include_url=False, include_context=False)[0]
-        place = [one for one in found["loc"] if not (isinstance(one, str) and _MEMBER.fullmatch(one))]
-        self.place: tuple[int | str, ...] = tuple(place)
+        # The deepest of several: of a value that fits no member of a union, that of the member which it is most like.
+        found = max(error.errors(include_url=False, include_context=False), key=lambda one: len(_place(one)))
+        self.place = _place(found)
         self.is_json = found["type"] != "json_invalid"
         super().__init__(_sentence(found, ascii(".".join(map(str, self.place))[:_LONGEST])[1:-1]))
 
@@ -86,6 +86,10 @@ def load_typed(kind: type[T], path: Path, what: str, remedy: str) -> T:
 def to_json(value: Any) -> str:
     """A value of such a type as one line of JSON."""
     return _adapter(type(value)).dump_json(value).decode()
+
+
+def _place(found: Any) -> tuple[int | str, ...]:
+    return tuple(one for one in found["loc"] if not (isinstance(one, str) and _MEMBER.fullmatch(one)))
 
 
 def _sentence(found: Any, place: str) -> str:

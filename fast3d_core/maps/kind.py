@@ -65,8 +65,8 @@ class AttentionMaps:
             )
         if said is None and self.kind == "shares":
             raise DataError(
-                f"{self.path} holds shares of attention, and sap takes the softmax of logits: give --map-kind shares "
-                "to take their logarithm, or predicted maps with --maps"
+                f"{self.path} holds shares of attention, and the method takes the softmax of logits: give --map-kind "
+                "shares to take their logarithm, or predicted maps with --maps"
             )
         if said is None and self.kind is None:
             raise DataError(

@@ -129,5 +129,5 @@ class PlanRequest:
             value = self._given[name] = value()
         if value is None:
             what, do = _MISSING[name]
-            raise DataError(f"a method asks for {name}, but there is {what} for {self._sample}", do)
+            raise DataError(f"a method asks for {name}, but {self._sample} comes with {what}", do)
         return value

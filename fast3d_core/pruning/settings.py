@@ -28,8 +28,8 @@ RESERVED = frozenset(
         "processes", "question", "ratio", "repeats", "restart", "reuse_scene", "scene", "set", "task",
         "text_tokens", "verbose", "warmup",
         # What else a run's settings hold beside those of its method.
-        "batch_size", "datasets", "fast3d_version", "files", "generation", "lora_alpha", "max_objects",
-        "method_package",
+        "batch_size", "datasets", "fast3d_version", "files", "generation", "lora_alpha", "max_objects", "model",
+        "method_package", "units",
     )
 )  # fmt: skip
 """Names that no setting may have; tests hold them against the commands and the settings of runs."""

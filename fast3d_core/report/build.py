@@ -69,7 +69,7 @@ class Row:
 
     Attributes:
         name: the run's name.
-        method: vanilla, random, fastv, gap, sap; null for scored predictions of unknown origin.
+        method: by name; null for scored predictions of unknown origin.
         published: whether this is a published result and not one of this machine's runs.
         scores: dataset -> headline score; a dataset that the run does not have is left out.
         ratio: score ratio, the mean over datasets of score / the vanilla run's, in percent, over the samples that both

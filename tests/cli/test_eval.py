@@ -538,7 +538,7 @@ def test_out_of_memory_says_what_to_try(fast3d, monkeypatch):
 
 
 def test_help_is_quick_and_does_not_import_torch(fast3d):
-    for command in ([], ["eval"], ["score"], ["report"]):
+    for command in ([], ["eval"], ["ask"], ["bench"], ["score"], ["report"]):
         code = f"import sys; sys.argv = ['fast3d', *{command!r}, '--help']; from fast3d_cli.app import app\n"
         code += "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules "
         code += "\nassert 'transformers' not in sys.modules"

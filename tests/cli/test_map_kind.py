@@ -86,7 +86,7 @@ def test_search_alpha(fast3d, tmp_path):
     assert result["pruning"]["ratio"] == pytest.approx(found["ratio"], abs=1)
     damaged = load_json(tmp_path / "runs" / "alpha.json", "") | {"map_kind": "x"}
     (tmp_path / "runs" / "alpha.json").write_text(json.dumps(damaged))
-    assert "a kind of maps that there is not" in error(fast3d(*sap, *SHARES, check=False), 1)
+    assert "map_kind is 'x': input should be 'logits' or 'shares'" in error(fast3d(*sap, *SHARES, check=False), 1)
 
 
 def test_a_dict_of_what_looks_like_shares(fast3d, tmp_path):

@@ -1,5 +1,6 @@
 """The README, word by word: its commands run, its schema is the schema. docs/quick-start.md shares its demo."""
 
+import json
 import re
 import shlex
 import shutil
@@ -11,9 +12,11 @@ import pytest
 from fast3d_core.config import default_yaml
 from fast3d_core.demo import WEIGHTS
 from fast3d_core.demo.release import GAP, write_demo
+from fast3d_core.pruning import METHODS
 from tests.cli.conftest import ROOT
 from tests.cli.documents import DOCS, blocks, fast3d_commands, lines
 from tests.demo.test_release import TINY, weights  # noqa: F401 (a fixture)
+from tests.pruning.packages import packages  # noqa: F401 (a fixture)
 
 # ruff: noqa: F811
 
@@ -92,20 +95,21 @@ def test_python(tmp_path):
     assert done.stdout.strip()
 
 
-def test_the_method_of_contributing_md(fixture, monkeypatch):
-    """The example of CONTRIBUTING.md runs as it stands, through both engines."""
-    from fast3d_core.plan import Units
-    from fast3d_core.pruning import METHODS
-    from fast3d_core.pruning.options import MethodOptions, build_pruners
-
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    namespace: dict = {"__name__": "mymethod"}
-    exec("\n".join(line.removeprefix("   ") for line in code.splitlines()), namespace)
-    monkeypatch.setitem(METHODS, "mymethod", namespace["MyMethod"])
-    (pruner,) = build_pruners(["mymethod"], MethodOptions(layer=2, keep=15), 4, Units(100, 3))
-    plans = fixture.plans(pruner, fixture.config.maps.predicted)[:3]
-    answers = [
-        fixture.model.generate(fixture.prompts[:3], plans, fixture.config.generation, engine)
-        for engine in ("fast", "reference")
-    ]
-    assert [a.generation.ids for a in answers[0]] == [a.generation.ids for a in answers[1]]
+def test_the_method_of_contributing_md(fast3d, tmp_path, packages):
+    """The example of CONTRIBUTING.md runs as it stands, from a package with its entry point, through both engines."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code, entry = (
+        "\n".join(line.removeprefix("   ") for line in blocks(text, kind)[0].splitlines())
+        for kind in ("python", "toml")
+    )
+    assert entry.splitlines() == ['[project.entry-points."fast3d.pruners"]', 'mymethod = "mymethod:MyMethod"']
+    packages.install(code, "mymethod=MyMethod", package="mymethod")
+    assert METHODS.problems == [] and METHODS.package("mymethod") == "mymethod 1.0"
+    (command,) = re.findall(r"`fast3d (eval --method mymethod [^`]*)`", text)
+    answers = []
+    for engine in ("fast", "reference"):
+        words = [*shlex.split(command), "--dataset", "scanqa", "--no-meteor", "--engine", engine, "--json"]
+        result = json.loads(fast3d(*words).stdout)
+        assert result["settings"]["spare"] == "window" and result["pruning"]["ratio"] == 100 * (1 - 2 / 4) * 0.95
+        answers.append((tmp_path / "runs" / result["name"] / "predictions" / "scanqa.json").read_text())
+    assert answers[0] == answers[1]

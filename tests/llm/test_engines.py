@@ -21,7 +21,8 @@ from fast3d_core.llm.engine.prefix_cache import PrefixCache
 from fast3d_core.llm.generation import Prompt, not_finite
 from fast3d_core.llm.weights import finish_layer, project
 from fast3d_core.plan import Plan, PlanError, Stage
-from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
+from fast3d_core.pruning import FastV, Gap, Sap, Vanilla
+from tests.pruning.default_methods import ALL, SAME_IN_BOTH_ENGINES
 
 BOS, EOS = 1, 2
 LAYERS = 4
@@ -39,18 +40,8 @@ def ragged(fixture, indices):
     return prompts
 
 
-PRUNERS = [
-    Vanilla(),
-    *(Random(layer=k, keep=n, seed=3) for k, n in [(0, 30), (1, 9), (2, 45), (LAYERS - 1, 3)]),
-    *(Gap(layer=k, keep=n) for k, n in [(0, 15), (1, 60), (2, 16), (LAYERS - 1, 1)]),
-    Sap(alpha=0.02),
-    Sap(alpha=0.35),
-    Sap(alpha=1.0),
-]
-
-
 @pytest.mark.parametrize("beams", [1, 2, 5])
-@pytest.mark.parametrize("pruner", PRUNERS, ids=repr)
+@pytest.mark.parametrize("pruner", SAME_IN_BOTH_ENGINES, ids=repr)
 def test_fast_equals_reference(fixture, pruner, beams):
     indices = [0, 3, 4, 7, 9, 13]
     prompts = ragged(fixture, indices)
@@ -81,7 +72,7 @@ def test_generation_settings(fixture, change, beams):
     assert [a.generation.ids for a in got] == [a.generation.ids for a in want]
 
 
-@pytest.mark.parametrize("pruner", [*PRUNERS, FastV(layer=1, keep=6), FastV(layer=3, keep=30)], ids=repr)
+@pytest.mark.parametrize("pruner", ALL, ids=repr)
 def test_nothing_of_unpruned_length_from_layer_k_on(fixture, pruner):
     """Every activation and every cached key of layers >= K has exactly the kept tokens' and the text's length."""
     plans = fixture.plans(pruner, fixture.config.maps.predicted if pruner.needs_map else None)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import Scenes, load_samples
+from fast3d_core.data.annotations import Scenes
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import load_torch
 from fast3d_core.llm.families import FAMILIES
@@ -47,7 +48,7 @@ def test_chat_scene_runs_on_every_family(files, family, tied):
     samples = load_samples(config.data.annotations, "scanqa")[:3]
     prompts = [model.prompt(scenes[sample.scene_id], sample.prompt) for sample in samples]
     for pruner in (Vanilla(), Random(layer=1, keep=30, seed=0)):
-        plans = [pruner.plan(PlanRequest(sample.dataset, sample.index, 100, None)) for sample in samples]
+        plans = [pruner.plan(PlanRequest(sample.dataset, sample.index, model.units)) for sample in samples]
         fast, exact = (model.generate(prompts, plans, config.generation, engine) for engine in ("fast", "reference"))
         assert [one.generation.ids for one in fast] == [one.generation.ids for one in exact]
 

@@ -12,7 +12,7 @@ import pytest
 from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, load_config
 from fast3d_core.data.annotations import Scenes
-from fast3d_core.errors import DataError, UsageError
+from fast3d_core.errors import DataError, PlanError, UsageError
 from fast3d_core.llm import reference
 from fast3d_core.maps.published import load_maps
 from fast3d_core.models.registry import scene_model
@@ -105,10 +105,10 @@ def test_eval_report_and_page(fast3d, config, visit, tmp_path):
     report = json.loads(fast3d("report", "-c", config, "--json").stdout)
     assert {row["name"] for row in report["rows"]} == set(results)
     fast3d("report", "-c", config, "--html", tmp_path / "page.html")
-    page = visit(tmp_path / "page.html")
+    page = visit(tmp_path / "page.html", fragment="#scanqa-0")
     assert page.locator("#tables tbody tr").count() >= 6
-    page.locator("#scenes").scroll_into_view_if_needed()
-    page.select_option("#run", label="gap-K2-keep100")
+    number = page.evaluate("sceneBrowser.runs.findIndex(run => run.name === 'gap-K2-keep100')")
+    page.check(f"input[name=shown][value='{number}']")
     assert len(kept(page)) == 20  # 100 tokens, five each
 
 
@@ -116,7 +116,7 @@ def test_ask_and_its_page(fast3d, config, visit, tmp_path):
     page = tmp_path / "asked.html"
     methods = ["-m", "vanilla", "-m", "fastv", "-m", "gap", "-m", "sap", "--ratio", "40", "--alpha", "0.4"]
     done = fast3d("ask", QUESTION, "-c", config, "--scene", SCENE, *methods, "--html", page, "--json")
-    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    replies = json.loads(done.stdout)
     assert [one["visual"] for one in replies] == [500] * 4
     assert replies[2]["kept_tokens"] == 100 and replies[2]["pruned"] == pytest.approx(40)
     shown = visit(page)
@@ -145,7 +145,7 @@ def test_doctor(fast3d, config):
     shutil.rmtree(config.parent / "llm")
     (config.parent / "ckpt_01_3446.pth").unlink()
     done = fast3d("doctor", "-c", config, "--deep", "--json")
-    findings = json.loads(done.stdout)
+    findings = json.loads(done.stdout)["findings"]
     assert not [one for one in findings if one["status"] == "error"]
     assert "model.checkpoint" not in {one["area"] for one in findings}
 
@@ -170,7 +170,7 @@ def test_what_needs_visual_tokens_before_the_question_is_refused(fast3d, config,
 def test_the_engine_refuses_to_reuse_such_a_scene(loaded):
     settings, model, _, prompts = loaded
     plans = [Plan(500)] * len(prompts)
-    with pytest.raises(UsageError, match="the visual tokens stand behind the question"):
+    with pytest.raises(PlanError, match="does not reach to the end of the visual tokens"):
         model.generations(prompts, plans, settings.generation, reuse_scene=True)
 
 

@@ -1,14 +1,15 @@
-from dataclasses import field, make_dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fast3d_core.errors import UsageError
 from fast3d_core.plan import Units, pruning_ratio
-from fast3d_core.pruning import METHODS, FastV, Gap, Pruner, Random, Sap, Vanilla
+from fast3d_core.pruning import METHODS, FastV, Gap, Random, Sap, Vanilla
 from fast3d_core.pruning.budget import Budget, from_preset, from_ratio
-from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name, settings_taken
+from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name
+from tests.pruning.packages import HEAD, packages  # noqa: F401 (a fixture)
+
+# ruff: noqa: F811
 
 UNITS = Units(count=100, tokens=3)
 
@@ -103,32 +104,12 @@ def test_options_that_cannot_be_meant(methods, options, message):
         build_pruners(methods, MethodOptions(**options), 4, UNITS)
 
 
-def method(**fields):
-    """A method whose settings are these fields, with these types and, in a tuple, defaults."""
-    columns = [(n, *f) if isinstance(f, tuple) else (n, f) for n, f in fields.items()]
-    columns = [(n, t, field(default=d[0])) if d else (n, t) for n, t, *d in columns]
-    return make_dataclass("Own", columns, bases=(Pruner,), frozen=True, namespace={"name": "own", "plan": None})
-
-
-@pytest.mark.parametrize(("fields", "problem"), [
-    ({"sharpness": float}, "'sharpness', for which there is no option; options exist for layer, keep, alpha, seed"),
-    ({"layer": int, "keep": int, "sharpness": (float, 0.5)}, "'sharpness'"),  # was left at its default
-    ({"layer": int}, "has one of the settings layer and keep"),
-    ({"keep": int, "alpha": float}, "has one of the settings layer and keep"),
-])  # fmt: skip
-def test_settings_that_no_option_sets(monkeypatch, fields, problem):
-    monkeypatch.setitem(METHODS, "own", method(**fields))
-    with pytest.raises(UsageError, match=problem):
-        build_pruners(["own"], MethodOptions(layer=1, keep=9, alphas=[0.5]), 4, UNITS)
-    with pytest.raises(UsageError, match=problem):
-        settings_taken(["own"])
-    assert build_pruners(["vanilla"], MethodOptions(), 4, UNITS) == [Vanilla()]
-
-
-def test_settings_of_several_kinds(monkeypatch):
+def test_settings_of_several_kinds(packages):
     """A budget, a share and a seed: alpha was dropped beside a budget."""
-    own = method(layer=int, keep=int, alpha=float, seed=int)
-    monkeypatch.setitem(METHODS, "own", own)
+    fields = "    layer: int\n    keep: int\n    alpha: float\n    seed: int\n    name: ClassVar[str] = 'own'\n"
+    plan = "    def plan(self, request): return Vanilla().plan(request)\n"
+    packages.install(HEAD + f"@dataclass(frozen=True)\nclass Own(Pruner):\n{fields}{plan}", "own=Own")
+    own = METHODS["own"]
     options = MethodOptions(layer=1, keep=9, alphas=[0.5, 0.25])
     got = build_pruners(["own"], options, 4, UNITS)
     assert got == [own(1, 9, 0.5, 0), own(1, 9, 0.25, 0)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fast3d_core.errors import UsageError
 from fast3d_core.maps.published import load_maps
 from fast3d_core.plan import Plan, Units, View
-from fast3d_core.pruning import METHODS, FastV, Gap, PlanRequest, Random, Sap, Vanilla, top_tokens
+from fast3d_core.pruning import FastV, Gap, PlanRequest, Random, Sap, Vanilla, top_tokens
 from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name
 from fast3d_core.pruning.sap import objects_to_reach
 from tests.conftest import RECORDED
@@ -141,7 +141,3 @@ def test_settings_that_cannot_be_meant():
         Sap({"scanqa": 0.3, "sqa3d": 2})
     with pytest.raises(UsageError, match="K must be at least 1"):
         FastV(layer=0, keep=15)
-
-
-def test_registry_names():
-    assert list(METHODS) == ["vanilla", "random", "fastv", "gap", "sap"]

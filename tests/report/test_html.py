@@ -204,6 +204,17 @@ def test_a_damaged_journal_is_one_line(config, change):
         page_of(config)
 
 
+def test_a_run_of_another_version_shows_its_scores_alone(config):
+    """Its result.json is read as ever; its journal is told of and left out."""
+    (part,) = (config.runs / "vanilla").glob("part-*.jsonl")
+    old = {"dataset": "scanqa", "index": 0, "pred": "y", "tokens": 400, "steps": 3, "layer": 0, "kept": None}
+    part.write_text(json.dumps({"batch": 0, "seconds": 1.0, "gap_seconds": 0.0, "samples": [old]}) + "\n")
+    page = page_of(config)
+    assert "vanilla" in [row.name for row in page.report.rows]
+    assert "vanilla" not in [run.name for run in page.browser.runs] and len(page.browser.runs) > 1
+    assert [note for note in page.notes if note.startswith("vanilla is a run of another version of fast3d")]
+
+
 def test_no_text_leaves_its_place_in_the_file(config):
     """HTML, places of the template, and control characters in prompts, labels and answers stay text in the JSON."""
     ugly = "</script><script>alert(1)</script>{{scripts}}<!--&amp; \x1b[2J\u202e\u2028\x00end"
