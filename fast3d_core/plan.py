@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -216,6 +217,9 @@ class Plan:
 
     def resolve(self, number: int, view: View) -> Tensor:
         """The offsets that stage `number` keeps, (count,) int64 on the CPU. Raises `PlanError`, see `checked`."""
+        stages = self.stages[: number + 1]
+        if all(isinstance(stage.select, Tensor) for stage in stages):  # which were checked against each other
+            return stages[-1].selected(view).cpu()
         return self.checked(number, view.offsets.cpu(), self.stages[number].selected(view))
 
     def check_fit(self, layers: int, visual: int, behind: int = 1) -> None:
@@ -236,11 +240,14 @@ class Plan:
             raise PlanError("the prompt ends with visual tokens, of which the last has to stay; put text behind them")
 
     def _among(self, kept: Tensor, there: Tensor | None) -> Tensor:
-        """`kept`. Raises `PlanError` unless all of it is `there`; both ascend. None: all tokens are."""
-        if len(kept) and int(kept[-1]) >= self.visual:
+        """`kept`. Raises `PlanError` unless all of it is `there`, None for everything; both ascend."""
+        offsets = kept.numpy()
+        if len(offsets) and offsets[-1] >= self.visual:
             raise PlanError(_not_ascending(kept, f"from 0 to at most {self.visual - 1}"))
-        if there is not None and len(gone := kept[~torch.isin(kept, there)]):
-            raise PlanError(f"a stage keeps visual token {int(gone[0])}, which a stage before it has dropped")
+        if there is not None and len(there) < self.visual:
+            left = np.append(there.numpy(), self.visual)  # so that every offset finds a place
+            if (gone := left[np.searchsorted(left, offsets)] != offsets).any():
+                raise PlanError(f"a stage keeps visual token {offsets[gone][0]}, which a stage before it has dropped")
         return kept
 
 

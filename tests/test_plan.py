@@ -65,7 +65,7 @@ def test_vicuna_in_known_units():
     assert full.prefill_flops == pytest.approx(2 * 6.48e9 * 380 * 1.01, rel=2e-2)
 
 
-@given(st.integers(1, 60), st.integers(1, 300), st.data())
+@given(st.integers(1, 60), st.integers(4, 300), st.data())
 def test_ratio_is_the_share_of_layer_token_pairs_that_are_gone(layers, visual, data):
     at = sorted(data.draw(st.sets(st.integers(0, layers - 1), max_size=4)))
     kept = sorted(data.draw(st.sets(st.integers(0, visual), min_size=len(at), max_size=len(at))), reverse=True)

@@ -187,10 +187,10 @@ class Journal:
     ) -> None:
         """Adds one batch, on disk when this returns: `seconds` since the one before, `gap_seconds` of predicting."""
         path = self.folder / f"part-{session:03}-{process:02}.jsonl"
-        line = _Line(VERSION, batch, round(seconds, 6), round(gap_seconds, 6), tuple(samples))
+        line = to_json(_Line(VERSION, batch, round(seconds, 6), round(gap_seconds, 6), tuple(samples)))
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.write(to_json(line) + "\n")
+                file.write(line + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -514,7 +514,7 @@ def test_full_disk_loses_nothing(fast3d, files):
     part.write_text("".join(part.read_text().splitlines(keepends=True)[:2]))
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400)); sys.argv[0] = 'fast3d';"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); sys.argv[0] = 'fast3d';"
         "from fast3d_cli.app import main; main()"
     )
     done = subprocess.run(

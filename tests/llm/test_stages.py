@@ -305,6 +305,8 @@ def test_functions_that_give_something_else_are_refused(llm, engines, answer):
     for stages, problem in (
         ([first, Stage(2, 2, lambda view: torch.tensor([0, 11 if 11 not in view.offsets else 1]))], "has dropped"),
         ([first, Stage(2, 2, lambda view: view.offsets[:3])], r"2 numbers of torch.int64, not .*\(3,\)"),
+        ([Stage(1, 3, lambda view: view.offsets[-3:]), Stage(2, 2, torch.arange(2))], "token 0, which .* has dropped"),
+        ([replace(first, select=lambda view: view.offsets[-6:]), Stage(2, 2, torch.arange(2))], "token 0, which"),
         ([first, Stage(2, 2, lambda view: view.offsets[:2].flip(0))], "ascend"),
         ([Stage(1, 2, lambda view: torch.tensor([1, VISUAL]))], f"at most {VISUAL - 1}"),
         ([Stage(1, 2, torch.arange(2), lambda view, kept: view.hidden, ("hidden",))], r"of shape \(2, 48\), not"),

@@ -38,16 +38,9 @@ def known(plans: Sequence[Plan], layer: int, kept: Sequence[Kept]) -> list[Kept]
     if any(stage is not None and stage.waits for stage in stages):
         return None
     return [
-        own if stage is None else (*own, _resolved(plan, own, stage))
+        own if stage is None else (*own, plan.resolve(len(own), View(_there(plan, own))))
         for plan, own, stage in zip(plans, kept, stages, strict=True)
     ]
-
-
-def _resolved(plan: Plan, kept: Kept, stage: Stage) -> Tensor:
-    """What a stage that looks at nothing keeps; a tensor was checked when the plan was made."""
-    if isinstance(stage.select, Tensor):
-        return stage.select.cpu()
-    return plan.resolve(len(kept), View(_there(plan, kept)))
 
 
 def check_cached(prompt: Prompt, plan: Plan) -> None:
@@ -143,16 +136,16 @@ class Selection:
 
     def _rows(self, sample: int, kept: Kept, run: Run) -> Rows:
         prompt = self.prompts[sample]
-        start, count = prompt.visual_start, len(_there(self.plans[sample], kept))
+        start, count = prompt.visual_start, len(kept[-1]) if kept else prompt.visual
         behind = len(prompt) - prompt.visual_start - prompt.visual
         return Rows(sample, slice(start, start + count), min(behind, run.queries.lengths[sample]))
 
     def _first_rows(self, kept: Sequence[Kept]) -> list[int]:
         """Where each sample begins in a packed tensor, whose prompts are computed whole."""
         first, rows = 0, []
-        for prompt, plan, own in zip(self.prompts, self.plans, kept, strict=True):
+        for prompt, own in zip(self.prompts, kept, strict=True):
             rows.append(first)
-            first += len(prompt) - prompt.visual + len(_there(plan, own))
+            first += len(prompt) - (prompt.visual - len(own[-1]) if own else 0)
         return rows
 
     def _views(self, stages: Mapping[int, Stage], kept: Sequence[Kept], x: Tensor, looked: Looked) -> dict[int, View]:
