@@ -22,8 +22,8 @@ def install(monkeypatch):
         monkeypatch.syspath_prepend(str(folder))
         before = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{before}" if before else str(folder))
-        registry._points.cache_clear()
+        registry.refresh()
 
     yield put
     monkeypatch.undo()
-    registry._points.cache_clear()
+    registry.refresh()
