@@ -23,12 +23,8 @@ def install(monkeypatch):
         monkeypatch.syspath_prepend(str(folder))
         before = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{before}" if before else str(folder))
-        look_again()
-
-    def look_again():
-        registry._points.cache_clear()
-        METHODS.refresh()
+        registry.refresh()
 
     yield put
     monkeypatch.undo()
-    look_again()
+    registry.refresh()
