@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from fast3d_core import convert as conversion
 from fast3d_core.config import load_config
 from fast3d_core.convert import convert, plan
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes
-from fast3d_core.data.features import packed_file
+from fast3d_core.data.annotations import Scenes
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, packed_file
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.tensors import TensorFile, fingerprints, network_fingerprint
 from fast3d_core.gap.checkpoint import load_gap, read_tensors

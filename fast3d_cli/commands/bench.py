@@ -224,7 +224,7 @@ def _subject(
     from fast3d_core.bench.subject import real_subject
     from fast3d_core.config import GenerationConfig
     from fast3d_core.models.registry import scene_model
-    from fast3d_core.pruning.options import wants_alpha
+    from fast3d_core.pruning.options import settings_taken
     from fast3d_core.runtime.devices import pick_device
 
     if llm in SHAPES:
@@ -240,7 +240,7 @@ def _subject(
         raise UsageError(f"--text-tokens means nothing to {llm}, whose questions are there already")
     model = scene_model(config)
     built = build_methods(options, model.shape_of(config).layers, model.units_of(config))
-    needs_map = any(method.needs_map for method in built) or wants_alpha(options.methods)
+    needs_map = any(method.needs_map for method in built) or "alpha" in settings_taken(options.methods)
     if needs_map:
         note_text_encoder(config)
     subject = real_subject(config, pick_device(config.model.device), RunProgress(), gap=needs_map)

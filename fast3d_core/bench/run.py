@@ -22,7 +22,7 @@ from fast3d_core.models.registry import check_shares_prefix
 from fast3d_core.plan import Units
 from fast3d_core.pruning import BASELINE, METHODS, Pruner
 from fast3d_core.pruning.alpha_search import nearest
-from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
+from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
 from fast3d_core.runtime.devices import out_of_memory_says
 
 
@@ -112,7 +112,7 @@ class Bench:
         """
         options, pruners = self._options, dict[int, list[Pruner]]()
         for size in options.batches:
-            alpha = self._alpha(size) if wants_alpha(options.methods) else 1
+            alpha = self._alpha(size) if "alpha" in settings_taken(options.methods) else 1
             pruners[size] = self._methods(alpha)
             for pruner in pruners[size]:
                 self._measure(pruner.name, size, pruner, self._fast)

@@ -16,7 +16,8 @@ import torch
 from fast3d_core.benchmarks import References, benchmark, score
 from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, TYPE, Sample, locations_file
+from fast3d_core.data.annotations import TYPE, Sample, locations_file
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.demo.detection import Detection, best_slots, detect
 from fast3d_core.demo.features import features, object_codes
 from fast3d_core.demo.questions import Question, answer_ids, ask

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.files.digests import check_digest

@@ -64,7 +64,7 @@ def choose_jobs(
     if not options.alphas and wants_alpha(methods):
         folder = None if maps.live else maps.folder_in(config)
         found = found_alpha(config, datasets or config.data.datasets, folder, maps.key_or_default, log, maps.kind)
-        options = replace(options, alphas=[] if found is None else [found])
+        options = replace(options, found_alpha=found)
     model = scene_model(config)
     pruners = build_pruners(methods, options, model.shape_of(config).layers, model.units_of(config))
     _check_map_options(pruners, maps)

@@ -64,8 +64,9 @@ class SampleCost:
     """What a sample costs, mean over samples.
 
     Attributes:
-        prefill_flops, decode_flops: the LLM's, 2 per multiply-add (see `fast3d_core.llm.cost.Cost`). With `reuse_scene` a
-            scene counts once in every batch that asks about it, though the engine may know it from the batch before.
+        prefill_flops, decode_flops: the LLM's, 2 per multiply-add (see `fast3d_core.llm.cost.Cost`). With
+            `reuse_scene` a scene counts once in every batch that asks about it, though the engine may know it from the
+            batch before.
         gap_flops: those of predicting the map; null where no map is predicted during the run.
         kv_bytes: key/value cache of the prompt and of all beams' generated tokens.
         prompt_tokens: prompt length before pruning; new_tokens: tokens generated until the sample was done.

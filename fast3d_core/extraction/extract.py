@@ -22,7 +22,7 @@ from fast3d_core.config import Config, ModelConfig, need_path, output_path, to_d
 from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.fingerprints import fingerprint
+from fast3d_core.files.fingerprints import file_hash, fingerprint
 from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints
 from fast3d_core.files.watched import WatchedFiles
@@ -30,7 +30,8 @@ from fast3d_core.llm.record_attention import Text, text_attention
 from fast3d_core.maps import store as stores
 from fast3d_core.maps.ledger import EXPORTED_FILE, is_ours, read_exported, write_known
 from fast3d_core.maps.published import MAP_KEYS, extracted_content, map_file
-from fast3d_core.maps.store import PartInfo, Shard, TargetStore, file_hash
+from fast3d_core.maps.shards import Shard
+from fast3d_core.maps.store import PartInfo, TargetStore
 from fast3d_core.models.base import SceneModel
 from fast3d_core.models.loading import load_model
 from fast3d_core.models.registry import check_shares_prefix, scene_model
