@@ -129,6 +129,9 @@ class _Run:
         visible[:, start:end] = False
         columns = start + kept.to(causal.device)
         visible[:, columns] = causal[:, columns]
+        # Pruned tokens with no text before them would see nothing, which is NaN; no other row sees what they compute.
+        blind = ~visible.any(dim=1)
+        visible[blind] = causal[blind]
         return visible
 
 
