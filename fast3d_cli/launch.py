@@ -16,13 +16,13 @@ _WORKER = "sys.argv[0] = 'fast3d'; from fast3d_cli.app import main; main()"
 
 def is_launched(processes: int) -> bool:
     """Whether `launch`, or another launcher, started this process; `UsageError` where that started other numbers."""
-    place = launcher.place()
-    if place and place.processes != processes:
+    process = launcher.this_process()
+    if process and process.processes != processes:
         raise UsageError(
-            f"--processes is {processes}, but a launcher started {place.processes} ({place} are set); "
+            f"--processes is {processes}, but a launcher started {process.processes} ({process} are set); "
             "leave --processes out, or unset them"
         )
-    return place is not None
+    return process is not None
 
 
 def launch(processes: int) -> int:
