@@ -80,7 +80,8 @@ class Bench:
 
     Args:
         settings: of beam search. Every answer has `max_new_tokens` tokens: none may end before.
-        said: told what is going on; saved: given the result so far, at first without rows, then after each.
+        log: called with what is being timed; saved: called with the result so far, at first without rows, then after
+            each.
 
     Raises:
         UsageError: methods or ratio cannot be meant.
@@ -91,10 +92,10 @@ class Bench:
         subject: Subject,
         settings: GenerationConfig,
         options: BenchOptions,
-        said: Callable[[str], None] = lambda _: None,
+        log: Callable[[str], None] = lambda _: None,
         saved: Callable[[BenchResult], None] = lambda _: None,
     ):
-        self._subject, self._options, self._said, self._saved = subject, options, said, saved
+        self._subject, self._options, self._log, self._saved = subject, options, log, saved
         # With more tokens asked for than may be, EOS is forbidden in each of them.
         self._settings = replace(settings, min_length=settings.max_new_tokens + 1)
         self._device = subject.model.device
@@ -204,7 +205,7 @@ class Bench:
         reuse_scene: bool = False,
     ) -> None:
         """Adds a row, or a note on why there is none. Warm-up and memory are its own: no row leaves anything behind."""
-        self._said(f"timing {name}, batch {size}")
+        self._log(f"timing {name}, batch {size}")
         self._subject.model.release()
         if self._subject.gap:
             self._subject.gap.release()
@@ -225,7 +226,7 @@ class Bench:
         except NotFiniteError:
             raise  # the next row would have nothing else to tell
         except DataError as problem:
-            self._said(str(problem))
+            self._log(str(problem))
             self._result = replace(self._result, notes=[*self._result.notes, str(problem)])
         else:
             row = build_row(

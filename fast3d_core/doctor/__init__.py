@@ -54,7 +54,7 @@ def examine(options: Options) -> Iterator[Finding]:
 def _carry_out(check: Check, case: "Case", lacking: dict[str, list[str]]) -> Iterator[Finding]:
     """The findings of one check, what it raises the last of them. `lacking` gets its area where a need is not met."""
     if check.reads:
-        case.options.said(check.reads)
+        case.options.log(check.reads)
     try:
         for finding in check.find(case):
             yield replace(finding, area=check.area, what=_one_line(finding.what))

@@ -24,14 +24,14 @@ class Options:
         methods: those that `fast3d eval` shall run, by name; empty for all.
         live: whether the GAP network predicts their maps during the run.
         deep: whether all bytes of the large files are read.
-        said: told what is being read.
+        log: called with what is being read.
     """
 
     load: Callable[[], Config]
     methods: Sequence[str] = ()
     live: bool = False
     deep: bool = False
-    said: Callable[[str], None] = field(default=lambda _: None)
+    log: Callable[[str], None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from fast3d_core.errors import Fast3DError
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
 from fast3d_core.evaluation.run_folder import SETTINGS_FILE
-from fast3d_core.files.disk import in_units, need_room
+from fast3d_core.files.disk import in_units, need_space
 from fast3d_core.files.files import load_json
 from fast3d_core.files.fingerprints import differences
 from fast3d_core.maps.kind import MAP_KINDS
@@ -36,7 +36,7 @@ def folder(case: Case) -> Iterator[Finding]:
         return
     samples = sum(len(case.samples(dataset)) for dataset in case.datasets)
     size = samples * _SAMPLE_BYTES * len(case.methods)
-    need_room(runs, size)
+    need_space(runs, size)
     yield ok(f"{runs} can be written, and has room for some {in_units(size)} of results")
 
 

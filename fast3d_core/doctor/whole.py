@@ -35,7 +35,7 @@ def checksums(case: Case) -> Iterator[Finding]:
     for path in files:
         if not path.is_file():
             continue  # told by the check that needs it
-        case.options.said(f"reading {path.name} ({in_units(path.stat().st_size)})")
+        case.options.log(f"reading {path.name} ({in_units(path.stat().st_size)})")
         digest = _digest_of(path)
         known += digest is not None
         if digest and (problem := check_digest(path, digest)):

@@ -92,10 +92,10 @@ def load_known_maps(
     return (maps, False) if origin is None else (replace(maps, kind=origin.kind, recorded=True), True)
 
 
-def tell_unknown(folder: Path, datasets: Iterable[str], annotations: Path, said: Callable[[str], None]) -> None:
+def tell_unknown(folder: Path, datasets: Iterable[str], annotations: Path, log: Callable[[str], None]) -> None:
     """Says that maps of these datasets, if any, may be of other questions."""
     if names := ", ".join(datasets):
-        said(
+        log(
             f"{folder}: the maps of {names} were made elsewhere, so it is not known of which questions; make sure that "
             f"they are of those in {annotations}, in their order"
         )

@@ -124,7 +124,7 @@ def test_a_method_that_there_is_not():
 
 def test_what_is_read_is_said(examined):
     said: list[str] = []
-    examined(said=said.append, deep=True)
+    examined(log=said.append, deep=True)
     assert "reading the maps of scanqa" in said
     assert any(line.startswith("reading model.safetensors (9") for line in said)
 

@@ -107,7 +107,7 @@ def base(case: Case) -> Iterator[Finding]:
 def numbers(case: Case) -> Iterator[Finding]:
     """Are all weights finite?"""
     for what, tensors in (("the LLM", files.llm_weights(case)), ("the checkpoint", files.checkpoint(case).state)):
-        case.options.said(f"reading the numbers of {what}")
+        case.options.log(f"reading the numbers of {what}")
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 yield error(f"{what}: {name} holds NaN or infinity", "download it again")
