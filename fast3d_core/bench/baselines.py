@@ -77,15 +77,15 @@ def stock_generate(
 
 
 class _First(LogitsProcessor):
-    """Changes nothing; tells when it is called first."""
+    """Changes nothing; calls `called` when it is called first."""
 
-    def __init__(self, tell: Callable[[], None]):
-        self._tell: Callable[[], None] | None = tell
+    def __init__(self, called: Callable[[], None]):
+        self._called: Callable[[], None] | None = called
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self._tell:
-            self._tell()
-            self._tell = None
+        if self._called:
+            self._called()
+            self._called = None
         return scores
 
 
@@ -102,7 +102,7 @@ class _Penalty(RepetitionPenaltyLogitsProcessor):
 
 
 def kept_at_start(plan: Plan) -> Tensor:
-    """The offsets that stay of a plan that drops tokens before the first layer, and nowhere else."""
+    """The offsets kept by a plan that drops tokens before the first layer, and nowhere else."""
     there = View(torch.arange(plan.visual))
     assert all(stage.layer == 0 and not stage.waits for stage in plan.stages)
     return plan.resolve(0, there) if plan.stages else there.offsets
