@@ -58,7 +58,7 @@ class Check:
         area: of its findings.
         find: yields them. What a loader refuses may be left to raise: it becomes the last finding.
         do: what to do about a file that a loader refuses; status: how bad that is.
-        reads: what it reads, told while it does, where that may take seconds.
+        reads: what it reads, logged while it does, where that may take seconds.
     """
 
     area: str
@@ -86,7 +86,7 @@ class ModelChecks:
 
 
 class NotCheckedError(Exception):
-    """What a check needs could not be loaded, which another check has told."""
+    """What a check needs could not be loaded, which another check has reported."""
 
 
 def ok(what: str) -> Finding:

@@ -26,7 +26,7 @@ _SAMPLE_BYTES = 4096  # of journal, prediction and statistics; kept tokens are t
 def folder(case: Case) -> Iterator[Finding]:
     """Whether files can be made there, and whether there is room for a run of each method."""
     runs = case.config.runs
-    there = next(place for place in (runs, *runs.parents) if os.path.lexists(place))
+    there = next(path for path in (runs, *runs.parents) if os.path.lexists(path))
     elsewhere = "name a folder of yours with --set runs=DIR"
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -53,7 +53,7 @@ def earlier(case: Case) -> Iterator[Finding]:
             size = old.get("batch_size", 1) if size == "auto" else size  # auto takes what the run has
             now = settings(case.config, job, old["datasets"], old["limit"], case.device, size)
         except (Fast3DError, OSError):
-            continue  # no run of ours, or a file is missing, which is told elsewhere
+            continue  # no run of ours, or a file is missing, which is reported elsewhere
         changed = differences(old, now)
         same += not changed
         if changed:

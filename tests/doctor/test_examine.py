@@ -33,7 +33,7 @@ def test_troubles_do_not_hide_each_other(examined, files):
     for text in ("39 tensors", "sqa3d: 3 questions", "sqa3d: all questions can be scored", "multi3dref: 3 maps"):
         assert any(text in what for what in fine), text
     wanting = {one.what.split(",")[0] for one in found if one.area == "not checked"}
-    assert {"for want of the checkpoint", "for want of the tokeniser"} <= wanting
+    assert {"without the checkpoint", "without the tokeniser"} <= wanting
 
 
 def test_a_file_that_several_checks_read_is_told_once(examined, files):
