@@ -32,7 +32,7 @@ class Job:
         name: of the run folder, under `config.runs`.
         maps: folder of attention maps, for methods that need them; map_key: which of an entry's maps to use.
         live: the GAP network predicts the maps while the run goes on, instead.
-        map_kind: what the user says that the maps hold; None: as the files tell.
+        map_kind: what the user says that the maps hold; None: as the files say.
     """
 
     name: str

@@ -69,7 +69,7 @@ def search_alpha(
     log: Callable[[str], None] = lambda _: None,
 ) -> FoundAlpha:
     """Searches the alpha that prunes `options.target` percent, exactly, from the maps alone, and writes it to the runs
-    folder; where `options.alpha` is set, tells what that prunes and writes nothing.
+    folder; where `options.alpha` is set, reports what that prunes and writes nothing.
 
     Args:
         datasets: whose maps are read; None: those of the config.
@@ -114,7 +114,7 @@ def _load_all(
 def _load(config: Config, folder: Path, dataset: str, key: str, kind: MapKind | None) -> tuple[AttentionMap, bool]:
     """The maps of a dataset by index, as logits, and whether it is known of which questions.
 
-    The annotations, which would tell how many there are, need not be there: maps are enough to choose an alpha.
+    The annotations, which would say how many there are, need not be there: maps are enough to choose an alpha.
     """
     questions = annotation_file(config.data.annotations, dataset)
     loaded, known = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)
