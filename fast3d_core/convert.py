@@ -31,7 +31,7 @@ _MOST_SETTINGS = 10_000
 
 
 class Progress(Protocol):
-    """What a conversion tells about itself."""
+    """What a conversion reports."""
 
     def start(self, source: Path, stage: str, total: int) -> None:
         """It is reading, packing or writing now, `total` scenes of it where that is counted, else 0."""

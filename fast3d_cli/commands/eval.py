@@ -31,7 +31,7 @@ from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
-    from fast3d_core.evaluation.estimate import Estimate
+    from fast3d_core.evaluation.estimate import RunEstimate
     from fast3d_core.evaluation.questions import Job, Questions
     from fast3d_core.evaluation.result import Result
 
@@ -221,7 +221,7 @@ def _dry_run(config: "Config", jobs: "list[Job]", questions: "Questions", json: 
         note("what --reuse-scene saves is not taken off")
 
 
-def _estimates_table(estimates: "list[Estimate]") -> Table:
+def _estimates_table(estimates: "list[RunEstimate]") -> Table:
     table = Table("run", "K", "kept tokens\nmean (p5-p95)", "pruned", "batch", "memory", "time", box=SIMPLE)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:

@@ -130,13 +130,13 @@ def answer(sample: Sample, split: str, seed: int) -> str:
 
 def record(model: SceneModel, scenes: Scenes, samples: Sequence[Sample], answers: Sequence[str]) -> dict[str, Tensor]:
     """The maps of one batch, on the CPU, in the names and shapes of `store`, all float32."""
-    place = {scene_id: i for i, scene_id in enumerate(dict.fromkeys(sample.scene_id for sample in samples))}
-    prefixes = [model.prefix(scenes[scene_id]) for scene_id in place]
+    position = {scene_id: i for i, scene_id in enumerate(dict.fromkeys(sample.scene_id for sample in samples))}
+    prefixes = [model.prefix(scenes[scene_id]) for scene_id in position]
     texts = []
     for sample, appended in zip(samples, answers, strict=True):
         embeds = model.text(sample.prompt, appended)
         question = min(model.question_rows(sample.prompt), len(embeds))
-        texts.append(Text(embeds, place[sample.scene_id], question))
+        texts.append(Text(embeds, position[sample.scene_id], question))
     per_token = text_attention(model.llm, prefixes, texts)
     layers = per_token.unflatten(-1, (-1, model.units.tokens)).sum(dim=-1)  # (samples, layers, 2, units)
     maps = {}
@@ -147,7 +147,7 @@ def record(model: SceneModel, scenes: Scenes, samples: Sequence[Sample], answers
 
 
 def settings(config: Config, seed: int) -> dict[str, Any]:
-    """Everything that the maps of any part depend on, as plain data; files by size and digest, not by place.
+    """Everything that the maps of any part depend on, as plain data; files by size and digest, not by path.
 
     Batches are left out: they matter no more than the device does, in the last digits.
     """

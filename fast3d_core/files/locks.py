@@ -41,8 +41,8 @@ def sole_use(*folders: Path, other: str = "name another folder") -> Iterator[Non
 
 def _distinct(folders: Iterable[Path]) -> list[Path]:
     """In one order for all commands, so that of two that want the same folders one gets them all."""
-    by_place = {os.path.realpath(folder): folder for folder in folders}
-    return [by_place[place] for place in sorted(by_place)]
+    by_path = {os.path.realpath(folder): folder for folder in folders}
+    return [by_path[path] for path in sorted(by_path)]
 
 
 @contextlib.contextmanager
