@@ -156,8 +156,8 @@ def _evaluate(
     from fast3d_core.evaluation.run import evaluate
     from fast3d_core.runtime.devices import destroy_process_group
 
-    told = wording_notes(questions.samples)
-    for remark in told:
+    noted = wording_notes(questions.samples)
+    for remark in noted:
         note(remark)
     try:
         with RunProgress(verbose) as progress:
@@ -173,7 +173,7 @@ def _evaluate(
         print_json(plain[0] if len(plain) == 1 else plain)
     else:
         out.print(_results_table(results))
-    for remark in dict.fromkeys(remark for result in results for remark in result.notes if remark not in told):
+    for remark in dict.fromkeys(remark for result in results for remark in result.notes if remark not in noted):
         note(remark)
     note(f"written to {config.runs}; compare with `fast3d report`")
 
