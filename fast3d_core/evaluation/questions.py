@@ -18,7 +18,7 @@ from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.inputs import GapInputs
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.maps.kind import AttentionMap, AttentionMaps, MapKind
-from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
+from fast3d_core.maps.origin import is_shipped, load_known_maps, log_unknown
 from fast3d_core.maps.published import map_file
 from fast3d_core.models.registry import scene_model
 from fast3d_core.pruning import Pruner
@@ -144,6 +144,6 @@ class Questions:
                 )
                 unknown += [] if known else [dataset]
             if not is_shipped(self._config, folder) and folder not in (read for read, _ in self._maps):
-                tell_unknown(folder, unknown, self.folder, self._log)
+                log_unknown(folder, unknown, self.folder, self._log)
             self._maps[folder, key] = maps
         return self._maps[folder, key]

@@ -12,7 +12,7 @@ from fast3d_core.evaluation.found_alpha import write_alpha
 from fast3d_core.evaluation.jobs import MapOptions
 from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.maps.kind import AttentionMap, MapKind
-from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
+from fast3d_core.maps.origin import is_shipped, load_known_maps, log_unknown
 from fast3d_core.maps.published import map_file
 from fast3d_core.pruning.alpha_search import Outcome, nearest, outcome, within
 from fast3d_core.pruning.sap import Alpha
@@ -107,7 +107,7 @@ def _load_all(
         loaded[name], known = _load(config, folder, name, maps.key_or_default, maps.kind)
         unknown += [] if known else [name]
     if not is_shipped(config, folder):
-        tell_unknown(folder, unknown, config.data.annotations, log)
+        log_unknown(folder, unknown, config.data.annotations, log)
     return loaded
 
 

@@ -92,7 +92,7 @@ def load_known_maps(
     return (maps, False) if origin is None else (replace(maps, kind=origin.kind, recorded=True), True)
 
 
-def tell_unknown(folder: Path, datasets: Iterable[str], annotations: Path, log: Callable[[str], None]) -> None:
+def log_unknown(folder: Path, datasets: Iterable[str], annotations: Path, log: Callable[[str], None]) -> None:
     """Says that maps of these datasets, if any, may be of other questions."""
     if names := ", ".join(datasets):
         log(

@@ -109,12 +109,12 @@ def test_goes_on_in_the_next_run(vicuna, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("lie", "log"), [({"sha256": "0" * 64}, "its checksum is not"), ({"size": 5}, "it has 300000 bytes, not 5")]
+    ("lie", "problem"), [({"sha256": "0" * 64}, "its checksum is not"), ({"size": 5}, "it has 300000 bytes, not 5")]
 )
-def test_wrong_content(vicuna, tmp_path, lie, log):
+def test_wrong_content(vicuna, tmp_path, lie, problem):
     vicuna.lies[BIN] = lie
     (outcome,) = get(tmp_path, "vicuna")
-    assert outcome.state == "failed" and log in outcome.problem and "run again" in outcome.problem
+    assert outcome.state == "failed" and problem in outcome.problem and "run again" in outcome.problem
     assert not (tmp_path / "llm/vicuna-7b-v1.5" / BIN).exists()
     vicuna.lies.clear()
     assert get(tmp_path, "vicuna")[0].state == "downloaded"
