@@ -73,7 +73,7 @@ Select = Callable[[View], Tensor]
 """From a view to the offsets that stay, (count,) int64, ascending: `count` of those in `View.offsets`."""
 
 Merge = Callable[[View, Tensor], Tensor]
-"""From a view and the places of the kept tokens in `View.offsets`, (count,) int64, to their hidden states, (count,
+"""From a view and the indices of the kept tokens into `View.offsets`, (count,) int64, to their hidden states, (count,
 hidden)."""
 
 
@@ -143,7 +143,7 @@ class Stage:
         """What `merge` gives, (count, hidden) of the type and device of `view.hidden`.
 
         Args:
-            kept: (count,) int64, places in `view.offsets`.
+            kept: (count,) int64, indices into `view.offsets`.
 
         Raises:
             PlanError: it is of another shape, or no tensor.
@@ -245,7 +245,7 @@ class Plan:
         if len(offsets) and offsets[-1] >= self.visual:
             raise PlanError(_not_ascending(kept, f"from 0 to at most {self.visual - 1}"))
         if there is not None and len(there) < self.visual:
-            left = np.append(there.numpy(), self.visual)  # so that every offset finds a place
+            left = np.append(there.numpy(), self.visual)  # so that every offset is found
             if (gone := left[np.searchsorted(left, offsets)] != offsets).any():
                 raise PlanError(f"a stage keeps visual token {offsets[gone][0]}, which a stage before it has dropped")
         return kept

@@ -40,7 +40,7 @@ class Asker:
 
     Args:
         config: names the files.
-        progress: is told when the model is loaded.
+        progress: is called when the model is loaded.
 
     Attributes:
         rooms: what can be asked about.
@@ -150,6 +150,7 @@ class Asker:
             layers=layers,
             visual=prompt.visual,
             kept_tokens=len(kept),
+            stages=tuple((at, prompt.visual if own is None else len(own)) for at, own in entry.stages),
             pruned=100 * pruned_share(entry, layers, prompt.visual),
             flops=flops + (gap_flops or 0.0),
             flops_unpruned=unpruned,

@@ -69,7 +69,8 @@ def features(case: Case) -> Iterator[Finding]:
 
 
 def slots(case: Case) -> Iterator[Finding]:
-    """Does slot i of a scene show its object i? Where `boxes` reads the file, too, that tells what is wrong with it."""
+    """Does slot i of a scene show its object i? Where `boxes` reads the file, too, that reports what is wrong with
+    it."""
     scenes = case.scenes
     try:
         load_boxes(scenes.folder, "val")

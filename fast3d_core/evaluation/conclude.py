@@ -44,7 +44,7 @@ def conclude(
     meteor: bool = True,
 ) -> Result:
     """Writes predictions/, scores.json and result.json of a run whose batches are all done, and returns the result."""
-    # A finished run is scored anew: METEOR, or a lookup, may have been missing the first time.
+    # A finished run is scored again: METEOR, or a lookup, may have been missing the first time.
     finished = load_result(journal.folder) if (journal.folder / RESULT_FILE).exists() else None
     done = journal.batches()
     batches = questions.batches(journal.settings["batch_size"])

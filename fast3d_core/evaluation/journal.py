@@ -239,7 +239,7 @@ def _check_line(path: Path, number: int, line: str, error: FieldError) -> None:
             f"{path.parent} holds a run of another version of fast3d, which this one does not continue; start over "
             "with --restart, or choose another --name"
         )
-    if len(error.place) > 2:  # samples, the position of an entry, its field
+    if len(error.location) > 2:  # samples, the position of an entry, its field
         raise DataError(
             f"the journal {path} is damaged: line {number}: {error}",
             "run `fast3d eval` again with --restart, or under another --name",

@@ -37,8 +37,8 @@ _SETTINGS = (
     *("attention_dropout", "tie_word_embeddings"),
 )
 _WINDOWS = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
-# Rotary tables that depend on the position alone. Those of "dynamic" and "longrope" depend on the length of the text,
-# too, so that cached keys would have been rotated by other tables than the queries that meet them.
+# Ropes whose cos and sin depend on the position alone. Those of "dynamic" and "longrope" depend on the length of the
+# text, too, so that cached keys would have been rotated by other angles than the queries that meet them.
 _ROPES = ("default", "linear", "llama3", "yarn")
 _LARGEST_WINDOW = 10**7  # tokens; no released LLM reads as many
 

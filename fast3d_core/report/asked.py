@@ -13,7 +13,7 @@ from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.report.html import Page, Table
 from fast3d_core.report.methods import method_views
 from fast3d_core.report.render import Column, human
-from fast3d_core.report.scenes import Answer, Browser, Question, RunView, SceneView, rounded
+from fast3d_core.report.scenes import AnswerView, Browser, QuestionView, RunView, SceneView, rounded
 
 DATASET = "asked"  # in place of a benchmark's name
 
@@ -55,24 +55,26 @@ def asked_page(rooms: Rooms, asked: Sequence[tuple[Pruner, Reply]]) -> Page:
     )
 
 
-def _question(replies: Sequence[Reply], attention: Sequence[float] | None, detected: Sequence[SceneObject]) -> Question:
+def _question(
+    replies: Sequence[Reply], attention: Sequence[float] | None, detected: Sequence[SceneObject]
+) -> QuestionView:
     """Objects that the question names are its targets: their detected boxes."""
     prompt = replies[0].prompt
     order, mass = (None, None) if attention is None else _ranked(torch.tensor(attention))
     targets = [_box(detected[slot]) for slot in named_slots(prompt) if slot < len(detected)]
     answers = [_answer(number, reply, len(detected)) for number, reply in enumerate(replies)]
-    return Question(DATASET, 0, prompt, [], targets, order, mass, answers)
+    return QuestionView(DATASET, 0, prompt, [], targets, order, mass, answers)
 
 
 def _ranked(shares: Tensor) -> tuple[list[int], list[float]]:
-    """`Question.order` and `Question.mass` of shares (objects,) float32."""
+    """`QuestionView.order` and `QuestionView.mass` of shares (objects,) float32."""
     found = shares.sort(descending=True, stable=True)
     return found.indices.tolist(), [float(str(value)) for value in found.values.cumsum(-1).numpy()]
 
 
-def _answer(number: int, reply: Reply, objects: int) -> Answer:
+def _answer(number: int, reply: Reply, objects: int) -> AnswerView:
     kept = None if reply.kept_tokens == reply.visual else [one.slot for one in reply.kept]
-    return Answer(number, reply.text, None, kept, [one.slot for one in reply.named if one.slot < objects])
+    return AnswerView(number, reply.text, None, kept, [one.slot for one in reply.named if one.slot < objects])
 
 
 def _run_view(pruner: Pruner, reply: Reply, slots: int) -> RunView:
@@ -97,8 +99,8 @@ def _table(replies: Sequence[Reply]) -> Table:
     columns = [
         column("method", [reply.method for reply in replies]),
         column("objects kept", [str(len(reply.kept)) for reply in replies]),
-        column("tokens kept", [f"{reply.kept_tokens} of {reply.visual}" for reply in replies]),
-        column("from layer", [f"{reply.layer} of {reply.layers}" for reply in replies]),
+        column("tokens kept", [f"{_each(reply, 1, reply.visual)} of {reply.visual}" for reply in replies]),
+        column("from layer", [f"{_each(reply, 0, 0)} of {reply.layers}" for reply in replies]),
         column("pruned", [f"{reply.pruned:.1f}%" for reply in replies]),
         column("FLOPs", [human(reply.flops) for reply in replies]),
         column("unpruned", [human(reply.flops_unpruned) for reply in replies]),
@@ -110,6 +112,11 @@ def _table(replies: Sequence[Reply]) -> Table:
         "the same unpruned. Seconds: all, and of each stage.",
         columns,
     )
+
+
+def _each(reply: Reply, part: int, otherwise: int) -> str:
+    """The layer (0) or the number of tokens (1) of each stage; `otherwise` where there are none."""
+    return ", ".join(str(stage[part]) for stage in reply.stages) or str(otherwise)
 
 
 def _box(one: SceneObject) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from fast3d_core.bench.result import BASELINES, REUSE, BenchResult, Ratio, Roofline, Row
+from fast3d_core.bench.result import BASELINES, REUSE, BenchResult, BenchRow, Ratio, Roofline
 from fast3d_core.bench.run import Bench, BenchOptions
 from fast3d_core.bench.subject import gap_flops
 from fast3d_core.config import GenerationConfig
@@ -111,7 +111,7 @@ def test_flops_with_scenes_reused(tiny, result):
     assert row(result, "vanilla" + REUSE, 1).flops.prefill == own + scene_flops(shape, shared) / 2
 
 
-def test_floors_are_times_of_the_measured(result):
+def test_rooflines_are_times_of_the_measured(result):
     for one in result.rows:
         if one.roofline is None:
             continue
@@ -140,8 +140,8 @@ def test_ratios(result):
 def test_it_is_plain_data_in_the_documented_form(result):
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["schema"] == 1 and len(plain["rows"]) == len(result.rows)
-    assert set(plain["rows"][0]) == set(typing.get_type_hints(Row))
-    for cls in (BenchResult, Row, Ratio, Roofline):
+    assert set(plain["rows"][0]) == set(typing.get_type_hints(BenchRow))
+    for cls in (BenchResult, BenchRow, Ratio, Roofline):
         assert all(field.name in cls.__doc__ for field in fields(cls) if field.name not in ("end_to_end", "prefill"))
     assert plain["shape"]["layers"] == 16 and plain["dtype"] == "float32"
     assert plain["environment"]["attention"] == "sdpa + sdpa"

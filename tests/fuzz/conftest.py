@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import RobertaTokenizer
 
-from fast3d_core.convert import convert, plan
+from fast3d_core.convert import convert, plan_conversions
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.run import evaluate
 from fast3d_core.files.files import write_json
@@ -32,7 +32,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT_DATA / "metrics", folder / "metrics")
     settings = config(folder, *GREEDY)
     converted = folder / "packed"
-    convert(plan(settings, to=converted), Nobody())
+    convert(plan_conversions(settings, to=converted), Nobody())
     shutil.copytree(folder / "annotations", converted / "annotations", ignore=shutil.ignore_patterns("*feats.pt"))
     for path in converted.glob("*feats.safetensors"):
         path.rename(converted / "annotations" / path.name)

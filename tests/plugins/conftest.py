@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fast3d_core import registry
+from fast3d_core.pruning import METHODS
 
 # ruff: noqa: F401 (fixtures)
 from tests.cli.conftest import fast3d
