@@ -61,9 +61,11 @@ def _show_one(reply: "Reply") -> None:
 
 def _saved(reply: "Reply") -> str:
     """Tokens and FLOPs."""
-    dropped = f"{reply.visual - reply.kept_tokens} of {reply.visual} visual tokens"
-    where = f"from layer {reply.layer} of {reply.layers} on, {reply.pruned:.1f}% over all layers"
-    return f"{dropped} {where}; {reply.flops / 1e9:.3g} GFLOPs, unpruned {reply.flops_unpruned / 1e9:.3g}"
+    (layer, kept), *later = reply.stages or ((0, reply.visual),)
+    dropped = f"{reply.visual - kept} of {reply.visual} visual tokens from layer {layer} of {reply.layers} on"
+    dropped += "".join(f", {reply.visual - kept} from layer {layer} on" for layer, kept in later)
+    flops = f"{reply.flops / 1e9:.3g} GFLOPs, unpruned {reply.flops_unpruned / 1e9:.3g}"
+    return f"{dropped}, {reply.pruned:.1f}% over all layers; {flops}"
 
 
 def _table(replies: "Sequence[Reply]") -> Table:

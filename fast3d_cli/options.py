@@ -110,10 +110,19 @@ def note_text_encoder(config: "Config") -> None:
         note(f"gap.text_encoder: there is no folder {config.gap.text_encoder}; taking it from Hugging Face")
 
 
+def note_refused() -> None:
+    """Says which benchmarks and scene models of other packages are left out, and why."""
+    from fast3d_core.registry import BENCHMARKS, MODELS
+
+    for problem in (*BENCHMARKS.refused.values(), *MODELS.refused.values()):
+        note_once(problem)
+
+
 def load(path: Path | None, overrides: list[str] | None) -> "Config":
     """The config of a command; says so when it is the embedded demo."""
     from fast3d_core.defaults import load_config
 
+    note_refused()
     config = load_config(path, overrides or (), note)
     if config.embedded:
         given = "no config given: " if path is None else ""

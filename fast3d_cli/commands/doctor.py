@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fast3d_cli.console import err, note, note_once, out, print_json
-from fast3d_cli.options import ConfigOption, JsonOption, SetOption
+from fast3d_cli.options import ConfigOption, JsonOption, SetOption, note_refused
 from fast3d_core.errors import UsageError
 from fast3d_core.text import printable, printable_lines
 
@@ -48,6 +48,7 @@ def doctor(
     from fast3d_core.doctor import Options
     from fast3d_core.pruning import METHODS
 
+    note_refused()
     for problem in METHODS.problems:
         note_once(problem)
     findings = _examined(Options(lambda: load_config(config, set_ or (), note), method or (), gap == "live", deep))

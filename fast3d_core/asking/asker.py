@@ -150,6 +150,7 @@ class Asker:
             layers=layers,
             visual=prompt.visual,
             kept_tokens=len(kept),
+            stages=tuple((at, prompt.visual if own is None else len(own)) for at, own in entry.stages),
             pruned=100 * pruned_share(entry, layers, prompt.visual),
             flops=flops + (gap_flops or 0.0),
             flops_unpruned=unpruned,

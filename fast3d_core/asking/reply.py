@@ -15,7 +15,8 @@ class Reply:
         method: with its settings, such as "sap-alpha0.21".
         text: the answer; named: the objects in it, in order.
         kept: the objects of which any token is kept, the most attended first where there is a map.
-        layer: K, of `layers`; visual: tokens before it, kept_tokens: from it on.
+        layer: K, of `layers`; visual: tokens before it, kept_tokens: those that the last layer sees.
+        stages: each layer from which on fewer tokens are left, with their number; most methods have one.
         pruned: percent of the visual tokens that are dropped, averaged over the layers.
         flops: of GAP and the LLM; flops_unpruned: of the same answer with every token kept.
         attention: share of the predicted attention of each slot, for methods that follow a map.
@@ -35,6 +36,7 @@ class Reply:
     layers: int
     visual: int
     kept_tokens: int
+    stages: tuple[tuple[int, int], ...]
     pruned: float
     flops: float
     flops_unpruned: float

@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 
 from fast3d_core.asking.rooms import SceneObject
-from fast3d_core.benchmarks import benchmark, benchmark_names
+from fast3d_core.benchmarks import benchmark, usable_benchmarks
 from fast3d_core.data.annotations import MOST_CHARACTERS
 from fast3d_core.errors import UsageError
 from fast3d_core.mentions import Typed, mention, mentioned, typed
@@ -22,9 +22,9 @@ _NEAREST = 3  # objects that an error names
 def tasks() -> dict[str, str]:
     """The ways to word a text, the default first, and the dataset whose prompts are worded like that; "" for plain."""
     worded: dict[str, str] = {}
-    for name in benchmark_names():
-        if task := benchmark(name).wording.task:
-            worded.setdefault(task, name)
+    for one in usable_benchmarks():
+        if task := one.wording.task:
+            worded.setdefault(task, one.name)
     return {DEFAULT_TASK: worded[DEFAULT_TASK], **worded, PLAIN: ""}
 
 

@@ -17,6 +17,7 @@ from transformers import GenerationConfig as StockConfig
 from transformers import LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from fast3d_core.config import GenerationConfig
+from fast3d_core.errors import PlanError
 from fast3d_core.llm.families import Llm
 from fast3d_core.llm.generation import Prompt
 from fast3d_core.plan import Plan, View
@@ -102,9 +103,11 @@ class _Penalty(RepetitionPenaltyLogitsProcessor):
 
 
 def kept_at_start(plan: Plan) -> Tensor:
-    """The offsets kept by a plan that drops tokens before the first layer, and nowhere else."""
+    """The offsets that stay of a plan that drops tokens before the first layer. Raises `PlanError` for a plan that does
+    anything else."""
     there = View(torch.arange(plan.visual))
-    assert all(stage.layer == 0 and not stage.waits for stage in plan.stages)
+    if any(stage.layer > 0 or stage.waits for stage in plan.stages):
+        raise PlanError("stock transformers can do without tokens before layer 0 only, and this method does more")
     return plan.resolve(0, there) if plan.stages else there.offsets
 
 

@@ -69,7 +69,7 @@ class Roofline:
 
 @dataclass(frozen=True)
 class SampleFlops:
-    """2 per multiply-add, mean over the timed samples (see `fast3d_core.plan.Cost`); gap: null without maps."""
+    """2 per multiply-add, mean over the timed samples (see `fast3d_core.llm.cost.Cost`); gap: null without maps."""
 
     gap: float | None
     prefill: float

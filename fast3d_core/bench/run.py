@@ -15,7 +15,7 @@ from fast3d_core.bench.result import REUSE, BenchResult, BenchRow, MeasuredRates
 from fast3d_core.bench.rows import build_row
 from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.config import GenerationConfig
-from fast3d_core.errors import DataError, NotFiniteError
+from fast3d_core.errors import DataError, NotFiniteError, PlanError
 from fast3d_core.evaluation.result import describe_environment
 from fast3d_core.maps.kind import AttentionMap
 from fast3d_core.models.registry import check_shares_prefix
@@ -225,9 +225,10 @@ class Bench:
                 row_seconds = [] if baseline else self._in_a_row(pruner, size, reuse_scene)
         except NotFiniteError:
             raise  # the next row would fail alike
-        except DataError as problem:
-            self._log(str(problem))
-            self._result = replace(self._result, notes=[*self._result.notes, str(problem)])
+        except (DataError, PlanError) as problem:
+            why = f"{name}, batch {size}: left out, {problem}" if isinstance(problem, PlanError) else str(problem)
+            self._log(why)
+            self._result = replace(self._result, notes=[*self._result.notes, why])
         else:
             row = build_row(
                 name,

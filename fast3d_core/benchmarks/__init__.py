@@ -4,7 +4,7 @@
 from fast3d_core.benchmarks.base import Benchmark, Concern, Metric
 from fast3d_core.benchmarks.records import Origin, Record, Score
 from fast3d_core.benchmarks.references import References
-from fast3d_core.benchmarks.registry import DATASETS, benchmark, benchmark_names, score
+from fast3d_core.benchmarks.registry import DATASETS, benchmark, benchmark_names, score, usable_benchmarks
 from fast3d_core.benchmarks.wording import Wording
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "benchmark",
     "benchmark_names",
     "score",
+    "usable_benchmarks",
 ]

@@ -10,7 +10,8 @@ from typing import Any
 from fast3d_core.benchmarks import benchmark_names
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
-from fast3d_core.errors import Fast3DError
+from fast3d_core.errors import DataError, Fast3DError
+from fast3d_core.evaluation.journal import VersionError, check_version
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
 from fast3d_core.evaluation.run_folder import SETTINGS_FILE
@@ -53,18 +54,30 @@ def earlier(case: Case) -> Iterator[Finding]:
             size = old.get("batch_size", 1) if size == "auto" else size  # auto takes what the run has
             now = settings(case.config, job, old["datasets"], old["limit"], case.device, size)
         except (Fast3DError, OSError):
-            continue  # no run of ours, or a file is missing, which is reported elsewhere
-        changed = differences(old, now)
-        same += not changed
-        if changed:
+            continue  # no run of ours, or a file is missing, which is told elsewhere
+        problem = _problem(path.parent, old, now)
+        same += problem is None
+        if problem is not None:
             # A method without settings has one name only, so the next run would be this one.
             certain = not dataclasses.fields(job.pruner) and job.name == job.pruner.name and _has_answers(path.parent)
             yield (error if certain else warning)(
-                f"{job.name} was made with other settings or files: {', '.join(changed[:3])}",
+                f"{job.name} {problem}",
                 "`fast3d eval` will not continue it: give --name, or --restart to throw it away",
             )
     if same:
         yield ok(f"{same} earlier runs have the settings and files that the config names")
+
+
+def _problem(folder: Path, old: Any, now: Any) -> str | None:
+    """Why a run that has the settings `old` would not be continued with those of `now`; None where it would."""
+    try:
+        check_version(folder)
+    except VersionError:
+        return "was made by another version of fast3d"
+    except DataError as damaged:
+        return f"cannot be read: {damaged.what}"
+    changed = differences(old, now)
+    return f"was made with other settings or files: {', '.join(changed[:3])}" if changed else None
 
 
 def _has_answers(folder: Path) -> bool:
@@ -81,7 +94,7 @@ def _job(case: Case, folder: Path, old: Any) -> Job | None:
         return None
     try:
         pruner: Pruner = method(**{field.name: old[field.name] for field in dataclasses.fields(method)})
-    except (KeyError, TypeError, Fast3DError):
+    except (KeyError, TypeError, ValueError, ArithmeticError, Fast3DError):  # settings of a stranger's method
         return None
     live = "gap" in old
     maps = case.config.maps.predicted if pruner.needs_map and not live else None

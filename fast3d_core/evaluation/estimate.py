@@ -28,7 +28,8 @@ class RunEstimate:
 
     Attributes:
         samples: dataset -> number of samples; batch_size: in a batch.
-        layer: K; kept_tokens: visual tokens kept from there on; ratio: layer-averaged percentage pruned, mean.
+        layer: K, the first from which on any sample is pruned; kept_tokens: visual tokens that the last layer sees;
+            ratio: layer-averaged percentage pruned, mean.
         memory_bytes: weights, caches and activations of a full batch.
         seconds: prefill and `max_new_tokens` decode steps of every batch at the measured rates, and GAP where it
             predicts during the run; most answers are shorter, and launching from Python is not counted. What
@@ -52,10 +53,11 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Ru
     size = batch_size(config, job, questions, rates.device)
     steps = config.generation.max_new_tokens - 1
     layers = needs.shape.layers
-    counts, ratios, seconds, memory = list[int](), list[float](), 0.0, 0.0
+    counts, layers_cut, ratios, seconds, memory = list[int](), set[int](), list[float](), 0.0, 0.0
     for batch in questions.batches(size):
         planned = planner(batch)
         counts += [plan.counts(layers)[-1] for plan in planned]
+        layers_cut |= {plan.stages[0].layer for plan in planned if plan.stages}
         ratios += [plan.ratio(layers) for plan in planned]
         wanted = needs.of_batch(batch, planned)
         prefill, decode, cached = (
@@ -71,7 +73,7 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Ru
         method=job.pruner.name,
         samples={dataset: len(samples) for dataset, samples in questions.samples.items()},
         batch_size=size,
-        layer=getattr(job.pruner, "layer", 0),
+        layer=min(layers_cut, default=0),
         kept_tokens=Spread.of(counts or [0]),
         ratio=100 * sum(ratios) / max(len(ratios), 1),
         memory_bytes=memory,

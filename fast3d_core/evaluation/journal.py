@@ -32,7 +32,7 @@ from fast3d_core.plan import layer_counts
 VERSION: Literal[2] = 2
 """Of the lines. Those of version 1 had one layer and one set of kept tokens, and did not name their version."""
 
-_Index = Annotated[int, Field(ge=0)]
+_Index = Annotated[int, Field(ge=0, lt=2**63)]  # as all integers in files
 _Count = Annotated[int, Field(ge=0, lt=10**6)]  # more tokens than any LLM reads
 _Seconds = Annotated[float, Field(ge=0)]
 
@@ -101,6 +101,13 @@ class VersionError(UsageError):
 def begun_with(folder: Path) -> dict[str, Any] | None:
     """The settings of the run in a folder; None where there is none, or none that has answered anything."""
     return read_settings(folder) if Journal(folder, {}).batches() else None
+
+
+def check_version(folder: Path) -> None:
+    """Raises `VersionError` where another version of fast3d wrote the answers in a run folder, `DataError` where they
+    are damaged, as far as the first whole line of each part tells."""
+    for path in parts(folder):
+        next(_lines(path), None)
 
 
 class Journal:

@@ -47,8 +47,8 @@ class Pruning:
     Attributes:
         ratio: layer-averaged percentage of the visual tokens pruned, all 3 x slots counted; mean over samples.
         ratio_present: the same over the tokens of slots that hold an object (a 3D or a 2D feature).
-        kept_objects: slots of which any token is kept in layers >= K.
-        kept_tokens: visual tokens kept in layers >= K, mean over samples.
+        kept_objects: slots of which the last layer sees any token.
+        kept_tokens: visual tokens that the last layer sees, mean over samples.
     """
 
     __pydantic_config__ = STRICT
@@ -64,8 +64,8 @@ class SampleCost:
     """What a sample costs, mean over samples.
 
     Attributes:
-        prefill_flops, decode_flops: the LLM's, 2 per multiply-add (see `fast3d_core.plan.Cost`). With `reuse_scene` a
-            scene counts once in every batch that asks about it, though the engine may know it from the batch before.
+        prefill_flops, decode_flops: the LLM's, 2 per multiply-add (see `fast3d_core.llm.cost.Cost`). With `reuse_scene`
+            a scene counts once in every batch that asks about it, though the engine may know it from the batch before.
         gap_flops: those of predicting the map; null where no map is predicted during the run.
         kv_bytes: key/value cache of the prompt and of all beams' generated tokens.
         prompt_tokens: prompt length before pruning; new_tokens: tokens generated until the sample was done.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.benchmarks import benchmark, benchmark_names
+from fast3d_core.benchmarks import benchmark, usable_benchmarks
 from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.config import DataConfig
 from fast3d_core.data.annotations import locations_file
@@ -156,7 +156,7 @@ def record_maker(dataset: str) -> RecordMaker:
 
 def _prepared() -> list[str]:
     """The datasets that are made here."""
-    return [dataset for dataset in benchmark_names() if benchmark(dataset).maker]
+    return [one.name for one in usable_benchmarks() if one.maker]
 
 
 def _sources(releases: Releases, maker: RecordMaker, dataset: str, split: str) -> tuple[list[Path], Missing | None]:

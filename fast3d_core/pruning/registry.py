@@ -10,33 +10,30 @@ is taken or its fields cannot become options, is left out: `Methods.problems` sa
 package, and so does the error for that method; all others work.
 """
 
-import importlib.metadata
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import EntryPoint
 
-from fast3d_core.errors import UsageError
+from fast3d_core import registry
+from fast3d_core.errors import DataError, UsageError
 from fast3d_core.pruning.base import OTHER_COLOUR, OTHER_MARKER, Pruner
 from fast3d_core.pruning.settings import Setting, SettingsError, settings_of
-from fast3d_core.text import first_line, printable
+from fast3d_core.registry import Registry
 
-GROUP = "fast3d.pruners"
-
-# In the order of help texts and reports.
-_HERE = tuple(
-    EntryPoint(name, f"fast3d_core.pruning.{name}:{title}", GROUP)
-    for name, title in (
-        ("vanilla", "Vanilla"),
-        ("random", "Random"),
-        ("fastv", "FastV"),
-        ("gap", "Gap"),
-        ("sap", "Sap"),
-    )
+REGISTRY = Registry(
+    "method",
+    "fast3d.pruners",
+    {
+        # In the order of help texts and reports.
+        "vanilla": "fast3d_core.pruning.vanilla:Vanilla",
+        "random": "fast3d_core.pruning.random:Random",
+        "fastv": "fast3d_core.pruning.fastv:FastV",
+        "gap": "fast3d_core.pruning.gap:Gap",
+        "sap": "fast3d_core.pruning.sap:Sap",
+    },
 )
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -51,31 +48,22 @@ class Style:
 
 @dataclass(frozen=True)
 class _Found:
-    """What entry points give: methods and their settings by name; `packages`, "name version", of those from elsewhere;
-    `problems` by the name of the entry point."""
+    """The methods that can be used and their settings by name; `problems` by the name of what cannot."""
 
     methods: dict[str, type[Pruner]]
     settings: dict[str, list[Setting]]
-    packages: dict[str, str]
     problems: dict[str, str]
 
 
 class Methods(Mapping[str, type[Pruner]]):
-    """The methods that can be used, by name: first those of this package, then those of others by name.
-
-    Args:
-        here: entry points of this package's methods, which come first: nobody else can take their names.
-    """
-
-    def __init__(self, here: Sequence[EntryPoint] = _HERE):
-        self._here = tuple(here)
+    """The methods that can be used, by name: first those of this package, then those of others by name."""
 
     def __getitem__(self, name: str) -> type[Pruner]:
         """Raises `UsageError` for one that is registered and cannot be used, `KeyError` where there is none."""
         if name in self._found.methods:
             return self._found.methods[name]
-        if name in self._found.problems:
-            raise UsageError(self._found.problems[name])
+        if problem := self._found.problems.get(name) or REGISTRY.refused.get(name):
+            raise UsageError(problem)
         raise KeyError(name)
 
     def __contains__(self, name: object) -> bool:
@@ -90,7 +78,7 @@ class Methods(Mapping[str, type[Pruner]]):
     @property
     def problems(self) -> list[str]:
         """Why methods are left out, a line each that names the package."""
-        return list(self._found.problems.values())
+        return [*REGISTRY.refused.values(), *self._found.problems.values()]
 
     @property
     def settings(self) -> Mapping[str, list[Setting]]:
@@ -98,8 +86,8 @@ class Methods(Mapping[str, type[Pruner]]):
         return self._found.settings
 
     def package(self, name: str) -> str | None:
-        """The package that a method is from and its version, such as "my-package 1.0"; None for those of this one."""
-        return self._found.packages.get(name)
+        """The package that a method is from, and its version; None for those of this one."""
+        return REGISTRY.package(name)
 
     def style(self, name: str | None) -> Style:
         """How figures show a method; one that is not there any more, and predictions of no method, look alike."""
@@ -108,70 +96,48 @@ class Methods(Mapping[str, type[Pruner]]):
 
     def refresh(self) -> None:
         """Looks for entry points again: packages may have come or gone since."""
+        registry.refresh()
         self.__dict__.pop("_found", None)
 
     @cached_property
     def _found(self) -> _Found:
-        found = _Found({}, {}, {}, {})
-        elsewhere = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda one: (one.name, _package(one)))
-        for entry in (*self._here, *elsewhere):
+        found = _Found({}, {}, {})
+        for name in REGISTRY.names():
             try:
-                method = _load(entry)
-                settings = _checked(entry, method, found)
-            except UsageError as problem:
-                found.problems.setdefault(entry.name, str(problem))
+                method = _load(name)
+                settings = _checked(name, method, found)
+            except DataError as problem:
+                found.problems[name] = problem.what
                 continue
-            found.methods[method.name], found.settings[method.name] = method, settings
-            if entry not in self._here:
-                found.packages[method.name] = _package(entry)
+            found.methods[name], found.settings[name] = method, settings
         return found
 
 
-def _package(entry: EntryPoint) -> str:
-    if entry.dist is None:
-        return entry.module.partition(".")[0]
-    return printable(f"{entry.dist.metadata['Name']} {entry.dist.version}")
-
-
-def _refused(entry: EntryPoint, why: str) -> UsageError:
-    name = printable(entry.name[:40])
-    return UsageError(f"the method {name!r} of the package {_package(entry)} is left out: {printable(why)}")
-
-
-def _load(entry: EntryPoint) -> type[Pruner]:
-    try:
-        method = entry.load()
-    except (Exception, SystemExit) as error:
-        why = f"{entry.value} cannot be imported ({type(error).__name__}: {first_line(error)})"
-        raise _refused(entry, why) from error
+def _load(name: str) -> type[Pruner]:
+    method = REGISTRY.load(name)
     if not (isinstance(method, type) and issubclass(method, Pruner)):
-        raise _refused(entry, f"{entry.value} is no subclass of fast3d_core.pruning.Pruner")
+        raise REGISTRY.broken(name, "it is no subclass of fast3d_core.pruning.Pruner")
     if inspect.isabstract(method):
-        raise _refused(entry, f"{entry.value} has no plan(self, request)")
+        raise REGISTRY.broken(name, "it has no plan(self, request)")
     return method
 
 
-def _checked(entry: EntryPoint, method: type[Pruner], found: _Found) -> list[Setting]:
-    """The settings of a method. Raises `UsageError` where its name or settings cannot stand beside the others'."""
-    name = getattr(method, "name", None)
-    if name != entry.name or not _NAME.fullmatch(entry.name):
-        raise _refused(
-            entry, f"its class is named {str(name)[:40]!r}; both names must be one, of small letters, digits, - and _"
-        )
-    if name in found.methods:
-        other = found.packages.get(name, "fast3d")
-        raise _refused(entry, f"{other} has a method of that name; one of them has to be renamed or uninstalled")
+def _checked(name: str, method: type[Pruner], found: _Found) -> list[Setting]:
+    """The settings of a method. Raises `DataError` where its name or settings cannot stand beside the others'."""
+    own_name = getattr(method, "name", None)
+    if own_name != name:
+        raise REGISTRY.broken(name, f"its class is named {str(own_name)[:40]!r}; both names must be one")
     if not _COLOUR.fullmatch(method.colour):
-        raise _refused(entry, f"its colour is {method.colour[:20]!r}, not one such as #0072b2")
+        raise REGISTRY.broken(name, f"its colour is {method.colour[:20]!r}, not one such as #0072b2")
     try:
         settings = settings_of(method)
     except SettingsError as problem:
-        raise _refused(entry, str(problem)) from None
+        raise REGISTRY.broken(name, str(problem)) from None
     for own in settings:
         for other, theirs in found.settings.items():
             for setting in theirs:
                 if disagreement := _disagreement(own, setting, other):
-                    raise _refused(entry, disagreement)
+                    raise REGISTRY.broken(name, disagreement)
     return settings
 
 

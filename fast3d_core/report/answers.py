@@ -16,7 +16,7 @@ _PUBLISHED = Units(count=100, tokens=3)  # Chat-Scene's: identifier, 3D and 2D f
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer, and the object slots of which any token was kept from layer K on; None where all were."""
+    """An answer, and the object slots of which the last layer saw any token; None where it saw all."""
 
     text: str
     kept: list[int] | None

@@ -99,8 +99,8 @@ def _table(replies: Sequence[Reply]) -> Table:
     columns = [
         column("method", [reply.method for reply in replies]),
         column("objects kept", [str(len(reply.kept)) for reply in replies]),
-        column("tokens kept", [f"{reply.kept_tokens} of {reply.visual}" for reply in replies]),
-        column("from layer", [f"{reply.layer} of {reply.layers}" for reply in replies]),
+        column("tokens kept", [f"{_each(reply, 1, reply.visual)} of {reply.visual}" for reply in replies]),
+        column("from layer", [f"{_each(reply, 0, 0)} of {reply.layers}" for reply in replies]),
         column("pruned", [f"{reply.pruned:.1f}%" for reply in replies]),
         column("FLOPs", [human(reply.flops) for reply in replies]),
         column("unpruned", [human(reply.flops_unpruned) for reply in replies]),
@@ -112,6 +112,11 @@ def _table(replies: Sequence[Reply]) -> Table:
         "the same unpruned. Seconds: all, and of each stage.",
         columns,
     )
+
+
+def _each(reply: Reply, part: int, otherwise: int) -> str:
+    """The layer (0) or the number of tokens (1) of each stage; `otherwise` where there are none."""
+    return ", ".join(str(stage[part]) for stage in reply.stages) or str(otherwise)
 
 
 def _box(one: SceneObject) -> list[float]:

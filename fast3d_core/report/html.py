@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fast3d_core.benchmarks import benchmark, benchmark_names
+from fast3d_core.benchmarks import usable_benchmarks
 from fast3d_core.config import Config
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.journal import VersionError
@@ -98,7 +98,7 @@ def build_page(config: Config, runs: Sequence[Run], report: Report, scenes: int 
         ],
         agreements=compared,
         browser=browser,
-        judged_by={dataset: benchmark(dataset).judge.label for dataset in benchmark_names()},
+        judged_by={one.name: one.judge.label for one in usable_benchmarks()},
         notes=[*report.notes, *remarks.lines()],
     )
 

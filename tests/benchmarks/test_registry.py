@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fast3d_core import registry
-from fast3d_core.benchmarks import DATASETS, Benchmark, benchmark, benchmark_names
+from fast3d_core.asking.wording import tasks
+from fast3d_core.benchmarks import DATASETS, Benchmark, benchmark, benchmark_names, usable_benchmarks
 from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import load_config
 from fast3d_core.errors import DataError, UsageError
@@ -29,7 +30,7 @@ QUESTIONS = [("scene0011_00", 3, "the couch"), ("scene0011_00", 5, "the lamp"), 
 
 
 def fresh():
-    registry._points.cache_clear()
+    registry.refresh()
     benchmark.cache_clear()
 
 
@@ -178,13 +179,17 @@ def test_what_is_wrong_with_a_record_names_the_files_own_field(fast3d, sixth):  
 @pytest.mark.parametrize(
     ("entry", "code", "message"),
     [
-        ("mine = strange:Mine", "raise OSError('no disk')", "mine of strange cannot be used (OSError: no disk)"),
-        ("mine = strange:Mine", "", "mine of strange cannot be used (AttributeError: "),
+        ("mine = strange:Mine", "raise OSError('no disk')", "strange:Mine cannot be imported (OSError: no disk)"),
+        ("mine = strange:Mine", "raise SystemExit(3)", "strange:Mine cannot be imported (SystemExit: 3)"),
+        ("mine = strange:Mine", "", "strange:Mine cannot be imported (AttributeError: "),
         ("mine = strange:Mine", "Mine = 3", "it is no subclass of fast3d_core.benchmarks.Benchmark"),
         ("mine = strange:Mine", "from fast3d_core.benchmarks import Benchmark as Mine", "abstract"),
         ("mine = whereabouts:Whereabouts", "", "its name is whereabouts"),
-        ("scanqa = strange:Mine", "", "strange adds the benchmark scanqa, which fast3d has, too; uninstall it"),
-        ("../mine = strange:Mine", "", "strange adds the benchmark ../mine, but names are of a-z"),
+        (
+            "mine = strange:Mine",
+            "from whereabouts import Whereabouts as Theirs\nclass Mine(Theirs):\n  def __init__(self): 1 / 0",
+            "division by zero",
+        ),
     ],
 )
 def test_a_broken_package_is_one_line(install, tmp_path, monkeypatch, entry, code, message):
@@ -194,6 +199,28 @@ def test_a_broken_package_is_one_line(install, tmp_path, monkeypatch, entry, cod
     with pytest.raises(DataError) as caught:
         benchmark("mine")
     assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert "the benchmark 'mine' of the package strange 1.0 is left out: " in str(caught.value)
+    assert benchmark("scanqa").title == "ScanQA"  # the others are as usable as before
+    assert [one.name for one in usable_benchmarks()] == [*DATASETS, "whereabouts"]
+    assert list(tasks()) == ["qa", "ground", "ground-all", "caption", "where", "plain"]
     monkeypatch.delitem(sys.modules, "strange", raising=False)
-    if "adds the benchmark" not in message:
-        assert benchmark("scanqa").title == "ScanQA"  # the others are as usable as before
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ("scanqa = strange:Mine", "fast3d has a benchmark of that name; one of them has to be renamed or uninstalled"),
+        ("../mine = strange:Mine", "its name is not of small letters, digits, - and _"),
+    ],
+)
+def test_a_name_that_is_taken_is_left_out_with_a_note(fast3d, install, files, tmp_path, entry, why):  # noqa: F811
+    install(package(tmp_path / "packages", "strange", entry))
+    name = entry.split(" ")[0]
+    line = f"the benchmark '{name}' of the package strange 1.0 is left out: {why}"
+    assert benchmark_names() == DATASETS and benchmark("scanqa").title == "ScanQA"
+    done = fast3d("search-alpha", "-c", files / "fast3d.yaml", "--alpha", "0.5", "--dataset", "scanqa")
+    assert " ".join(done.stderr.split()).count(line) == 1
+    assert line in " ".join(fast3d("doctor", "-m", "vanilla", check=False).stderr.split())
+    if name != "scanqa":
+        with pytest.raises(UsageError, match="is left out"):
+            benchmark(name)

@@ -100,7 +100,7 @@ def test_every_area_of_doctor_has_a_section():
 def test_every_finding_of_doctor_is_explained():
     """In its own words: the longest piece between what differs from case to case."""
     text = " ".join(DOCS["troubleshooting"].split())
-    found = [piece for path in ROOT.glob("fast3d_core/doctor/*.py") for piece in _findings(path.read_text())]
+    found = [piece for path in ROOT.glob("fast3d_core/doctor/**/*.py") for piece in _findings(path.read_text())]
     assert len(found) >= 35 and doctor.examine
     assert [piece for piece in found if piece not in text] == []
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import ROOT
 from tests.cli.test_eval import LIMITED
 from tests.cli.test_search_alpha import error
 from tests.pruning.default_methods import ALL
-from tests.pruning.packages import odd, packages  # noqa: F401 (fixtures)
+from tests.pruning.packages import HEAD, odd, packages  # noqa: F401 (fixtures)
 
 # ruff: noqa: F811
 
@@ -80,6 +80,37 @@ def test_a_run_with_settings_of_every_kind(fast3d, tmp_path, odd):
     fast3d("report", "--html", "page.html")
     assert '"title":"Odd one"' in (tmp_path / "page.html").read_text()
     assert fast3d("doctor", "-m", "odd", check=False).stdout
+
+
+LATE = (
+    HEAD
+    + '''
+
+@dataclass(frozen=True)
+class Late(Pruner):
+    """Keeps the first object alone, from the middle on."""
+
+    name: ClassVar[str] = "late"
+
+    def plan(self, request):
+        import torch
+        from fast3d_core.plan import Plan, Stage
+
+        return Plan(request.units.visual, [Stage(request.layers // 2, 3, torch.arange(3))])
+'''
+)
+
+
+def test_a_method_without_settings(fast3d, packages):
+    """Where it prunes is told by its plans."""
+    packages.install(LATE, "late=Late", package="late-methods")
+    found = json.loads(fast3d("eval", "-m", "late", "-m", "vanilla", *LIMITED, "--dry-run", "--json").stdout)
+    assert [(one["run"], one["layer"], one["kept_tokens"]["mean"]) for one in found] == [
+        ("late", 2, 3),
+        ("vanilla", 0, 300),
+    ]
+    asked = json.loads(fast3d("ask", "what?", "--scene", "scene0011_00", "-m", "late", "--json").stdout)
+    assert (asked["layer"], asked["stages"], asked["pruned"]) == (2, [[2, 3]], pytest.approx(49.5))
 
 
 def test_a_run_of_a_method_that_is_gone(fast3d, tmp_path, packages, odd):

@@ -1,5 +1,6 @@
 """Device, number type, memory, the runs folder and installed versions."""
 
+import json
 import re
 import shutil
 import sys
@@ -126,6 +127,20 @@ def test_earlier_runs(examined, runs):
     found = examined()
     assert troubles(found) == []
     assert "2 earlier runs have the settings" in [one.what for one in found if one.area == "runs"][1]
+
+
+def test_earlier_runs_that_cannot_be_read(examined, runs):
+    """Their settings are the same, and yet `fast3d eval` refuses to continue them."""
+    line = {"batch": 0, "seconds": 1.0, "gap_seconds": 0.0}
+    old = {"dataset": "scanqa", "index": 0, "pred": "y", "tokens": 400, "steps": 3, "layer": 2, "kept": None}
+    (runs / "vanilla" / "part-000-00.jsonl").write_text(json.dumps({**line, "samples": [old]}) + "\n")
+    damaged = {**line, "version": 2, "samples": [{**old, "index": -1}]}
+    (runs / "gap-K2-keep15" / "part-000-00.jsonl").write_text(json.dumps(damaged) + "\n")
+    found = examined()
+    gap, vanilla = troubles(found)
+    assert (vanilla.status, vanilla.what) == ("error", "vanilla was made by another version of fast3d")
+    assert gap.status == "warning" and gap.what.startswith("gap-K2-keep15 cannot be read: the journal ")
+    assert not any("earlier runs have" in one.what for one in found)
 
 
 @pytest.mark.parametrize("broken", [None, "[]", '{"method": "vanilla"}', '{"method": "vanilla", "datasets": [3]}', "{"])

@@ -173,6 +173,7 @@ GOOD = {"version": 2, "batch": 0, "seconds": 1.0, "gap_seconds": 0.0, "samples":
         *[json.dumps(GOOD | change) for change in (
             {"batch": "0"}, {"batch": -1}, {"batch": None}, {"samples": {}}, {"samples": [3]}, {"seconds": None},
             {"seconds": -1}, {"seconds": "1"}, {"gap_seconds": [0]}, {"batch": [[[0]]]})],
+        json.dumps(GOOD | {"batch": 2**63}),  # no integer of a file is longer, see `load_json`
         json.dumps(GOOD | {"seconds": 1e308}).replace("1e+308", "1e309"),
         json.dumps(GOOD | {"samples": [{"pred": "\ud800"}]}),
     ],

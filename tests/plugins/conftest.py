@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fast3d_core import registry
+from fast3d_core.pruning import METHODS
 
 # ruff: noqa: F401 (fixtures)
 from tests.cli.conftest import fast3d
@@ -22,8 +23,8 @@ def install(monkeypatch):
         monkeypatch.syspath_prepend(str(folder))
         before = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{before}" if before else str(folder))
-        registry._points.cache_clear()
+        registry.refresh()
 
     yield put
     monkeypatch.undo()
-    registry._points.cache_clear()
+    registry.refresh()

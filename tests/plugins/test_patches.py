@@ -208,7 +208,7 @@ def test_a_broken_package_gives_one_line_and_disturbs_no_other(files, install, t
     sys.modules.pop("broken_model", None)
     with pytest.raises(DataError, match=message) as caught:
         scene_model(load_config(files / "fast3d.yaml", ["model.kind=broken"]))
-    assert str(caught.value).isprintable() and "the scene model broken of broken" in str(caught.value)
+    assert str(caught.value).isprintable() and "the scene model 'broken' of the package broken 1.0" in str(caught.value)
     assert scene_model(load_config(files / "fast3d.yaml", ["model.kind=patches"])).kind == "patches"
     assert scene_model(load_config(files / "fast3d.yaml")).kind == "chat-scene"
 
