@@ -105,7 +105,7 @@ def begun_with(folder: Path) -> dict[str, Any] | None:
 
 def check_version(folder: Path) -> None:
     """Raises `VersionError` where another version of fast3d wrote the answers in a run folder, `DataError` where they
-    are damaged, as far as the first whole line of each part tells."""
+    are damaged, as far as the first whole line of each part shows."""
     for path in parts(folder):
         next(_lines(path), None)
 
