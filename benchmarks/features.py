@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 from fast3d_core.data.annotations import Scenes
 
-def memory():  # of this process, in MB; 0 where the system does not tell
+def memory():  # of this process, in MB; 0 where the system does not say
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) // 1024

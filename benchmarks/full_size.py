@@ -115,9 +115,9 @@ def _write_checkpoint(path: Path, shape: dict[str, Any], device: torch.device, e
     for name, rows in ends.items():
         tensors[f"{base}.{name}.weight"] = torch.cat([rows, 0.02 * torch.randn(100, hidden)])
     for name in ("object_proj", "object_img_proj"):
-        for place, width in ((0, shape["features"]), (2, hidden)):
-            put(f"{name}.{place}.weight", hidden, width)
-            put(f"{name}.{place}.bias", hidden)
+        for position, width in ((0, shape["features"]), (2, hidden)):
+            put(f"{name}.{position}.weight", hidden, width)
+            put(f"{name}.{position}.bias", hidden)
     torch.save({"model": tensors, "config": {}, "epoch": 0, "global_step": 0}, path)
 
 
@@ -217,7 +217,7 @@ def time_extraction(config: Config, batch_size: int, samples: int, baseline_samp
 @torch.inference_mode()
 def _stock_maps(model: ChatScene, scenes: Scenes, sample: Any, answer: str, generate: bool) -> Tensor:
     """One sample's map: all layers' attention kept, then averaged; the published code gets it from `generate`, which
-    goes on to write an answer that nobody reads."""
+    goes on to write an answer that is thrown away."""
     prefix, text = model.prefix(scenes[sample.scene_id]), model.text(sample.prompt, answer)
     embeds = torch.cat([prefix.embeds, text])[None]
     if generate:

@@ -22,7 +22,7 @@ from fast3d_cli.commands.report import report
 from fast3d_cli.commands.score import score
 from fast3d_cli.commands.search_alpha import search_alpha_command
 from fast3d_cli.commands.train_gap import train_gap
-from fast3d_cli.console import error, flush_stdout, may_tell, note, prepare_streams, print_text, unwritable
+from fast3d_cli.console import error, flush_stdout, note, prepare_streams, print_text, should_report, unwritable
 from fast3d_cli.methods import BenchCommand, EvalCommand, MethodCommand
 from fast3d_core import __version__
 from fast3d_core.errors import Fast3DError, StoppedError
@@ -91,16 +91,16 @@ def main() -> None:
     prepare_streams()
     debugging = bool(os.environ.get("FAST3D_DEBUG"))
     if not debugging:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # it tells with a stack what is told in a line
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # torch would print a stack beside our one line
     try:
         _run()
-    except StoppedError as stopped:  # the other process tells why
+    except StoppedError as stopped:  # the other process prints why
         time.sleep(10)  # its launcher ends this one before, unless it saw this one end first: then the reason is lost
         sys.exit(stopped.exit_code)
     except Fast3DError as problem:
         if debugging:
             raise
-        if may_tell():
+        if should_report():
             error(str(problem))
         sys.exit(problem.exit_code)
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -108,14 +108,14 @@ def main() -> None:
     except OSError as problem:  # a full disk, no permission, a folder where a file should be
         if debugging:
             raise
-        if may_tell():
+        if should_report():
             error(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
         sys.exit(1)
 
 
 def _run() -> None:
-    """The command. Raises `DataError` where what it printed cannot be written, and `BrokenPipeError` where nobody reads
-    it any more."""
+    """The command. Raises `DataError` where what it printed cannot be written, and `BrokenPipeError` where its
+    reader has gone."""
     try:
         app()
     except (SystemExit, OSError, Fast3DError) as end:

@@ -46,7 +46,7 @@ class _Terminal(Console):
         super().__init__(markup=False, emoji=False, **settings)
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        with contextlib.suppress(OSError) if self.stderr else _writing():  # nobody can be told of a broken stderr
+        with contextlib.suppress(OSError) if self.stderr else _writing():  # a broken stderr cannot be reported
             super().print(*objects, **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -103,8 +103,8 @@ def error(message: str) -> None:
     err.print(Text.assemble(("error:", "bold red"), " ", line), soft_wrap=True)
 
 
-def may_tell() -> bool:
-    """Whether this process is the one to tell about its error: several mostly fail alike."""
+def should_report() -> bool:
+    """Whether this process is the one that reports its error: several mostly fail alike."""
     if launcher.is_alone():
         return True
     from fast3d_core.runtime.devices import is_error_reporter

@@ -16,20 +16,20 @@ _WORKER = "sys.argv[0] = 'fast3d'; from fast3d_cli.app import main; main()"
 
 def is_launched(processes: int) -> bool:
     """Whether `launch`, or another launcher, started this process; `UsageError` where that started other numbers."""
-    place = launcher.place()
-    if place and place.processes != processes:
+    process = launcher.this_process()
+    if process and process.processes != processes:
         raise UsageError(
-            f"--processes is {processes}, but a launcher started {place.processes} ({place} are set); "
+            f"--processes is {processes}, but a launcher started {process.processes} ({process} are set); "
             "leave --processes out, or unset them"
         )
-    return place is not None
+    return process is not None
 
 
 def launch(processes: int) -> int:
     """Runs this very command line in that many processes and returns their exit code.
 
-    Ends them when it is told to end, and all of them when one fails. They run in sessions of their own, with what
-    `accelerate launch` sets in the environment; stdout and stderr are this process's.
+    Ends them when it receives a signal to end, and all of them when one fails. They run in sessions of their own, with
+    what `accelerate launch` sets in the environment; stdout and stderr are this process's.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -38,7 +38,7 @@ def launch(processes: int) -> int:
     launcher.run_alone()  # what is left of an earlier launch is none of theirs
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if not os.environ.get("FAST3D_DEBUG"):
-        logging.disable(logging.ERROR)  # torch tells of each process that it ends
+        logging.disable(logging.ERROR)  # torch logs each process that it ends
     with tempfile.TemporaryDirectory(prefix="fast3d-") as logs:
         config = LaunchConfig(
             min_nodes=1,
@@ -52,8 +52,8 @@ def launch(processes: int) -> int:
         )
         try:
             elastic_launch(config, sys.executable)(*python_arguments(_WORKER, sys.argv[1:]))
-        except SignalException as told:
-            return 128 + told.sigval
+        except SignalException as received:
+            return 128 + received.sigval
         except ChildFailedError as failed:
             return _exit_code({rank: failure.exitcode for rank, failure in failed.failures.items()})
     return 0

@@ -8,8 +8,8 @@ from pathlib import Path
 from fast3d_cli.console import note, out
 
 
-def tell_page(path: Path, size: int, hint: str = "") -> None:
-    """Says what was written, and how it is opened."""
+def note_page(path: Path, size: int, hint: str = "") -> None:
+    """Notes what was written, and how it is opened."""
     note(f"written: {path} ({size / 1e6:.1f} MB{hint}); open it in a browser: {path.resolve().as_uri()}")
 
 

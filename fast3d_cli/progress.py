@@ -30,7 +30,7 @@ class _Rate(ProgressColumn):
 class RunProgress:
     """One bar per dataset and run. Where stderr is no terminal, a line when a dataset begins.
 
-    Of several processes the first one speaks.
+    Of several processes the first one prints.
     """
 
     def __init__(self, verbose: bool = False) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def leave_out_current_folder() -> None:
-    """Takes the current folder off the places where modules are looked for, of this process and of those it starts.
+    """Takes the current folder off the paths where modules are looked for, of this process and of those it starts.
 
     It stays where this very program is imported from it: a checkout that is not installed. Python's own folders and
     what is installed are left alone, wherever the current folder is.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TrainingView:
-    """Where stderr is no terminal, a line when training begins and one an epoch. The first process speaks."""
+    """Where stderr is no terminal, a line when training begins and one an epoch. The first process prints."""
 
     def __init__(self) -> None:
         self._shown = err.is_terminal and is_first()

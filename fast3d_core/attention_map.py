@@ -1,4 +1,4 @@
-"""Attention over the objects of a scene, with what kind of numbers it is told in.
+"""Attention over the objects of a scene, and which kind of numbers it is given in.
 
 It passes from the map files and the GAP network to the pruning methods, and knows none of them. torch is not imported,
 as the modules of methods are read for the command line's help.

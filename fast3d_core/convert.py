@@ -17,9 +17,9 @@ from torch import Tensor
 from fast3d_core.config import Config, need_checkpoint, need_path
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, ReleasedFeatures, packed_file
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.disk import need_room
+from fast3d_core.files.disk import need_space
 from fast3d_core.files.files import need_file, parse_json
-from fast3d_core.files.tensors import Source, TensorFile, write_tensors
+from fast3d_core.files.tensors import Original, TensorFile, write_tensors
 from fast3d_core.gap.checkpoint import read_tensors
 from fast3d_core.models.chat_scene.checkpoint import read_checkpoint
 
@@ -31,7 +31,7 @@ _MOST_SETTINGS = 10_000
 
 
 class Progress(Protocol):
-    """What a conversion tells about itself."""
+    """What a conversion reports."""
 
     def start(self, source: Path, stage: str, total: int) -> None:
         """It is reading, packing or writing now, `total` scenes of it where that is counted, else 0."""
@@ -66,7 +66,7 @@ class Conversion:
         return CHECKPOINTS.get(self.what)
 
 
-def plan(config: Config, what: Sequence[str] = (), to: Path | None = None) -> list[Conversion]:
+def plan_conversions(config: Config, what: Sequence[str] = (), to: Path | None = None) -> list[Conversion]:
     """What there is to convert.
 
     Args:
@@ -130,17 +130,17 @@ def convert(conversions: Sequence[Conversion], progress: Progress) -> dict[Path,
     """
     todo = [one for one in conversions if not one.done]
     for folder in {one.target.parent for one in todo}:
-        need_room(folder, sum(one.size for one in todo if one.target.parent == folder))
+        need_space(folder, sum(one.size for one in todo if one.target.parent == folder))
     return {one.target: _convert(one, progress) for one in todo}
 
 
 def _convert(one: Conversion, progress: Progress) -> float:
     begin = time.perf_counter()
     progress.start(one.source, "reading", 0)
-    origin = Source.of(one.source)
+    origin = Original.of(one.source)
     tensors, metadata = _read(one, progress)
     apart = _apart(tensors)
-    need_room(one.target.parent, sum(tensor.nbytes for tensor in apart.values()))
+    need_space(one.target.parent, sum(tensor.nbytes for tensor in apart.values()))
     progress.start(one.source, "writing", 0)
     if not origin.is_at(one.source):
         raise DataError(f"{one.source} was changed while it was read; run `fast3d convert` again")

@@ -16,8 +16,8 @@ def load_config(
 ) -> Config:
     """The config in `path`, else in `./fast3d.yaml` if it exists, else the embedded demo's, with `overrides` on top.
 
-    The demo's files are written when they are asked for the first time; `log` is told, as that takes some seconds. For
-    overrides and errors see `fast3d_core.config.load_config`.
+    The demo's files are written when they are asked for the first time; `log` is called before, as that takes some
+    seconds. For overrides and errors see `fast3d_core.config.load_config`.
     """
     if path is None:
         path = Path(NAME)

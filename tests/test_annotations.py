@@ -7,7 +7,8 @@ from fast3d_core.asking.rooms import Rooms
 from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import load_config
 from fast3d_core.convert import convert, plan
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes, load_labels, load_locations, locations_file
+from fast3d_core.data.annotations import Scenes, load_labels, load_locations, locations_file
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.questions import Questions
 from tests.conftest import MINIATURE

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from fast3d_core import convert as conversion
 from fast3d_core.config import load_config
-from fast3d_core.convert import convert, plan
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Scenes
-from fast3d_core.data.features import packed_file
+from fast3d_core.convert import convert, plan_conversions
+from fast3d_core.data.annotations import Scenes
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, packed_file
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.tensors import TensorFile, fingerprints, network_fingerprint
 from fast3d_core.gap.checkpoint import load_gap, read_tensors
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def converted(folder: Path, *what: str, to: Path | None = None) -> list[Path]:
-    planned = plan(load_config(folder / "fast3d.yaml"), what, to)
+    planned = plan_conversions(load_config(folder / "fast3d.yaml"), what, to)
     convert(planned, Nobody())
     return [one.target for one in planned]
 
@@ -150,7 +150,7 @@ def test_a_stranger_in_the_packed_file_s_place(files):
     with pytest.raises(DataError, match="it is not what `fast3d convert` writes"):
         Scenes(files / "annotations")
     with pytest.raises(UsageError, match=r"was not written by `fast3d convert`; move it away, or say --to DIR"):
-        plan(load_config(files / "fast3d.yaml"))
+        plan_conversions(load_config(files / "fast3d.yaml"))
     path.write_bytes(b"half a file")
     with pytest.raises(DataError, match="cannot be read"):
         Scenes(files / "annotations")
@@ -222,7 +222,7 @@ def test_what_is_done_is_not_done_again_and_originals_stay(files):
     assert sorted(after.keys() - before.keys()) == sorted(made) and len(made) == 4
     assert converted(files) == made and state() == after
     made[1].unlink()
-    assert [one.done for one in plan(load_config(files / "fast3d.yaml"))] == [True, False, True, True]
+    assert [one.done for one in plan_conversions(load_config(files / "fast3d.yaml"))] == [True, False, True, True]
     converted(files)
     assert {path: value for path, value in state().items() if path != made[1]} == {
         path: value for path, value in after.items() if path != made[1]
@@ -304,7 +304,7 @@ def test_a_link_is_replaced_not_followed(files, tmp_path):
 )
 def test_what_cannot_be_converted(files, overrides, what, kind, message):
     with pytest.raises(kind, match=message):
-        plan(load_config(files / "fast3d.yaml", overrides), what)
+        plan_conversions(load_config(files / "fast3d.yaml", overrides), what)
 
 
 def test_nothing_to_convert(files):
@@ -313,9 +313,9 @@ def test_nothing_to_convert(files):
         path.unlink()
     config = load_config(files / "fast3d.yaml", [f"model.checkpoint={made[2]}", f"gap.checkpoint={made[3]}"])
     with pytest.raises(DataError, match="there is nothing in released form to convert"):
-        plan(config)
+        plan_conversions(config)
     with pytest.raises(UsageError, match=r"which is no released file but safetensors already"):
-        plan(config, ["gap"])
+        plan_conversions(config, ["gap"])
 
 
 def test_prepare_knows_packed_features(files, tmp_path):

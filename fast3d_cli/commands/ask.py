@@ -23,7 +23,7 @@ from fast3d_cli.options import (
     load,
     note_text_encoder,
 )
-from fast3d_cli.pages import open_page, tell_page
+from fast3d_cli.pages import note_page, open_page
 from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import DataError, Fast3DError, UsageError
 
@@ -127,18 +127,18 @@ def ask(
         note_text_encoder(settings)
     if settings.eval.reuse_scene:
         note("a scene is read once for all questions about it, which is not the published computation")
-    teller = _Teller(asker, task, json, html)
+    answerer = _Answerer(asker, task, json, html)
     if question is not None:
-        teller.answer(question, scene, pruners, line=interactive)
+        answerer.answer(question, scene, pruners, line=interactive)
     if interactive:
         try:
-            _Session(asker, scene, pruners, build, teller, json).run()
+            _Session(asker, scene, pruners, build, answerer, json).run()
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
 
-class _Teller:
-    """Asks, and tells the answers: on stdout, and on a page where there is to be one."""
+class _Answerer:
+    """Asks, and shows the answers: on stdout, and on a page where there is to be one."""
 
     def __init__(self, asker: "Asker", task: str, json: bool, html: Path | None):
         self._asker, self._task, self._json, self._html = asker, task, json, html
@@ -155,7 +155,7 @@ class _Teller:
         except DataError as problem:
             if not line:
                 raise
-            error(str(problem))  # a session's answer has been told, and goes on without the page
+            error(str(problem))  # a session's answer has been shown, and goes on without the page
 
     def _write(self, path: Path, asked: "list[tuple[Pruner, Reply]]") -> None:
         from fast3d_core.report.asked import asked_page
@@ -165,14 +165,14 @@ class _Teller:
         size = write_html(path, page)
         for remark in page.notes:
             note(remark)
-        tell_page(path, size)
+        note_page(path, size)
         if not self._opened:  # a session's next question is there when the page is loaded again
             open_page(path)
         self._opened = True
 
 
 class _Session:
-    """Questions from stdin, and what they are asked about and by which methods."""
+    """Questions from stdin, with the scene and the methods that they go to."""
 
     def __init__(
         self,
@@ -180,14 +180,14 @@ class _Session:
         scene: str,
         pruners: "list[Pruner]",
         build: "Callable[[Sequence[str]], list[Pruner]]",
-        teller: _Teller,
+        answerer: _Answerer,
         json: bool,
     ):
         self._asker, self._scene, self._pruners, self._build = asker, scene, pruners, build
-        self._teller, self._json = teller, json
+        self._answerer, self._json = answerer, json
 
     def run(self) -> None:
-        """Until /quit, or the end of stdin. What is wrong with a line is told, and the next one read."""
+        """Until /quit, or the end of stdin. What is wrong with a line is reported, and the next one read."""
         self._load(self._pruners)
         if sys.stdin.isatty():
             note("a question a line; /scene NAME, /scene list, /method NAME, /quit")
@@ -221,7 +221,7 @@ class _Session:
         elif command:
             raise UsageError("a command is /scene NAME, /scene list, /method NAME, or /quit")
         else:
-            self._teller.answer(line, self._scene, self._pruners, line=True)
+            self._answerer.answer(line, self._scene, self._pruners, line=True)
 
 
 def _lines() -> Iterator[str]:

@@ -16,7 +16,7 @@ from fast3d_cli.progress import RunProgress
 from fast3d_core.errors import Fast3DError, UsageError
 
 if TYPE_CHECKING:
-    from fast3d_core.bench.result import BenchResult, Floor, Times
+    from fast3d_core.bench.result import BenchResult, RooflineTime, Times
     from fast3d_core.bench.run import BenchOptions
     from fast3d_core.bench.subject import Subject
     from fast3d_core.config import GenerationConfig
@@ -142,7 +142,7 @@ def bench(
         Path | None,
         typer.Option(
             "--out",
-            help="File for the JSON result, written anew after every row.",
+            help="File for the JSON result, rewritten after every row.",
             show_default=False,
             rich_help_panel=_RUN,
         ),
@@ -192,7 +192,7 @@ def bench(
 def _check(
     options: "BenchOptions", dtype: str | None, device: str | None, at_least: float | None, out_file: Path | None
 ) -> None:
-    """Raises `UsageError` for what can be told before a model is there."""
+    """Raises `UsageError` for what can be refused before a model is loaded."""
     import torch
 
     from fast3d_core.pruning import BASELINE, DEFAULT
@@ -224,7 +224,7 @@ def _subject(
     from fast3d_core.bench.subject import real_subject
     from fast3d_core.config import GenerationConfig
     from fast3d_core.models.registry import scene_model
-    from fast3d_core.pruning.options import wants_alpha
+    from fast3d_core.pruning.options import settings_taken
     from fast3d_core.runtime.devices import pick_device
 
     if llm in SHAPES:
@@ -240,7 +240,7 @@ def _subject(
         raise UsageError(f"--text-tokens means nothing to {llm}, whose questions are there already")
     model = scene_model(config)
     built = build_methods(options, model.shape_of(config).layers, model.units_of(config))
-    needs_map = any(method.needs_map for method in built) or wants_alpha(options.methods)
+    needs_map = any(method.needs_map for method in built) or "alpha" in settings_taken(options.methods)
     if needs_map:
         note_text_encoder(config)
     subject = real_subject(config, pick_device(config.model.device), RunProgress(), gap=needs_map)
@@ -330,14 +330,17 @@ def _costs(result: "BenchResult") -> Table:
         "token\n/ floor", "all\n/ floor", "warm-up\ns",
     )  # fmt: skip
     for row in result.rows:
-        floors, flops, total = row.roofline, row.flops, row.in_a_row_seconds or row.end_to_end_seconds
+        roofline, flops, total = row.roofline, row.flops, row.in_a_row_seconds or row.end_to_end_seconds
         table.add_row(
             row.name,
             str(row.batch),
             f"{_number(1000 * total.low)}-{_number(1000 * total.high)}",
             "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.1f}",
             _number(((flops.gap or 0) + flops.prefill + flops.decode) / 1e9) if flops else "-",
-            *map(_floor, (floors.gap, floors.prefill, floors.step, floors.end_to_end) if floors else [None] * 4),
+            *map(
+                _times_of_roofline,
+                (roofline.gap, roofline.prefill, roofline.step, roofline.end_to_end) if roofline else [None] * 4,
+            ),
             f"{row.warmup_seconds:.1f}",
         )
     return table
@@ -378,8 +381,8 @@ def _ms(times: "Times | None") -> str:
     return "-" if times is None else _number(1000 * times.median)
 
 
-def _floor(floor: "Floor | None") -> str:
-    return "-" if floor is None else f"{_number(floor.times)}x"
+def _times_of_roofline(roofline: "RooflineTime | None") -> str:
+    return "-" if roofline is None else f"{_number(roofline.times)}x"
 
 
 def _number(value: float) -> str:

@@ -38,9 +38,9 @@ def convert(
     """
     settings = load(config, set_)
     from fast3d_core.convert import convert as carry_out
-    from fast3d_core.convert import plan
+    from fast3d_core.convert import plan_conversions
 
-    planned = plan(settings, list(dict.fromkeys(what or ())), to)
+    planned = plan_conversions(settings, list(dict.fromkeys(what or ())), to)
     seconds: Mapping[Path, float] = {}
     if not dry_run:
         try:

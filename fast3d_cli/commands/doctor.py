@@ -70,9 +70,9 @@ def _examined(options: "Options") -> "list[Finding]":
     from fast3d_core.doctor import examine
 
     if not err.is_terminal:
-        return list(examine(replace(options, said=note)))
+        return list(examine(replace(options, log=note)))
     with err.status("starting") as status:
-        return list(examine(replace(options, said=lambda reads: status.update(Text(printable(reads))))))
+        return list(examine(replace(options, log=lambda reads: status.update(Text(printable(reads))))))
 
 
 def _table(findings: "Sequence[Finding]") -> Table:

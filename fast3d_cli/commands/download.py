@@ -49,13 +49,13 @@ def download(
         _check_demo_alone(names, dry_run, revision)
         _demo(to, json)
         return
-    from fast3d_core.download import chosen, plan
+    from fast3d_core.download import chosen, plan_downloads
 
     items, folder = chosen(names), (to or Path()).absolute()
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--to {to} is a file; name a folder")
     if dry_run or not what:
-        _print_plan(plan(items, folder, revision, note), json)
+        _print_plan(plan_downloads(items, folder, revision, note), json)
         return
     _need_licences(items, accept_licences)
     _fetch(items, folder, revision, json)
@@ -137,7 +137,7 @@ def _print_plan(planned: "Sequence[Planned]", json: bool) -> None:
         item = one.item
         table.add_row(
             item.name,
-            "\nor ".join(dict.fromkeys(source.place for source in item.sources)),
+            "\nor ".join(dict.fromkeys(source.title for source in item.sources)),
             item.size if one.size is None else in_units(one.size),
             "\n".join(map(str, item.licences)),
             item.value,
@@ -153,7 +153,7 @@ def _print_plan(planned: "Sequence[Planned]", json: bool) -> None:
 def _plain(one: "Planned") -> dict[str, Any]:
     return {
         "what": one.item.what,
-        "sources": [{"place": source.place, "link": source.link} for source in one.item.sources],
+        "sources": [{"place": source.title, "link": source.link} for source in one.item.sources],
         "bytes": one.size,
         "size": one.item.size,
         "licences": [{"of": lic.of, "terms": lic.terms, "link": lic.link} for lic in one.item.licences],

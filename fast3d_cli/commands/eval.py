@@ -31,7 +31,7 @@ from fast3d_core.errors import UsageError
 
 if TYPE_CHECKING:
     from fast3d_core.config import Config
-    from fast3d_core.evaluation.estimate import Estimate
+    from fast3d_core.evaluation.estimate import RunEstimate
     from fast3d_core.evaluation.questions import Job, Questions
     from fast3d_core.evaluation.result import Result
 
@@ -156,8 +156,8 @@ def _evaluate(
     from fast3d_core.evaluation.run import evaluate
     from fast3d_core.runtime.devices import destroy_process_group
 
-    told = wording_notes(questions.samples)
-    for remark in told:
+    noted = wording_notes(questions.samples)
+    for remark in noted:
         note(remark)
     try:
         with RunProgress(verbose) as progress:
@@ -173,7 +173,7 @@ def _evaluate(
         print_json(plain[0] if len(plain) == 1 else plain)
     else:
         out.print(_results_table(results))
-    for remark in dict.fromkeys(remark for result in results for remark in result.notes if remark not in told):
+    for remark in dict.fromkeys(remark for result in results for remark in result.notes if remark not in noted):
         note(remark)
     note(f"written to {config.runs}; compare with `fast3d report`")
 
@@ -221,7 +221,7 @@ def _dry_run(config: "Config", jobs: "list[Job]", questions: "Questions", json: 
         note("what --reuse-scene saves is not taken off")
 
 
-def _estimates_table(estimates: "list[Estimate]") -> Table:
+def _estimates_table(estimates: "list[RunEstimate]") -> Table:
     table = Table("run", "K", "kept tokens\nmean (p5-p95)", "pruned", "batch", "memory", "time", box=SIMPLE)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:

@@ -65,10 +65,10 @@ def predict_command(
     if split not in ("train", "val", "all"):
         raise UsageError(f"--split is train, val or all, not {split[:80]!r}")
     settings = load(config, [*(set_ or []), *path_override("gap.checkpoint", checkpoint)])
-    place = launcher.place()
-    if place and place.rank:  # it takes one process a few minutes
+    process = launcher.this_process()
+    if process and process.rank:  # it takes one process a few minutes
         if not launcher.is_watched():
-            note(f"{place} are set, and the process of RANK=0 predicts; to run this one, unset them", everyone=True)
+            note(f"{process} are set, and the process of RANK=0 predicts; to run this one, unset them", everyone=True)
         return
     from fast3d_core.config import output_path
     from fast3d_core.gap.predictions import Targets, compare, predict

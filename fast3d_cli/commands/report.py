@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fast3d_cli.console import note, out, print_data
 from fast3d_cli.options import ConfigOption, SetOption, any_seed, load
-from fast3d_cli.pages import tell_page
+from fast3d_cli.pages import note_page
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.text import printable
 
@@ -137,7 +137,7 @@ def _write_html(path: Path, config: "Config", runs: "Sequence[Run]", report: "Re
     for remark in page.notes[len(report.notes) :]:
         note(remark)
     size = html.write_html(path, page)
-    tell_page(path, size, "; --scenes N makes it smaller" if size > html.LARGE else "")
+    note_page(path, size, "; --scenes N makes it smaller" if size > html.LARGE else "")
 
 
 def print_report(report: "Report") -> None:

@@ -40,7 +40,7 @@ class Asker:
 
     Args:
         config: names the files.
-        progress: is told when the model is loaded.
+        progress: is called when the model is loaded.
 
     Attributes:
         rooms: what can be asked about.

@@ -35,6 +35,6 @@ def choose_pruners(
         found = found_alpha(config, datasets, None, MAP_KEYS[0], log)
         if isinstance(found, Mapping) and not datasets:
             raise UsageError("the alpha that was found is one for each dataset; give --alpha, or a --task of theirs")
-        options = replace(options, alphas=[] if found is None else [found])
+        options = replace(options, found_alpha=found)
     model = scene_model(config)
     return build_pruners(methods, options, model.shape_of(config).layers, model.units_of(config))

@@ -19,7 +19,7 @@ class SceneObject:
 
     Attributes:
         slot: its number, by which prompts and answers name it: 17 is <OBJ017>.
-        label: what the detector took it for; None where the files do not tell.
+        label: what the detector took it for; None where the files do not say.
         centre, size: of its box, in metres, likewise.
     """
 

@@ -78,15 +78,15 @@ def stock_generate(
 
 
 class _First(LogitsProcessor):
-    """Changes nothing; tells when it is called first."""
+    """Changes nothing; calls `called` when it is called first."""
 
-    def __init__(self, tell: Callable[[], None]):
-        self._tell: Callable[[], None] | None = tell
+    def __init__(self, called: Callable[[], None]):
+        self._called: Callable[[], None] | None = called
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self._tell:
-            self._tell()
-            self._tell = None
+        if self._called:
+            self._called()
+            self._called = None
         return scores
 
 

@@ -50,20 +50,22 @@ class Machine:
         self.llm = measure(device, dtype)
         self.gap = self.llm if dtype == torch.float32 else measure(device, torch.float32)
 
-    def gap_floor(self, work: Work) -> float:
+    def gap_roofline(self, work: Work) -> float:
         """Of predicting the batch's maps."""
-        return _floor(self.gap, work.gap_flops, work.gap_bytes if work.gap_flops else 0)
+        return _roofline_seconds(self.gap, work.gap_flops, work.gap_bytes if work.gap_flops else 0)
 
-    def prefill_floor(self, work: Work) -> float:
+    def prefill_roofline(self, work: Work) -> float:
         """Of reading the prompts."""
-        return _floor(self.llm, work.scene_flops + _sum(work.costs[0], lambda cost: cost.prefill_flops), work.llm_bytes)
+        return _roofline_seconds(
+            self.llm, work.scene_flops + _sum(work.costs[0], lambda cost: cost.prefill_flops), work.llm_bytes
+        )
 
-    def decode_floor(self, work: Work) -> float:
+    def decode_roofline(self, work: Work) -> float:
         """Of all decode steps, each of which reads weights and caches once."""
         seconds = 0.0
         for before, after in zip(work.costs, work.costs[1:], strict=False):
             flops = _sum(after, lambda cost: cost.decode_flops) - _sum(before, lambda cost: cost.decode_flops)
-            seconds += _floor(self.llm, flops, work.llm_bytes + _sum(after, lambda cost: cost.kv_bytes))
+            seconds += _roofline_seconds(self.llm, flops, work.llm_bytes + _sum(after, lambda cost: cost.kv_bytes))
         return seconds
 
 
@@ -71,7 +73,7 @@ def _sum(costs: Sequence[Cost], part: Callable[[Cost], float]) -> float:
     return sum(map(part, costs))
 
 
-def _floor(rates: Rates, flops: float, bytes_read: float) -> float:
+def _roofline_seconds(rates: Rates, flops: float, bytes_read: float) -> float:
     return max(flops / rates.flops, bytes_read / rates.bytes)
 
 

@@ -36,13 +36,13 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Floor:
-    """What the work takes at the least, at the rates measured in the same run: the larger of FLOPs / matmul rate and
-    bytes / copy bandwidth. A small model that a CPU's caches hold, or other work on the machine, may go below.
+class RooflineTime:
+    """The seconds that work takes at the least, at the rates measured in the same run: the larger of FLOPs / matmul
+    rate and bytes / copy bandwidth. A small model that a CPU's caches hold, or other work on the machine, may go below.
 
     Attributes:
         seconds: mean over the timed batches.
-        times: measured / floor, median over the timed batches.
+        times: measured / roofline, median over the timed batches.
     """
 
     seconds: float
@@ -51,7 +51,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The floors of a row's parts.
+    """The rooflines of a row's parts.
 
     Attributes:
         gap: predicting the maps in float32; null for methods that need none.
@@ -61,10 +61,10 @@ class Roofline:
         end_to_end: the sum of all these, against a batch's time in a row.
     """
 
-    gap: Floor | None
-    prefill: Floor
-    step: Floor | None
-    end_to_end: Floor
+    gap: RooflineTime | None
+    prefill: RooflineTime
+    step: RooflineTime | None
+    end_to_end: RooflineTime
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class SampleFlops:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What stays, measured on the plans that were carried out, over the timed samples.
+class KeptTokens:
+    """What is kept, measured on the plans that were carried out, over the timed samples.
 
     Attributes:
         ratio: layer-averaged percentage of the visual tokens pruned, mean.
@@ -91,7 +91,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One method, or baseline, at one batch size.
 
     Attributes:
@@ -112,7 +112,7 @@ class Row:
             texts made while a GPU decodes; null for baselines.
         samples_per_second, ms_per_sample: by the median of that, of baselines by end_to_end_seconds.
         peak_memory_bytes: allocated at most, weights and warm-up included; null on a CPU.
-        kept: see `Kept`.
+        kept: see `KeptTokens`.
         flops, roofline: null for baselines.
     """
 
@@ -133,7 +133,7 @@ class Row:
     samples_per_second: float
     ms_per_sample: float
     peak_memory_bytes: int | None
-    kept: Kept
+    kept: KeptTokens
     flops: SampleFlops | None = None
     roofline: Roofline | None = None
 
@@ -183,7 +183,7 @@ class BenchResult:
     settings: dict[str, Any]
     environment: Environment
     rates: MeasuredRates
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BenchRow] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     schema: int = SCHEMA
@@ -193,7 +193,7 @@ class BenchResult:
         return dataclasses.asdict(self)
 
 
-def ratios(rows: Sequence[Row]) -> list[Ratio]:
+def ratios(rows: Sequence[BenchRow]) -> list[Ratio]:
     """Each of our rows against every baseline at its batch size, our unpruned one, and itself without scene reuse."""
     found = []
     for row in rows:

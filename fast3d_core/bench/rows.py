@@ -6,7 +6,7 @@ from statistics import fmean, median
 
 from fast3d_core.bench.measure import Machine, Work, read_bytes
 from fast3d_core.bench.passes import Pass
-from fast3d_core.bench.result import Floor, Kept, Roofline, Row, SampleFlops, Times
+from fast3d_core.bench.result import BenchRow, KeptTokens, Roofline, RooflineTime, SampleFlops, Times
 from fast3d_core.bench.subject import Subject, gap_flops
 from fast3d_core.config import GenerationConfig
 from fast3d_core.evaluation.result import Spread
@@ -27,14 +27,14 @@ def build_row(
     reuse_scene: bool,
     warmup: float,
     memory: int | None,
-) -> Row:
+) -> BenchRow:
     """The row of these batches, all of one size, and of others that were answered in a row (none for baselines)."""
     size, steps = len(passes[0].kept), settings.max_new_tokens - 1
     parts = {part: Times.of([one.seconds[part] for one in passes]) for part in passes[0].seconds}
     in_a_row = Times.of(row_seconds) if row_seconds else None
     total = (in_a_row or parts["end_to_end"]).median
     works = [] if baseline else _works(passes, pruner, subject, settings, reuse_scene)
-    return Row(
+    return BenchRow(
         name=name,
         baseline=baseline,
         reuse_scene=reuse_scene,
@@ -58,12 +58,12 @@ def build_row(
     )
 
 
-def _kept(passes: Sequence[Pass], subject: Subject) -> Kept:
+def _kept(passes: Sequence[Pass], subject: Subject) -> KeptTokens:
     layers = subject.model.shape.layers
     kept = [offsets for one in passes for offsets in one.kept]
     ratio = fmean(100 * plan.ratio(layers) for one in passes for plan in one.plans)
     objects = [len(subject.model.units.of(offsets.tolist())) for offsets in kept]
-    return Kept(ratio, fmean(map(len, kept)), Spread.of(objects))
+    return KeptTokens(ratio, fmean(map(len, kept)), Spread.of(objects))
 
 
 def _works(
@@ -119,17 +119,18 @@ def _flops(works: Sequence[Work], size: int) -> SampleFlops:
 
 def _roofline(passes: Sequence[Pass], works: Sequence[Work], total: float, machine: Machine, steps: int) -> Roofline:
     gap, prefill, decode = (
-        [floor(work) for work in works] for floor in (machine.gap_floor, machine.prefill_floor, machine.decode_floor)
+        [seconds(work) for work in works]
+        for seconds in (machine.gap_roofline, machine.prefill_roofline, machine.decode_roofline)
     )
 
-    def of(part: str, floors: Sequence[float], share: int = 1) -> Floor:
-        times = median(one.seconds[part] / floor for one, floor in zip(passes, floors, strict=True))
-        return Floor(fmean(floors) / share, times)
+    def of(part: str, rooflines: Sequence[float], share: int = 1) -> RooflineTime:
+        times = median(one.seconds[part] / roofline for one, roofline in zip(passes, rooflines, strict=True))
+        return RooflineTime(fmean(rooflines) / share, times)
 
     everything = fmean(sum(parts) for parts in zip(gap, prefill, decode, strict=True))
     return Roofline(
         gap=of("gap", gap) if "gap" in passes[0].seconds else None,
         prefill=of("prefill", prefill),
         step=of("decode", decode, steps) if steps else None,
-        end_to_end=Floor(everything, total / everything),
+        end_to_end=RooflineTime(everything, total / everything),
     )

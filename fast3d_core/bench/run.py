@@ -11,7 +11,7 @@ import torch
 from fast3d_core.bench.baselines import attention_of
 from fast3d_core.bench.measure import Machine, PeakMemory
 from fast3d_core.bench.passes import Pass, fast_pass, in_a_row, stock_pass
-from fast3d_core.bench.result import REUSE, BenchResult, MeasuredRates, Row, ratios
+from fast3d_core.bench.result import REUSE, BenchResult, BenchRow, MeasuredRates, ratios
 from fast3d_core.bench.rows import build_row
 from fast3d_core.bench.subject import Batch, Subject, predicted_maps
 from fast3d_core.config import GenerationConfig
@@ -22,7 +22,7 @@ from fast3d_core.models.registry import check_shares_prefix
 from fast3d_core.plan import Units
 from fast3d_core.pruning import BASELINE, METHODS, Pruner
 from fast3d_core.pruning.alpha_search import nearest
-from fast3d_core.pruning.options import MethodOptions, build_pruners, wants_alpha
+from fast3d_core.pruning.options import MethodOptions, build_pruners, settings_taken
 from fast3d_core.runtime.devices import out_of_memory_says
 
 
@@ -58,7 +58,7 @@ def build_methods(options: BenchOptions, layers: int, units: Units, alpha: float
         alpha: of methods that take one; any will do to see whether the options can be meant.
 
     Raises:
-        UsageError: a method or the ratio cannot be meant.
+        UsageError: a method or the ratio makes no sense here.
     """
     given: dict[str, Any] = {"seed": options.seed, **options.method_settings}
     everything = MethodOptions(ratio=options.ratio, alphas=(alpha,), settings=given)
@@ -80,10 +80,11 @@ class Bench:
 
     Args:
         settings: of beam search. Every answer has `max_new_tokens` tokens: none may end before.
-        said: told what is going on; saved: given the result so far, at first without rows, then after each.
+        log: called with what is being timed; saved: called with the result so far, at first without rows, then after
+            each.
 
     Raises:
-        UsageError: methods or ratio cannot be meant.
+        UsageError: the methods or the ratio make no sense here.
     """
 
     def __init__(
@@ -91,14 +92,14 @@ class Bench:
         subject: Subject,
         settings: GenerationConfig,
         options: BenchOptions,
-        said: Callable[[str], None] = lambda _: None,
+        log: Callable[[str], None] = lambda _: None,
         saved: Callable[[BenchResult], None] = lambda _: None,
     ):
-        self._subject, self._options, self._said, self._saved = subject, options, said, saved
+        self._subject, self._options, self._log, self._saved = subject, options, log, saved
         # With more tokens asked for than may be, EOS is forbidden in each of them.
         self._settings = replace(settings, min_length=settings.max_new_tokens + 1)
         self._device = subject.model.device
-        self._methods()  # what cannot be meant stops here
+        self._methods()  # raises here, before anything is timed
         if options.reuse_scene:
             check_shares_prefix(type(subject.model), "--reuse-scene")
         self._machine = Machine(self._device, subject.model.llm.dtype)
@@ -112,7 +113,7 @@ class Bench:
         """
         options, pruners = self._options, dict[int, list[Pruner]]()
         for size in options.batches:
-            alpha = self._alpha(size) if wants_alpha(options.methods) else 1
+            alpha = self._alpha(size) if "alpha" in settings_taken(options.methods) else 1
             pruners[size] = self._methods(alpha)
             for pruner in pruners[size]:
                 self._measure(pruner.name, size, pruner, self._fast)
@@ -204,7 +205,7 @@ class Bench:
         reuse_scene: bool = False,
     ) -> None:
         """Adds a row, or a note on why there is none. Warm-up and memory are its own: no row leaves anything behind."""
-        self._said(f"timing {name}, batch {size}")
+        self._log(f"timing {name}, batch {size}")
         self._subject.model.release()
         if self._subject.gap:
             self._subject.gap.release()
@@ -223,10 +224,10 @@ class Bench:
                 passes = [answer(pruner, batch) for batch in self._subject.batches(size, self._timed())]
                 row_seconds = [] if baseline else self._in_a_row(pruner, size, reuse_scene)
         except NotFiniteError:
-            raise  # the next row would have nothing else to tell
+            raise  # the next row would fail alike
         except (DataError, PlanError) as problem:
             why = f"{name}, batch {size}: left out, {problem}" if isinstance(problem, PlanError) else str(problem)
-            self._said(why)
+            self._log(why)
             self._result = replace(self._result, notes=[*self._result.notes, why])
         else:
             row = build_row(
@@ -245,6 +246,6 @@ class Bench:
             self._add(row)
         self._saved(self._result)
 
-    def _add(self, row: Row) -> None:
+    def _add(self, row: BenchRow) -> None:
         rows = [*self._result.rows, row]
         self._result = replace(self._result, rows=rows, ratios=ratios(rows))

@@ -74,7 +74,7 @@ class Subject:
         )
 
     def batches(self, size: int, numbers: Iterable[int]) -> list[Batch]:
-        """Those batches, in new objects, but a scene that several ask about is one object: what is cached for it by the
+        """Those batches, in new objects, but a scene of several questions is one object: what is cached for it by the
         first serves the others, as where a whole dataset is answered."""
         batches, scenes = [self.batch(size, number) for number in numbers], dict[str, Scene]()
         return [replace(one, scenes={n: scenes.setdefault(n, s) for n, s in one.scenes.items()}) for one in batches]
@@ -83,7 +83,7 @@ class Subject:
 def real_subject(config: Config, device: torch.device, progress: Progress, *, gap: bool) -> Subject:
     """The model, the GAP network (if `gap`) and the questions that a config names.
 
-    Batches take a question of each dataset in turn, so that all of them are alike; a dataset that ends begins anew.
+    Batches take a question of each dataset in turn, so that all of them are alike; a dataset that ends starts over.
 
     Raises:
         DataError: files are missing, or do not fit each other or the memory.

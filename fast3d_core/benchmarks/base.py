@@ -148,8 +148,8 @@ class Benchmark(ABC):
         if not records:
             return replace(result, notes=[f"{self.name}: there are no records, so there is nothing to score."])
         empty = sum(not record.text("pred").strip() for record in checked)
-        said = [f"{self.name}: {empty} of {len(checked)} answers are empty."] if empty else []
-        return replace(result, notes=[*result.notes, *said, *self.remarks(checked, references)])
+        notes = [f"{self.name}: {empty} of {len(checked)} answers are empty."] if empty else []
+        return replace(result, notes=[*result.notes, *notes, *self.remarks(checked, references)])
 
     def headline_of(self, sums: np.ndarray) -> np.ndarray:
         """The headline metric (...) of summed statistics (..., k), one `Score.stats` row's columns each.
@@ -162,7 +162,7 @@ class Benchmark(ABC):
             return sums[..., 0] / sums[..., 1]
 
     def remarks(self, records: Sequence[Record], references: References) -> list[str]:
-        """What is to be said of answers that were scored, but hardly as they were meant; one line each."""
+        """Notes on answers that were scored, but hardly as they were meant; one line each."""
         return []
 
     def is_unanswered(self, records: Sequence[Record]) -> bool:

@@ -202,12 +202,12 @@ def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
     Bit i of `row` is 0 where the length grows at word i of `first` (Hyyrö 2004, "Bit-parallel LCS-length computation
     revisited").
     """
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for index, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << index
+        positions[word] = positions.get(word, 0) | 1 << index
     full = (1 << len(first)) - 1
     row = full
     for word in second:
-        hits = row & places.get(word, 0)
+        hits = row & positions.get(word, 0)
         row = (row + hits | row - hits) & full
     return len(first) - row.bit_count()

@@ -120,11 +120,11 @@ class _Java:
     def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
         """As `meteor`. The program is stopped if it gives no answer for a time that allows for a busy machine."""
         statistics = [
-            self._ask("SCORE", [*map(_one_line, refs or [""]), _one_line(candidate)], 1, _SECONDS)[0]
+            self._request("SCORE", [*map(_one_line, refs or [""]), _one_line(candidate)], 1, _SECONDS)[0]
             for candidate, refs in zip(candidates, references, strict=True)
         ]
         seconds = _SECONDS + _SAMPLE_SECONDS * len(candidates)
-        answers = self._ask("EVAL", statistics, len(candidates) + 1, seconds)
+        answers = self._request("EVAL", statistics, len(candidates) + 1, seconds)
         try:
             *scores, corpus = map(float, answers)
         except ValueError:
@@ -133,7 +133,7 @@ class _Java:
             raise Fast3DError("METEOR: the Java program gave something that is no score")
         return corpus, scores
 
-    def _ask(self, command: str, fields: list[str], answers: int, seconds: float) -> list[str]:
+    def _request(self, command: str, fields: list[str], answers: int, seconds: float) -> list[str]:
         """So many lines that answer a request. Raises `Fast3DError` where they do not come in time."""
         assert self.process.stdin and self.process.stdout
         timer = threading.Timer(seconds, self._kill)
@@ -162,8 +162,8 @@ class _Java:
         self._kill()
         self.process.wait()
         self.errors.seek(0)
-        said = self.errors.read(_LONGEST).decode(errors="replace").strip() or f"exit code {self.process.returncode}"
-        return f"METEOR: the Java program stopped: {said.splitlines()[0][:200]}; it needs 2 GB of memory"
+        message = self.errors.read(_LONGEST).decode(errors="replace").strip() or f"exit code {self.process.returncode}"
+        return f"METEOR: the Java program stopped: {message.splitlines()[0][:200]}; it needs 2 GB of memory"
 
 
 def _one_line(text: str) -> str:

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 
-# pycocoevalcap's list. It is compared after lower-casing, so that "-lrb-" and its kin are NOT dropped: so be it.
+# pycocoevalcap's list. It is compared after lower-casing, so that "-lrb-" and its kin are NOT dropped, as published.
 _PUNCTUATION = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fast3d_core.benchmarks.registry import benchmark
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, Sample, Scenes
+from fast3d_core.data.annotations import Sample, Scenes
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.errors import DataError
 
 

@@ -150,7 +150,7 @@ class Record:
 def record_keys(records: Sequence[Record]) -> list[str]:
     """A key per record, made of what was asked and not of the answer or the position, so that two runs pair up.
 
-    The ids do not tell two ScanRefer descriptions of one object apart, hence a checksum of the prompt; a question that
+    The ids do not distinguish two ScanRefer descriptions of one object, hence a checksum of the prompt; a question that
     is asked twice gets "#1" the second time.
     """
     seen: Counter[str] = Counter()

@@ -31,7 +31,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, embedded: bool = F
     """
     source, here = path.absolute(), Path.cwd()
     keys = dict(keys_of(Config))
-    place = printable(str(path))
+    where = printable(str(path))
 
     def base(name: str, value: Any) -> Path:
         if not (embedded and keys[name].metadata["written"] and isinstance(value, str)):
@@ -41,10 +41,10 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, embedded: bool = F
 
     found = {name: plain(key.default) for name, key in keys.items()}
     origins = {}
-    for name, value in _flatten(parse_file(path, place), Config, place):
+    for name, value in _flatten(parse_file(path, where), Config, where):
         found[name] = value
-        origins[name] = place
-    settings = {name: checked(name, keys[name], value, place, base(name, value)) for name, value in found.items()}
+        origins[name] = where
+    settings = {name: checked(name, keys[name], value, where, base(name, value)) for name, value in found.items()}
     for override in overrides:
         for name, value in _flatten(parse_override(override), Config, "--set"):
             settings[name] = checked(name, keys[name], value, "--set", here)
@@ -52,24 +52,24 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, embedded: bool = F
     return build(Config, settings, source=source, embedded=embedded, origins=origins)
 
 
-def _flatten(raw: Any, cls: type, place: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(raw: Any, cls: type, where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The keys in `raw` by full dotted name; `UsageError` for one that the schema does not have."""
     if not isinstance(raw, dict):
         what = prefix.removesuffix(".") or "a config"
-        raise UsageError(f"{place}: {what} must be a mapping of keys to values, not {show(raw)}")
+        raise UsageError(f"{where}: {what} must be a mapping of keys to values, not {show(raw)}")
     known = {f.name: f for f in fields_of(cls)}
     for name, value in raw.items():
         if name not in known:
-            raise UsageError(_unknown(prefix + (name if isinstance(name, str) else show(name)), place, prefix, known))
+            raise UsageError(_unknown(prefix + (name if isinstance(name, str) else show(name)), where, prefix, known))
         if dataclasses.is_dataclass(known[name].type):
-            yield from _flatten(value, typing.cast(type, known[name].type), place, f"{prefix}{name}.")
+            yield from _flatten(value, typing.cast(type, known[name].type), where, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
-def _unknown(full: str, place: str, prefix: str, known: Mapping[str, Any]) -> str:
+def _unknown(full: str, where: str, prefix: str, known: Mapping[str, Any]) -> str:
     """The error for an unknown key: the nearest name by leaf (a key in the wrong section), then by spelling."""
-    message = f"unknown key {show(full)} in {place}"
+    message = f"unknown key {show(full)} in {where}"
     names = [name for name, _ in keys_of(Config)]
     if full in names:  # a dotted name used as one key
         section, leaf = full.rsplit(".", 1)

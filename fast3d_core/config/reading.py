@@ -74,17 +74,17 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_file(path: Path, place: str) -> Any:
+def parse_file(path: Path, where: str) -> Any:
     try:
         content = _read(path).decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not a valid config: not UTF-8 text (byte {error.start})") from None
+        raise DataError(f"{where}: not a valid config: not UTF-8 text (byte {error.start})") from None
     try:
         value = _parse(content)
     except ValueError as error:
-        raise DataError(f"{place}: not a valid config: {error}") from None
+        raise DataError(f"{where}: not a valid config: {error}") from None
     if value is None:
-        raise DataError(f"{place}: not a valid config: it holds no settings ({{}} is the empty config)")
+        raise DataError(f"{where}: not a valid config: it holds no settings ({{}} is the empty config)")
     return value
 
 
@@ -116,13 +116,13 @@ def _parse(text: str) -> Any:
 
 
 def _read(path: Path) -> bytes:
-    place = printable(str(path))
+    where = printable(str(path))
     need_file(path, "--config")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DataError(f"{place}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{where}: cannot be read ({error.strerror})") from None
     if len(content) > MAX_BYTES:
-        raise DataError(f"{place}: larger than {MAX_BYTES // 10**6} MB, so it cannot be a config")
+        raise DataError(f"{where}: larger than {MAX_BYTES // 10**6} MB, so it cannot be a config")
     return content

@@ -16,7 +16,7 @@ from fast3d_core.errors import UsageError
 from fast3d_core.text import printable
 
 
-def checked(name: str, key: "dataclasses.Field[Any]", value: Any, place: str, base: Path) -> Any:
+def checked(name: str, key: "dataclasses.Field[Any]", value: Any, where: str, base: Path) -> Any:
     """`value` in the type of `key`, paths absolute under `base`; `UsageError` when it is of another type or range."""
     try:
         if key.type is bool:
@@ -39,7 +39,7 @@ def checked(name: str, key: "dataclasses.Field[Any]", value: Any, place: str, ba
             return _names(key.metadata["choices"](), value)
         return _path(key, value, base)
     except _WrongError as wrong:
-        raise UsageError(f"{place}: {name} must be {wrong}") from None
+        raise UsageError(f"{where}: {name} must be {wrong}") from None
 
 
 class _WrongError(Exception):
@@ -50,7 +50,7 @@ class _WrongError(Exception):
 
 
 def _number_or_word(key: "dataclasses.Field[Any]", value: Any) -> float | str:
-    """An integer, or one of the words that may stand in its place."""
+    """An integer, or one of the words that may stand for it."""
     kind, words = typing.get_args(key.type)
     if value in typing.get_args(words):
         return value

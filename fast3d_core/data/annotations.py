@@ -33,7 +33,7 @@ class Sample:
     Attributes:
         index: position in the annotation file; maps and plans are keyed by it.
         prompt: the question, without the conversation around it.
-        obj_id: the target object's ground-truth id, -1 where a test split does not tell it; pred_id: the detected
+        obj_id: the target object's ground-truth id, -1 where a test split hides it; pred_id: the detected
             object that the question names, where it names one.
         ref_captions: reference answers, or the ground-truth ids of the objects asked for.
         type_info: question type, 0 where there is none.
@@ -76,7 +76,7 @@ def read_samples(
     """All questions in an annotation file, in its order.
 
     Args:
-        of_an_object: each question is about one object, which `obj_id` names (-1 where a test split does not tell it).
+        of_an_object: each question is about one object, which `obj_id` names (-1 where a test split hides it).
         answered: the questions come with answers, so that one without its object is an error, unless all are.
         type_field: what the file calls a question's type.
 
@@ -95,7 +95,7 @@ def read_samples(
 
 
 def _check_targets(samples: list[Sample], path: Path) -> None:
-    """Raises `DataError` for a question that does not tell its object, unless none tells any answer."""
+    """Raises `DataError` for a question without its object, unless no question has an answer."""
     lacking = [sample for sample in samples if sample.obj_id == _NO_OBJECT]
     if lacking and (len(lacking) < len(samples) or any(sample.ref_captions for sample in samples)):
         raise DataError(f"{path}: record {lacking[0].index} is not a question (has no 'obj_id')")

@@ -43,7 +43,7 @@ class Detections:
         return self._located(scene, found[0])
 
     def labels(self, scene: str) -> list[str | None]:
-        """What the detector took the object of each slot for, `objects` of them; None where the files do not tell.
+        """What the detector took the object of each slot for, `objects` of them; None where the files do not say.
 
         Raises `DataError` where no split has the scene.
         """

@@ -23,7 +23,7 @@ from fast3d_core.text import shown
 FEATURES_3D = "scannet_mask3d_uni3d_feats.pt"
 FEATURES_2D = "scannet_mask3d_videofeats.pt"
 
-_WIDEST = 1 << 16  # beyond any encoder: a damaged file must not ask for all memory
+_WIDEST = 1 << 16  # beyond any encoder: a damaged file must not make us allocate all memory
 _SLOT_DIGITS = 6
 _WHAT = "data.annotations"
 
@@ -113,7 +113,7 @@ class ReleasedFeatures:
 
 
 def _place(key: object) -> tuple[str, int]:
-    """Scene and slot that a feature's name tells; no scene where it tells none."""
+    """Scene and slot in a feature's name; no scene where it has none."""
     scene, _, slot = key.rpartition("_") if isinstance(key, str) and key.isascii() else ("", "", "")
     number = slot.isdecimal() and len(slot) <= _SLOT_DIGITS
     return (scene, int(slot)) if number else ("", 0)

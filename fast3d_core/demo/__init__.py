@@ -1,5 +1,5 @@
 """The embedded demo: generated rooms, questions about them, and a small Chat-Scene and GAP network that were trained on
-such rooms. `README.md` beside this file tells how."""
+such rooms. `README.md` beside this file says how."""
 
 import hashlib
 import shutil
@@ -35,7 +35,7 @@ def ensure_demo(folder: Path, log: Callable[[str], None] = lambda _: None) -> No
     """Writes the demo to `folder` unless it is there; one that another release wrote is replaced.
 
     Args:
-        log: told when there is something to wait for.
+        log: called when there is something to wait for.
 
     Raises:
         DataError: it cannot be written, or something else is there.

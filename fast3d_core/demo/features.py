@@ -13,9 +13,9 @@ NOISE_3D = NOISE_2D = 0.01
 """Standard deviation of the Gaussian noise on each of the 64 features."""
 
 _REACH = 8.0  # m, about the half of the largest room
-_WAVES = (32.0, 8.0, 4.0, 2.0)  # m; the first is monotonous across any room, the last tells what is near
-_MIDDLE = np.array([0.0, 0.0, 1.0])  # m, around which places are measured
-_GROUP = 4  # classes that one encoder can hardly tell apart
+_WAVES = (32.0, 8.0, 4.0, 2.0)  # m; the first is monotonous across any room, the last shows what is near
+_MIDDLE = np.array([0.0, 0.0, 1.0])  # m, around which positions are measured
+_GROUP = 4  # classes that one encoder hardly distinguishes
 
 # In codes: class, colour, material, size (one-hot), log extents, place, sines and cosines of it.
 _BLOCKS = (len(KINDS), len(COLOURS), len(MATERIALS), len(SIZES), 3, 3, 6 * len(_WAVES))
@@ -23,15 +23,15 @@ CODE_WIDTH = sum(_BLOCKS)
 
 
 def object_codes(room: Room) -> np.ndarray:
-    """(n, CODE_WIDTH) float32, the exact attributes of all things; extents as log metres, places over 8 m."""
-    place = room.boxes[:, :3] - _MIDDLE
-    phases = [2 * np.pi * place / wave for wave in _WAVES]
+    """(n, CODE_WIDTH) float32, the exact attributes of all things; extents as log metres, positions over 8 m."""
+    positions = room.boxes[:, :3] - _MIDDLE
+    phases = [2 * np.pi * positions / wave for wave in _WAVES]
     one_hot = [
         np.eye(count)[values]
         for count, values in zip(_BLOCKS, (room.kinds, room.colours, room.materials, room.sizes), strict=False)
     ]
     waves = [wave(phase) for phase in phases for wave in (np.sin, np.cos)]
-    return np.concatenate([*one_hot, np.log(room.boxes[:, 3:]), place / _REACH, *waves], axis=1).astype(np.float32)
+    return np.concatenate([*one_hot, np.log(room.boxes[:, 3:]), positions / _REACH, *waves], axis=1).astype(np.float32)
 
 
 def features(codes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

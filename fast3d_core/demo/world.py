@@ -16,10 +16,11 @@ import torch
 from fast3d_core.benchmarks import References, benchmark, score
 from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import DATASETS
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, TYPE, Sample, locations_file
+from fast3d_core.data.annotations import TYPE, Sample, locations_file
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.demo.detection import Detection, best_slots, detect
 from fast3d_core.demo.features import features, object_codes
-from fast3d_core.demo.questions import Question, answer_ids, ask
+from fast3d_core.demo.questions import Question, answer_ids, draw_question
 from fast3d_core.demo.rooms import KINDS, Room, draw_size, make_room
 from fast3d_core.errors import UsageError
 from fast3d_core.files.files import atomic_path, load_json, load_torch, write_json
@@ -98,7 +99,7 @@ def questions(room: Room, detection: Detection, rng: np.random.Generator, task: 
     for _ in range(_TRIES * wanted):
         if len(found) == wanted:
             break
-        question = ask(room, detection, rng, task)
+        question = draw_question(room, detection, rng, task)
         if question:
             found.setdefault(question.obj_id if task == "scan2cap" else question.prompt, question)
     return list(found.values())

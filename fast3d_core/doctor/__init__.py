@@ -32,37 +32,37 @@ def examine(options: Options) -> Iterator[Finding]:
         from fast3d_core.doctor.case import Case
         from fast3d_core.doctor.checks import CONFIG, all_checks
     except ImportError as problem:
-        yield Finding("error", f"fast3d cannot be loaded ({problem})", "mend the versions above first", "versions")
+        yield Finding("error", f"fast3d cannot be loaded ({problem})", "fix the versions above first", "versions")
         return
     case = Case(options)
     found = list(_carry_out(CONFIG, case, {}))
     yield from found
     if any(finding.status == "error" for finding in found):
-        return  # which files are meant is not known
+        return  # it is not known which files to look at
     lacking: dict[str, list[str]] = {}
-    told: set[Finding] = set()
+    reported: set[Finding] = set()
     for check in all_checks(case):
         for finding in _carry_out(check, case, lacking):
-            if finding not in told:  # several checks read the same boxes
+            if finding not in reported:  # several checks read the same boxes
                 yield finding
-            told.add(finding)
+            reported.add(finding)
     for missing, areas in lacking.items():
-        what = f"for want of {missing}, not all was checked of {', '.join(dict.fromkeys(areas))}"
-        yield Finding("warning", what, "mend what is said above, and run doctor again", "not checked")
+        what = f"without {missing}, not all was checked of {', '.join(dict.fromkeys(areas))}"
+        yield Finding("warning", what, "fix what is reported above, and run doctor again", "not checked")
 
 
 def _carry_out(check: Check, case: "Case", lacking: dict[str, list[str]]) -> Iterator[Finding]:
-    """The findings of one check, what it raises the last of them. `lacking` gets its area where a need is not met."""
+    """The findings of one check, the last of them what it raises. `lacking` gets its area where a need is not met."""
     if check.reads:
-        case.options.said(check.reads)
+        case.options.log(check.reads)
     try:
         for finding in check.find(case):
             yield replace(finding, area=check.area, what=_one_line(finding.what))
     except NotCheckedError as missing:
         lacking.setdefault(str(missing), []).append(check.area)
     except Fast3DError as problem:
-        told, do = (problem.what, problem.do) if isinstance(problem, DataError) else (str(problem), "")
-        yield Finding(check.status, _one_line(told.removeprefix(f"{check.area}: ")), do or check.do, check.area)
+        what, do = (problem.what, problem.do) if isinstance(problem, DataError) else (str(problem), "")
+        yield Finding(check.status, _one_line(what.removeprefix(f"{check.area}: ")), do or check.do, check.area)
     except Exception as problem:
         if os.environ.get("FAST3D_DEBUG"):
             raise

@@ -8,7 +8,8 @@ import numpy as np
 from fast3d_core.benchmarks import benchmark
 from fast3d_core.benchmarks.base import ONE_RELEASE
 from fast3d_core.benchmarks.questions import check_sample_features, check_sample_slots, on_detected_boxes
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D, load_boxes, locations_file
+from fast3d_core.data.annotations import load_boxes, locations_file
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.errors import DataError
@@ -68,7 +69,8 @@ def features(case: Case) -> Iterator[Finding]:
 
 
 def slots(case: Case) -> Iterator[Finding]:
-    """Does slot i of a scene show its object i? Where `boxes` reads the file, too, that tells what is wrong with it."""
+    """Does slot i of a scene show its object i? Where `boxes` reads the file, too, that reports what is wrong with
+    it."""
     scenes = case.scenes
     try:
         load_boxes(scenes.folder, "val")

@@ -32,8 +32,8 @@ class Case:
     """The files behind one config.
 
     What cannot be loaded raises its loader's error for the first check that asks, and `NotCheckedError` for the others,
-    so that one damaged file is told once; likewise where a second loader meets what a first one has said in the same
-    words. Raises `UsageError` for a method that there is not, and for live maps where no method follows any.
+    so that one damaged file is reported once; likewise where a second loader meets what a first one has said in the
+    same words. Raises `UsageError` for a method that there is not, and for live maps where no method follows any.
     """
 
     def __init__(self, options: Options):
@@ -41,13 +41,13 @@ class Case:
         self.options = options
         self.methods = list(dict.fromkeys(options.methods or METHODS))
         self._loaded: dict[str, Any] = {}
-        self._failed: dict[str, str] = {}  # name -> the name that was told
+        self._failed: dict[str, str] = {}  # name -> the name that was reported
         self._messages: dict[str, str] = {}  # of what failed, by the error
         if options.live and not self.needs_maps:
             raise UsageError(f"--gap live means nothing to {', '.join(self.methods)}")
 
     def once(self, name: str, load: Callable[[], T]) -> T:
-        """What `load` returns, called once. Callers ask for what it needs of the case before, so that of two files the
+        """What `load` returns, called once. Callers get what it needs of the case before, so that of two files the
         one that fails is the damaged one."""
         if name in self._failed:
             raise NotCheckedError(self._failed[name])
@@ -145,7 +145,7 @@ class Case:
         """Those of the config whose questions can be read."""
         found: list[str] = []
         for dataset in self.config.data.datasets:
-            with contextlib.suppress(NotCheckedError, Fast3DError):  # which `annotations.questions` tells
+            with contextlib.suppress(NotCheckedError, Fast3DError):  # which `annotations.questions` reports
                 self.samples(dataset)
                 found.append(dataset)
         if not found:

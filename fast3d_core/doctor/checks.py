@@ -8,7 +8,7 @@ from fast3d_core.doctor import annotations, gap, machine, maps, runs, settings, 
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Check
 
-CONFIG = Check("config", settings.config, "mend the config; the README has all keys")
+CONFIG = Check("config", settings.config, "fix the config; the README has all keys")
 
 _ANNOTATIONS = "`fast3d download annotations`, or `fast3d prepare`"
 _MAPS = "`fast3d predict`, `fast3d download predicted-maps`, or name their folder in maps.predicted"

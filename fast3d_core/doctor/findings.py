@@ -24,14 +24,14 @@ class Options:
         methods: those that `fast3d eval` shall run, by name; empty for all.
         live: whether the GAP network predicts their maps during the run.
         deep: whether all bytes of the large files are read.
-        said: told what is being read.
+        log: called with what is being read.
     """
 
     load: Callable[[], Config]
     methods: Sequence[str] = ()
     live: bool = False
     deep: bool = False
-    said: Callable[[str], None] = field(default=lambda _: None)
+    log: Callable[[str], None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Check:
         area: of its findings.
         find: yields them. What a loader refuses may be left to raise: it becomes the last finding.
         do: what to do about a file that a loader refuses; status: how bad that is.
-        reads: what it reads, told while it does, where that may take seconds.
+        reads: what it reads, logged while it does, where that may take seconds.
     """
 
     area: str
@@ -86,7 +86,7 @@ class ModelChecks:
 
 
 class NotCheckedError(Exception):
-    """What a check needs could not be loaded, which another check has told."""
+    """What a check needs could not be loaded, which another check has reported."""
 
 
 def ok(what: str) -> Finding:

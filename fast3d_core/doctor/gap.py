@@ -13,7 +13,7 @@ from fast3d_core.doctor.findings import Finding, ok, warning
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.gap.quality import top_f1
 
-_PREDICTED = 4  # maps of each dataset that are predicted anew
+_PREDICTED = 4  # maps of each dataset that are predicted again
 _TOP = 10  # objects of a map that are compared
 _AGREEMENT = 0.8  # share of them; rounding on another device changes few
 

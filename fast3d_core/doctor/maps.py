@@ -98,10 +98,10 @@ def ledger(case: Case) -> Iterator[Finding]:
 
 def alpha(case: Case) -> Iterator[Finding]:
     """The alpha that `fast3d eval` would take, of methods that have one."""
-    said: list[str] = []
+    logged: list[str] = []
     folder = None if case.options.live else case.maps_folder
-    found = found_alpha(case.config, case.config.data.datasets, folder, MAP_KEYS[0], said.append)
-    yield ok(f"none was searched, so {', '.join(methods_with('alpha'))} takes --alpha" if found is None else said[-1])
+    found = found_alpha(case.config, case.config.data.datasets, folder, MAP_KEYS[0], logged.append)
+    yield ok(f"none was searched, so {', '.join(methods_with('alpha'))} takes --alpha" if found is None else logged[-1])
 
 
 def targets(case: Case, dataset: str) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from fast3d_core.evaluation.journal import VersionError, check_version
 from fast3d_core.evaluation.questions import Job
 from fast3d_core.evaluation.run import settings
 from fast3d_core.evaluation.run_folder import SETTINGS_FILE
-from fast3d_core.files.disk import in_units, need_room
+from fast3d_core.files.disk import in_units, need_space
 from fast3d_core.files.files import load_json
 from fast3d_core.files.fingerprints import differences
 from fast3d_core.maps.kind import MAP_KINDS
@@ -27,7 +27,7 @@ _SAMPLE_BYTES = 4096  # of journal, prediction and statistics; kept tokens are t
 def folder(case: Case) -> Iterator[Finding]:
     """Whether files can be made there, and whether there is room for a run of each method."""
     runs = case.config.runs
-    there = next(place for place in (runs, *runs.parents) if os.path.lexists(place))
+    there = next(path for path in (runs, *runs.parents) if os.path.lexists(path))
     elsewhere = "name a folder of yours with --set runs=DIR"
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -37,7 +37,7 @@ def folder(case: Case) -> Iterator[Finding]:
         return
     samples = sum(len(case.samples(dataset)) for dataset in case.datasets)
     size = samples * _SAMPLE_BYTES * len(case.methods)
-    need_room(runs, size)
+    need_space(runs, size)
     yield ok(f"{runs} can be written, and has room for some {in_units(size)} of results")
 
 
@@ -54,7 +54,7 @@ def earlier(case: Case) -> Iterator[Finding]:
             size = old.get("batch_size", 1) if size == "auto" else size  # auto takes what the run has
             now = settings(case.config, job, old["datasets"], old["limit"], case.device, size)
         except (Fast3DError, OSError):
-            continue  # no run of ours, or a file is missing, which is told elsewhere
+            continue  # no run of ours, or a file is missing, which is reported elsewhere
         problem = _problem(path.parent, old, now)
         same += problem is None
         if problem is not None:

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.doctor.case import Case
 from fast3d_core.doctor.findings import Finding, error, ok, warning
 from fast3d_core.files.digests import check_digest
@@ -17,10 +17,10 @@ _AGAIN = "download it again"
 def leftovers(case: Case) -> Iterator[Finding]:
     """Parts of files beside those that the config names."""
     config = case.config
-    places = [config.model.llm, config.model.checkpoint.parent, config.data.annotations]
-    places += [config.maps.predicted, config.maps.targets, config.gap.checkpoint.parent]
-    places += [config.gap.text_encoder] if isinstance(config.gap.text_encoder, Path) else []
-    parts = [part for place in dict.fromkeys(places) if place.is_dir() for part in unfinished(place)]
+    folders = [config.model.llm, config.model.checkpoint.parent, config.data.annotations]
+    folders += [config.maps.predicted, config.maps.targets, config.gap.checkpoint.parent]
+    folders += [config.gap.text_encoder] if isinstance(config.gap.text_encoder, Path) else []
+    parts = [part for folder in dict.fromkeys(folders) if folder.is_dir() for part in unfinished(folder)]
     for part in parts:
         yield warning(f"{part} is what a download left that did not finish", "run the download again, or delete it")
     if not parts:
@@ -34,8 +34,8 @@ def checksums(case: Case) -> Iterator[Finding]:
     known = 0
     for path in files:
         if not path.is_file():
-            continue  # told by the check that needs it
-        case.options.said(f"reading {path.name} ({in_units(path.stat().st_size)})")
+            continue  # reported by the check that needs it
+        case.options.log(f"reading {path.name} ({in_units(path.stat().st_size)})")
         digest = _digest_of(path)
         known += digest is not None
         if digest and (problem := check_digest(path, digest)):

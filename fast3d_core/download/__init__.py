@@ -6,6 +6,17 @@ remembers what was accepted; `settings.py` edits fast3d.yaml; `work.py` puts the
 
 from fast3d_core.download.catalogue import ITEMS, Item, Licence, chosen
 from fast3d_core.download.licences import accept, not_accepted
-from fast3d_core.download.work import Outcome, Planned, download, plan
+from fast3d_core.download.work import Outcome, Planned, download, plan_downloads
 
-__all__ = ["ITEMS", "Item", "Licence", "Outcome", "Planned", "accept", "chosen", "download", "not_accepted", "plan"]
+__all__ = [
+    "ITEMS",
+    "Item",
+    "Licence",
+    "Outcome",
+    "Planned",
+    "accept",
+    "chosen",
+    "download",
+    "not_accepted",
+    "plan_downloads",
+]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from fast3d_core.download.source import safe_name
 from fast3d_core.errors import DataError, Fast3DError
-from fast3d_core.files.disk import FullDiskError, need_room
+from fast3d_core.files.disk import FullDiskError, need_space
 
 MAX_BYTES = 40 * 10**9
 """Unpacked, an archive with more is none of ours: the whole data set of Chat-Scene has about 7 GB."""
@@ -29,7 +29,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     try:
         with _reading(), zipfile.ZipFile(archive) as opened:
             entries = _checked(opened)
-            need_room(folder, sum(entry.file_size for entry in entries.values()))
+            need_space(folder, sum(entry.file_size for entry in entries.values()))
             for name, entry in entries.items():
                 _write(opened, entry, folder / name)
     except BaseException:

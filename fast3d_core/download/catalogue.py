@@ -36,7 +36,7 @@ class Item:
         licences: of all its parts.
         size: what is known about its size before its source is asked.
         folder: where its files go, under the folder of the download.
-        proof: a glob in `folder` that tells, where no source lists its files, whether something is there.
+        proof: a glob in `folder` that finds, where no source lists its files, what is there.
         key, value: the config key that names it, and its path under the folder of the download.
     """
 

@@ -1,6 +1,6 @@
 """Google Drive, through gdown, which is an extra: `pip install "fast3d[gdrive]"`.
 
-Drive tells neither sizes nor checksums before it sends a file; gdown compares with the size that it then announces.
+Drive gives neither sizes nor checksums before it sends a file; gdown compares with the size that it then announces.
 """
 
 import re
@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import TypeVar
 
 from fast3d_core.download.archives import unpack
-from fast3d_core.download.source import BusyError, RemoteFile, Said, UnavailableError, patiently, safe_name
+from fast3d_core.download.source import BusyError, Log, RemoteFile, UnavailableError, patiently, safe_name
 from fast3d_core.errors import DataError
-from fast3d_core.files.disk import FullDiskError, need_room
+from fast3d_core.files.disk import FullDiskError, need_space
 
 T = TypeVar("T")
 _TIMEOUT = 60.0
@@ -30,18 +30,18 @@ class DriveFile:
     name: str
 
     @property
-    def place(self) -> str:
+    def title(self) -> str:
         return "Google Drive"
 
     @property
     def link(self) -> str:
         return f"https://drive.google.com/file/d/{self.id}/view"
 
-    def listing(self, revision: str | None, said: Said) -> list[RemoteFile]:
+    def listing(self, revision: str | None, log: Log) -> list[RemoteFile]:
         return [RemoteFile(self.name, self.id)]
 
-    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, said: Said, bars: bool) -> Path:
-        return _fetch(self.place, files or (), stage, said, bars)
+    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, log: Log, bars: bool) -> Path:
+        return _fetch(self.title, files or (), stage, log, bars)
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,24 @@ class DriveFolder:
     only: str = ""
 
     @property
-    def place(self) -> str:
+    def title(self) -> str:
         return "Google Drive" + (f" ({self.inside}/)" if self.inside else "")
 
     @property
     def link(self) -> str:
         return f"https://drive.google.com/drive/folders/{self.id}"
 
-    def listing(self, revision: str | None, said: Said) -> list[RemoteFile]:
+    def listing(self, revision: str | None, log: Log) -> list[RemoteFile]:
         gdown = _gdown()
-        ask = lambda: gdown.download_folder(  # noqa: E731 (asked several times)
+        call = lambda: gdown.download_folder(  # noqa: E731 (called several times)
             id=self.id, quiet=True, skip_download=True, timeout=_TIMEOUT
         )
-        entries = patiently(lambda: _asked(self.place, ask), said)
+        entries = patiently(lambda: _asked(self.title, call), log)
         wanted = [RemoteFile(name, entry.id) for entry in entries if (name := self._name(entry.path))]
         twice = [name for name, count in Counter(file.name for file in wanted).items() if count > 1]
         if twice or not wanted:
             raise UnavailableError(
-                f"{self.place}: " + (f"holds several {twice[0][:80]}" if twice else "what is wanted is no longer there")
+                f"{self.title}: " + (f"holds several {twice[0][:80]}" if twice else "what is wanted is no longer there")
             )
         return wanted
 
@@ -90,8 +90,8 @@ class DriveFolder:
             return self.only if parts[-1] == self.only else None
         return str(PurePosixPath(*parts))
 
-    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, said: Said, bars: bool) -> Path:
-        return _fetch(self.place, files or (), stage, said, bars)
+    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, log: Log, bars: bool) -> Path:
+        return _fetch(self.title, files or (), stage, log, bars)
 
 
 @dataclass(frozen=True)
@@ -101,27 +101,27 @@ class DriveZip:
     id: str
 
     @property
-    def place(self) -> str:
+    def title(self) -> str:
         return "Google Drive (a zip archive)"
 
     @property
     def link(self) -> str:
         return f"https://drive.google.com/file/d/{self.id}/view"
 
-    def listing(self, revision: str | None, said: Said) -> None:
+    def listing(self, revision: str | None, log: Log) -> None:
         return None
 
-    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, said: Said, bars: bool) -> Path:
+    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, log: Log, bars: bool) -> Path:
         archive = "archive.zip"
-        _fetch(self.place, [RemoteFile(archive, self.id)], stage, said, bars)
-        said(f"unpacking {self.place}")
+        _fetch(self.title, [RemoteFile(archive, self.id)], stage, log, bars)
+        log(f"unpacking {self.title}")
         try:
             return unpack(stage / "files" / archive, stage / "unpacked")
         except FullDiskError:
             raise
         except DataError as problem:
             (stage / "files" / archive).unlink()  # a second run would find it whole, and refuse it again
-            raise UnavailableError(f"{self.place}: {problem}; it was deleted") from None
+            raise UnavailableError(f"{self.title}: {problem}; it was deleted") from None
 
 
 def _gdown() -> ModuleType:
@@ -132,7 +132,7 @@ def _gdown() -> ModuleType:
     return gdown  # type: ignore[no-any-return]
 
 
-def _fetch(place: str, files: Sequence[RemoteFile], stage: Path, said: Said, bars: bool) -> Path:
+def _fetch(title: str, files: Sequence[RemoteFile], stage: Path, log: Log, bars: bool) -> Path:
     """Fetches files of Drive to a folder in `stage`; gdown goes on with what it left there."""
     gdown = _gdown()
     folder = stage / "files"
@@ -141,13 +141,13 @@ def _fetch(place: str, files: Sequence[RemoteFile], stage: Path, said: Said, bar
         path.parent.mkdir(parents=True, exist_ok=True)
         call = partial(
             gdown.download, id=file.origin, output=str(path), quiet=not bars, resume=True, timeout=_TIMEOUT, retries=3,
-            progress=_RoomCheck(folder),
+            progress=_SpaceCheck(folder),
         )  # fmt: skip
-        patiently(partial(_asked, f"{place}, {file.name}", call), said)
+        patiently(partial(_asked, f"{title}, {file.name}", call), log)
     return folder
 
 
-class _RoomCheck:
+class _SpaceCheck:
     """Called by gdown with the bytes so far and in all: stops before the disk is full, once the size is known."""
 
     def __init__(self, folder: Path) -> None:
@@ -155,11 +155,11 @@ class _RoomCheck:
 
     def __call__(self, done: int, total: int | None) -> None:
         if total is not None and not self._checked:
-            need_room(self._folder, total - done)
+            need_space(self._folder, total - done)
             self._checked = True
 
 
-def _asked(place: str, call: Callable[[], T]) -> T:
+def _asked(title: str, call: Callable[[], T]) -> T:
     """What `call` to gdown returns, its errors in our words."""
     import requests
     from gdown.exceptions import DownloadError, FileURLRetrievalError
@@ -168,25 +168,25 @@ def _asked(place: str, call: Callable[[], T]) -> T:
         return call()
     except requests.HTTPError as error:
         assert error.response is not None  # raise_for_status gives it
-        raise _refusal(place, error.response.status_code) from None
+        raise _refusal(title, error.response.status_code) from None
     except FileURLRetrievalError:  # its page says no: not shared, gone, or asked for too often today
-        raise UnavailableError(f"{place}: Google Drive refuses it (not shared, or asked for too often)") from None
+        raise UnavailableError(f"{title}: Google Drive refuses it (not shared, or asked for too often)") from None
     except DownloadError as error:
         if found := re.search(r"status code (\d{3})", str(error)):  # of a folder's page
-            raise _refusal(place, int(found[1])) from None
+            raise _refusal(title, int(found[1])) from None
         if "Failed to parse" in str(error):
-            raise UnavailableError(f"{place}: gdown does not understand Google Drive's page of the folder") from None
-        raise DataError(f"{place}: cut off ({_words(error)}); run again, it goes on from there") from None
+            raise UnavailableError(f"{title}: gdown does not understand Google Drive's page of the folder") from None
+        raise DataError(f"{title}: cut off ({_words(error)}); run again, it goes on from there") from None
     except requests.RequestException as error:
-        raise DataError(f"{place}: cannot be reached ({_words(error)}); run again later") from None
+        raise DataError(f"{title}: cannot be reached ({_words(error)}); run again later") from None
     except (LookupError, AssertionError, AttributeError, TypeError, ValueError, RecursionError):  # in reading a page
-        raise UnavailableError(f"{place}: gdown does not understand Google Drive's answer") from None
+        raise UnavailableError(f"{title}: gdown does not understand Google Drive's answer") from None
 
 
-def _refusal(place: str, status: int) -> Exception:
+def _refusal(title: str, status: int) -> Exception:
     if status == 429 or status >= 500:
-        return BusyError(f"{place}: busy (HTTP {status})")
-    return UnavailableError(f"{place}: Google Drive refuses it (HTTP {status})")
+        return BusyError(f"{title}: busy (HTTP {status})")
+    return UnavailableError(f"{title}: Google Drive refuses it (HTTP {status})")
 
 
 def _words(error: Exception) -> str:

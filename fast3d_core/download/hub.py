@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from fast3d_core.download.source import BusyError, RemoteFile, Said, UnavailableError, check_file, patiently, safe_name
+from fast3d_core.download.source import BusyError, Log, RemoteFile, UnavailableError, check_file, patiently, safe_name
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.text import first_line
 
@@ -33,7 +33,7 @@ class HubFolder:
     keep: tuple[str, ...] = ("*",)
 
     @property
-    def place(self) -> str:
+    def title(self) -> str:
         return f"Hugging Face {self.repo}" + (f" ({self.folder}/)" if self.folder else "")
 
     @property
@@ -44,14 +44,14 @@ class HubFolder:
         tree = f"/tree/main/{self.folder}" if self.folder else ""
         return f"{constants.ENDPOINT}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}{tree}"
 
-    def listing(self, revision: str | None, said: Said) -> list[RemoteFile]:
+    def listing(self, revision: str | None, log: Log) -> list[RemoteFile]:
         from huggingface_hub import HfApi, constants
 
         if constants.HF_HUB_OFFLINE:
             return self._cached(revision)
-        ask = HfApi().model_info if self.kind == "model" else HfApi().dataset_info
+        call = HfApi().model_info if self.kind == "model" else HfApi().dataset_info
         info = patiently(
-            lambda: self._asked(lambda: ask(self.repo, revision=revision, files_metadata=True, timeout=30)), said
+            lambda: self._asked(lambda: call(self.repo, revision=revision, files_metadata=True, timeout=30)), log
         )
         files = []
         for entry in info.siblings or ():
@@ -59,7 +59,7 @@ class HubFolder:
             files.append(RemoteFile(entry.rfilename, f"{info.sha}:{entry.rfilename}", entry.size, digest))
         return self._needed(files)
 
-    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, said: Said, bars: bool) -> Path:
+    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, log: Log, bars: bool) -> Path:
         from huggingface_hub import constants
         from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
@@ -71,11 +71,11 @@ class HubFolder:
             if constants.HF_HUB_OFFLINE:
                 _copy(Path(file.origin), part, path)
             else:
-                patiently(partial(self._fetch, file, path, part), said)
+                patiently(partial(self._fetch, file, path, part), log)
             problem = check_file(path, file)
             if problem:
                 path.unlink()
-                raise DataError(f"{self.place}: {file.name} was fetched, but {problem}; it was deleted, run again")
+                raise DataError(f"{self.title}: {file.name} was fetched, but {problem}; it was deleted, run again")
         return folder
 
     def _fetch(self, file: RemoteFile, path: Path, part: Path) -> None:
@@ -115,7 +115,7 @@ class HubFolder:
             )
         except LocalEntryNotFoundError:
             raise UnavailableError(
-                f"{self.place}: offline mode is on (HF_HUB_OFFLINE) and the Hugging Face cache does not hold it"
+                f"{self.title}: offline mode is on (HF_HUB_OFFLINE) and the Hugging Face cache does not hold it"
             ) from None
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         names = [(path, path.relative_to(folder).as_posix()) for path in sorted(files)]
@@ -133,7 +133,7 @@ class HubFolder:
             found = [file for file in found if not file.name.startswith("pytorch_model")]
         weights = any(file.name.endswith((".safetensors", ".bin")) for file in found)
         if not found or (self.kind == "model" and not weights):  # a cache may hold a part of a repository
-            raise UnavailableError(f"{self.place}: what is wanted is not there")
+            raise UnavailableError(f"{self.title}: what is wanted is not there")
         return found
 
     def _asked(self, call: Callable[[], T]) -> T:
@@ -146,23 +146,23 @@ class HubFolder:
         try:
             return call()
         except errors.RevisionNotFoundError:
-            raise UsageError(f"{self.place}: there is no such revision") from None
+            raise UsageError(f"{self.title}: there is no such revision") from None
         except (errors.HfHubHTTPError, errors.EntryNotFoundError) as error:
             cause = error if isinstance(error, errors.HfHubHTTPError) else error.__cause__
             if not isinstance(cause, errors.HfHubHTTPError):
-                raise DataError(f"{self.place}: cannot be reached; is there a network?") from None
+                raise DataError(f"{self.title}: cannot be reached; is there a network?") from None
             raise self._refusal(cause) from None
         except errors.HFValidationError as error:
-            raise UsageError(f"{self.place}: {error}") from None
+            raise UsageError(f"{self.title}: {error}") from None
         except OSError as error:
             if error.errno is not None and not isinstance(error, ConnectionError):
                 raise  # the disk
-            raise DataError(f"{self.place}: cut off ({first_line(error)}); run again, it goes on from there") from None
+            raise DataError(f"{self.title}: cut off ({first_line(error)}); run again, it goes on from there") from None
         except errors.HTTPError as error:  # no connection, a timeout
-            raise DataError(f"{self.place}: cannot be reached ({first_line(error)}); run again later") from None
+            raise DataError(f"{self.title}: cannot be reached ({first_line(error)}); run again later") from None
 
         except (LookupError, AttributeError, TypeError, ValueError):  # in reading a listing
-            raise UnavailableError(f"{self.place}: its answer is none of Hugging Face; is HF_ENDPOINT right?") from None
+            raise UnavailableError(f"{self.title}: its answer is none of Hugging Face; is HF_ENDPOINT right?") from None
 
     def _refusal(self, error: "OSError") -> Exception:
         from huggingface_hub import errors
@@ -171,13 +171,13 @@ class HubFolder:
         code = error.response.status_code
         if code == 429 or code >= 500:
             after = error.response.headers.get("Retry-After", "")
-            return BusyError(f"{self.place}: busy (HTTP {code})", float(after) if after.isdigit() else None)
+            return BusyError(f"{self.title}: busy (HTTP {code})", float(after) if after.isdigit() else None)
         if code in (401, 403) or isinstance(error, errors.GatedRepoError):
             return UnavailableError(
-                f"{self.place}: access refused (HTTP {code}); log in with `hf auth login` or set HF_TOKEN, and accept"
+                f"{self.title}: access refused (HTTP {code}); log in with `hf auth login` or set HF_TOKEN, and accept"
                 f" its terms at {self.link}"
             )
-        return UnavailableError(f"{self.place}: not found (HTTP {code}); is HF_ENDPOINT right?")
+        return UnavailableError(f"{self.title}: not found (HTTP {code}); is HF_ENDPOINT right?")
 
 
 def _copy(source: Path, part: Path, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from fast3d_core.errors import DataError
 from fast3d_core.files.digests import check_digest
 
-Said = Callable[[str], None]
+Log = Callable[[str], None]
 T = TypeVar("T")
 
 _WAITS = (1.0, 3.0, 9.0)
@@ -41,8 +41,8 @@ class RemoteFile:
     Attributes:
         name: where it goes, relative to the item's folder; checked by `safe_name`.
         origin: how the source calls it.
-        size: in bytes, if the source tells.
-        digest: "sha256:<hex>" or "git:<hex>" (git's name of a blob), if the source tells.
+        size: in bytes, if the source says so.
+        digest: "sha256:<hex>" or "git:<hex>" (git's name of a blob), if the source says so.
     """
 
     name: str
@@ -55,20 +55,20 @@ class Source(Protocol):
     """Where an item may come from."""
 
     @property
-    def place(self) -> str:
+    def title(self) -> str:
         """Its name for people, such as "Hugging Face lmsys/vicuna-7b-v1.5"."""
 
     @property
     def link(self) -> str:
         """A page where a person gets the same by hand."""
 
-    def listing(self, revision: str | None, said: Said) -> list[RemoteFile] | None:
+    def listing(self, revision: str | None, log: Log) -> list[RemoteFile] | None:
         """Its files, or None where that is not known before they are there (an archive).
 
         Raises `UnavailableError` where the source does not give them, `DataError` where it cannot be reached.
         """
 
-    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, said: Said, bars: bool) -> Path:
+    def fetch(self, files: Sequence[RemoteFile] | None, stage: Path, log: Log, bars: bool) -> Path:
         """Fetches `files` of a listing, whole and checked, and returns the folder under `stage` that holds them.
 
         What was fetched before an interruption is still in `stage`, which is this source's alone, and is not fetched
@@ -96,14 +96,14 @@ def check_file(path: Path, file: RemoteFile) -> str | None:
     return None if file.digest is None else check_digest(path, file.digest)
 
 
-def patiently(call: Callable[[], T], said: Said) -> T:
+def patiently(call: Callable[[], T], log: Log) -> T:
     """What `call` returns, asked again a few times while it raises `BusyError`; then a `DataError`."""
     for wait in _WAITS:
         try:
             return call()
         except BusyError as busy:
             wait = min(wait if busy.seconds is None else busy.seconds, _LONGEST_WAIT)
-            said(f"{busy}; trying again in {wait:.0f} s")
+            log(f"{busy}; trying again in {wait:.0f} s")
             time.sleep(wait)
     try:
         return call()

@@ -11,9 +11,9 @@ from pathlib import Path
 from fast3d_core.download.catalogue import ITEMS, Item
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.download.settings import check_settings, set_keys
-from fast3d_core.download.source import RemoteFile, Said, Source, UnavailableError, check_file, staged_bytes
+from fast3d_core.download.source import Log, RemoteFile, Source, UnavailableError, check_file, staged_bytes
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.disk import need_room
+from fast3d_core.files.disk import need_space
 from fast3d_core.files.locks import sole_use
 
 
@@ -66,34 +66,32 @@ class Outcome:
     problem: str | None = None
 
 
-def plan(items: Sequence[Item], to: Path, revision: str | None, said: Said) -> list[Planned]:
+def plan_downloads(items: Sequence[Item], to: Path, revision: str | None, log: Log) -> list[Planned]:
     """What `download` with these arguments would do; Hugging Face is asked for sizes, Google Drive is not."""
     _check_revision(items, revision)
-    return [_planned(item, to, revision, said) for item in items]
+    return [_planned(item, to, revision, log) for item in items]
 
 
-def download(
-    items: Sequence[Item], to: Path, revision: str | None, said: Said, bars: bool = False
-) -> Iterator[Outcome]:
+def download(items: Sequence[Item], to: Path, revision: str | None, log: Log, bars: bool = False) -> Iterator[Outcome]:
     """Downloads `items` to the folder `to` and makes its fast3d.yaml name them, one after the other.
 
-    What was interrupted goes on where it stopped. One that fails is told as such, and the next one follows.
+    What was interrupted goes on where it stopped. One that fails is reported as such, and the next one follows.
 
     Args:
         to: an absolute path.
         revision: of the one repository at Hugging Face that is among `items`; None: its main branch.
-        said: told what people may want to know.
+        log: called with what people may want to know.
         bars: whether the libraries may draw progress bars on stderr.
 
     Raises `DataError` or `UsageError`, before anything is fetched, for a fast3d.yaml that is not valid, a revision that
     fits no item, a disk without the room, or another command at work in the folder.
     """
     with sole_use(to, other="say --to DIR"):
-        planned = plan(items, to, revision, said)
+        planned = plan_downloads(items, to, revision, log)
         check_settings(to)
-        need_room(to, sum(file.size or 0 for one in planned for file in one.missing) - _staged(planned))
+        need_space(to, sum(file.size or 0 for one in planned for file in one.missing) - _staged(planned))
         for one in planned:
-            yield _outcome(one, revision, said, bars)
+            yield _outcome(one, revision, log, bars)
 
 
 def _check_revision(items: Sequence[Item], revision: str | None) -> None:
@@ -107,13 +105,13 @@ def _sources(item: Item, revision: str | None) -> list[Source]:
     return [source for source in item.sources if revision is None or isinstance(source, HubFolder)]
 
 
-def _planned(item: Item, to: Path, revision: str | None, said: Said) -> Planned:
+def _planned(item: Item, to: Path, revision: str | None, log: Log) -> Planned:
     folder = to / item.folder
     files, problem = None, None
     first = item.sources[0]
     if isinstance(first, HubFolder):
         try:
-            files = tuple(first.listing(revision, said))
+            files = tuple(first.listing(revision, log))
         except DataError as error:
             problem = str(error)
     missing = tuple(file for file in files or () if not _has_size(folder / file.name, file))
@@ -137,34 +135,34 @@ def _staged(planned: Sequence[Planned]) -> int:
     return sum(staged_bytes(_stage(one)) for one in planned)
 
 
-def _outcome(one: Planned, revision: str | None, said: Said, bars: bool) -> Outcome:
+def _outcome(one: Planned, revision: str | None, log: Log, bars: bool) -> Outcome:
     item, path = one.item, one.to / one.item.value
     try:
-        state = _get(one, revision, said, bars)
+        state = _get(one, revision, log, bars)
         kept = set_keys(one.to, {item.key: item.value})
     except DataError as problem:
         return Outcome(item, "failed", path, f"{item.name}: {problem}")
     if kept:
-        said(f"fast3d.yaml: {item.key} is now {item.value}; the file as it was is {kept}")
+        log(f"fast3d.yaml: {item.key} is now {item.value}; the file as it was is {kept}")
     return Outcome(item, state, path)
 
 
-def _get(one: Planned, revision: str | None, said: Said, bars: bool) -> str:
+def _get(one: Planned, revision: str | None, log: Log, bars: bool) -> str:
     """Brings one item into its place, from the first of its sources that gives it."""
     problems: list[str] = []
     sources = _sources(one.item, revision)
     for source in sources:
         try:
-            files = one.files if one.files is not None and source is sources[0] else source.listing(revision, said)
-            return _deliver(one, source, files, said, bars)
+            files = one.files if one.files is not None and source is sources[0] else source.listing(revision, log)
+            return _deliver(one, source, files, log, bars)
         except UnavailableError as problem:
             problems.append(str(problem))
             if source is not sources[-1]:
-                said(f"{one.item.name}: {problem}; trying the next source")
+                log(f"{one.item.name}: {problem}; trying the next source")
         except DataError as problem:  # the same source may give it next time
             raise DataError("; ".join([*problems, str(problem)])) from None
     if _found(one.item, one.folder):
-        said(f"{one.item.name}: {problems[0]}; what is in {one.folder} is taken as it is, not checked")
+        log(f"{one.item.name}: {problems[0]}; what is in {one.folder} is taken as it is, not checked")
         return "there"
     links = " or ".join(dict.fromkeys(source.link for source in sources))
     raise DataError(
@@ -173,7 +171,7 @@ def _get(one: Planned, revision: str | None, said: Said, bars: bool) -> str:
     )
 
 
-def _deliver(one: Planned, source: Source, files: Sequence[RemoteFile] | None, said: Said, bars: bool) -> str:
+def _deliver(one: Planned, source: Source, files: Sequence[RemoteFile] | None, log: Log, bars: bool) -> str:
     """Fetches what is missing from one source and moves it into its place."""
     if files is not None:
         files = _missing(one.folder, files)
@@ -181,10 +179,10 @@ def _deliver(one: Planned, source: Source, files: Sequence[RemoteFile] | None, s
             shutil.rmtree(_stage(one), ignore_errors=True)  # of a download that was killed when all was in place
             return "there"
     stage = _stage(one) / str(one.item.sources.index(source))
-    need_room(one.folder, sum(file.size or 0 for file in files or ()) - staged_bytes(stage))
-    said(f"{one.item.name}: fetching from {source.place} to {one.folder}")
+    need_space(one.folder, sum(file.size or 0 for file in files or ()) - staged_bytes(stage))
+    log(f"{one.item.name}: fetching from {source.title} to {one.folder}")
     stage.mkdir(parents=True, exist_ok=True)
-    fetched = source.fetch(files, stage, said, bars)
+    fetched = source.fetch(files, stage, log, bars)
     found = [path.relative_to(fetched) for path in sorted(fetched.rglob("*")) if path.is_file()]
     _move(fetched, one.folder, found if files is None else [Path(file.name) for file in files])
     shutil.rmtree(_stage(one))

@@ -10,7 +10,9 @@ from fast3d_core.runtime.devices import available_memory
 
 MOST = {"cuda": 128, "cpu": 16}  # larger batches gain nothing, and a kill loses more
 
-_SHARE = 0.85  # of the memory; the rest is for what arithmetic leaves out: fragments, masks, the GAP network
+# Of the memory; the rest is for what the arithmetic of `needs.py` leaves out: fragments, masks, the GAP network.
+# Chosen, not measured.
+_SHARE = 0.85
 
 
 def batch_size(

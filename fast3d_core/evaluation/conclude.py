@@ -1,6 +1,7 @@
 """The end of a run: from the journal to prediction files, scores and costs."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,15 @@ def conclude(
     meteor: bool = True,
 ) -> Result:
     """Writes predictions/, scores.json and result.json of a run whose batches are all done, and returns the result."""
-    # A finished run is scored anew: METEOR, or a lookup, may have been missing the first time.
+    # A finished run is scored again: METEOR, or a lookup, may have been missing the first time.
     finished = load_result(journal.folder) if (journal.folder / RESULT_FILE).exists() else None
     done = journal.batches()
     batches = questions.batches(journal.settings["batch_size"])
     if missing := sum(number not in done for number in range(len(batches))):
         raise DataError(f"{journal.folder} lacks {missing} batches; run the same command again")
+    shape = scene_model(config).shape_of(config)
     for number, batch in enumerate(batches):
-        if not _are_answers(done[number], batch, questions.units.visual):
+        if not _are_answers(done[number], batch, questions.units.visual, shape.layers):
             raise DataError(
                 f"{journal.folder} is damaged: batch {number} of its journal does not answer the questions of that "
                 "batch; run again with --restart, or under another --name"
@@ -60,7 +62,6 @@ def conclude(
     predictions = _write_predictions(journal.folder, entries, questions)
     part = questions.limit is not None
     scores = score_predictions(predictions, questions.folder, part=part, meteor=meteor)
-    shape = scene_model(config).shape_of(config)
     seconds, gap_seconds = journal.seconds()
     backend = choose(device, getattr(torch, config.model.dtype), shape)
     attention = backend.name if config.eval.engine == "fast" else "eager"
@@ -94,14 +95,20 @@ def _write_predictions(folder: Path, entries: Sequence[Entry], questions: Questi
     return predictions
 
 
-def _are_answers(entries: Sequence[Entry], batch: Sequence[Sample], visual: int) -> bool:
-    """Whether these are what `run` writes into the journal for a batch of prompts with `visual` visual tokens."""
+def _are_answers(entries: Sequence[Entry], batch: Sequence[Sample], visual: int, layers: int) -> bool:
+    """Whether these are what `run` writes into the journal for a batch of prompts with `visual` visual tokens, and an
+    LLM of `layers` layers."""
     return len(entries) == len(batch) and all(
         (entry.dataset, entry.index) == (sample.dataset, sample.index)
         and entry.tokens >= visual
-        and all(len(kept) <= visual and max(kept, default=0) < visual for _, kept in entry.stages if kept is not None)
+        and _ascend([*(layer for layer, _ in entry.stages), layers])
+        and all(_ascend([*kept, visual]) for _, kept in entry.stages if kept is not None)
         for entry, sample in zip(entries, batch, strict=True)
     )
+
+
+def _ascend(numbers: Sequence[int]) -> bool:
+    return all(one < other for one, other in pairwise(numbers))
 
 
 def _pruning(entries: Sequence[Entry], questions: Questions, layers: int) -> Pruning | None:

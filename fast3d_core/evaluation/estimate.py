@@ -23,7 +23,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """A run that was not made.
 
     Attributes:
@@ -47,7 +47,7 @@ class Estimate:
     seconds: float
 
 
-def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Estimate:
+def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> RunEstimate:
     """Plans every sample of `job` (FastV's by its count) and adds up what carrying it out costs."""
     needs, planner = Needs.of_config(config), questions.planner(job, rates.device)
     size = batch_size(config, job, questions, rates.device)
@@ -68,7 +68,7 @@ def estimate(config: Config, job: Job, questions: Questions, rates: Rates) -> Es
         seconds += prefill / rates.flops
         seconds += max(decode / rates.flops, steps * (needs.weights + cached) / rates.bytes)
         memory = max(memory, needs.memory(wanted))
-    return Estimate(
+    return RunEstimate(
         run=job.name,
         method=job.pruner.name,
         samples={dataset: len(samples) for dataset, samples in questions.samples.items()},

@@ -68,7 +68,7 @@ def write_alpha(
 
     Args:
         files: the maps, watched since before they were read.
-        map_kind: what the user said that the maps hold.
+        map_kind: what the user says that the maps hold.
     """
     path = config.runs / ALPHA_FILE
     networks = {checkpoint_of(folder, "val", name) for name in found.datasets}
@@ -77,7 +77,7 @@ def write_alpha(
     files.check()  # those are the maps that were read
     about = {"target": target, "tolerance": tolerance, "ratio": found.ratio, "map_key": key, "maps": maps}
     about |= {} if map_kind is None else {"map_kind": map_kind}
-    about["checkpoint"] = network  # that predicted them, by which maps predicted during a run are told to be the same
+    about["checkpoint"] = network  # that predicted them, by which maps predicted during a run are known to be the same
     write_json(path, {"alpha": alpha, **about})
     return path
 
@@ -87,13 +87,13 @@ def found_alpha(
     datasets: Sequence[str],
     maps: Path | None,
     map_key: str,
-    said: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     map_kind: MapKind | None = None,
 ) -> Alpha | None:
     """The alpha that `fast3d search-alpha` left in the runs folder, or None where there is none.
 
     `datasets` are those to evaluate, `maps` the folder of their maps; None where `gap.checkpoint` predicts them during
-    the run. `said` is told which alpha it is. `map_kind` is what the user says that the maps hold.
+    the run. `log` is called with which alpha it is. `map_kind` is what the user says that the maps hold.
 
     Raises:
         DataError: the file is damaged, lacks a dataset, or was made from other maps or those of another network.
@@ -108,22 +108,22 @@ def found_alpha(
             "run `fast3d search-alpha` for all datasets that you evaluate, or give --alpha"
         )
     if maps is None:
-        problem = _other_network(found, config, said)
+        problem = _other_network(found, config, log)
     else:
         problem = _other_kind(found, map_kind) or _other_maps(found, maps, map_key)
     if problem:
         raise DataError(f"the alpha in {path} does not fit: {problem}", _AGAIN)
     alpha: Alpha = found.alpha
     shown = ", ".join(f"{name} {own}" for name, own in alpha.items()) if isinstance(alpha, dict) else alpha
-    said(f"alpha {shown}, as found by `fast3d search-alpha` ({path})")
+    log(f"alpha {shown}, as found by `fast3d search-alpha` ({path})")
     return alpha
 
 
-def _other_network(found: _FoundAlpha, config: Config, said: Callable[[str], None]) -> str | None:
+def _other_network(found: _FoundAlpha, config: Config, log: Callable[[str], None]) -> str | None:
     """Why maps predicted during a run are not those that the alpha was found on."""
     checkpoint = need_checkpoint(config, "gap.checkpoint")
     if found.checkpoint is None:
-        said(f"it is not known whether alpha was found on maps by {checkpoint}; it is taken as it is")
+        log(f"it is not known whether alpha was found on maps by {checkpoint}; it is taken as it is")
     elif found.checkpoint != network_fingerprint(checkpoint):
         return f"it was found on maps of another network than {checkpoint}"
     return None

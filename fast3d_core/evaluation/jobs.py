@@ -18,7 +18,7 @@ from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name, 
 
 @dataclass(frozen=True)
 class MapOptions:
-    """Where attention maps come from, as far as a user says; None where nothing was said.
+    """Where attention maps come from, as far as a user says; None where a user does not.
 
     Attributes:
         folder: of the maps, in place of `maps.predicted`; key: which map of an entry; kind: what the maps hold.
@@ -64,7 +64,7 @@ def choose_jobs(
     if not options.alphas and wants_alpha(methods):
         folder = None if maps.live else maps.folder_in(config)
         found = found_alpha(config, datasets or config.data.datasets, folder, maps.key_or_default, log, maps.kind)
-        options = replace(options, alphas=[] if found is None else [found])
+        options = replace(options, found_alpha=found)
     model = scene_model(config)
     pruners = build_pruners(methods, options, model.shape_of(config).layers, model.units_of(config))
     _check_map_options(pruners, maps)
@@ -72,7 +72,7 @@ def choose_jobs(
 
 
 def _check_map_options(pruners: Sequence[Pruner], maps: MapOptions) -> None:
-    """Raises `UsageError` for what was said about maps and means nothing."""
+    """Raises `UsageError` for options about maps that mean nothing."""
     given = (("--maps", maps.folder), ("--map-key", maps.key), ("--map-kind", maps.kind), ("--gap live", maps.live))
     for option, value in given:
         needed = any(pruner.needs_logits if option == "--map-kind" else pruner.needs_map for pruner in pruners)

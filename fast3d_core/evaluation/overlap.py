@@ -95,7 +95,7 @@ class Prefetch(Iterator[_Made]):
 
 class _StreamPrefetch(Prefetch[Ready]):
     """Prepares batches in a thread and on a CUDA stream of its own. The stream waits for what was launched before
-    `begin`, so preparing shares the GPU with decoding, which leaves room for it, and not with prefill."""
+    `begin`, so preparing shares the GPU with decoding, which does not keep it busy, and not with prefill."""
 
     def __init__(self, numbers: Iterable[int], prepare: Callable[[int], Ready], device: torch.device):
         self._device, self._stream = device, torch.cuda.Stream(device)

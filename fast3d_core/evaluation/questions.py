@@ -18,7 +18,7 @@ from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.gap.inputs import GapInputs
 from fast3d_core.gap.predictor import MapPredictor
 from fast3d_core.maps.kind import AttentionMap, AttentionMaps, MapKind
-from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
+from fast3d_core.maps.origin import is_shipped, load_known_maps, log_unknown
 from fast3d_core.maps.published import map_file
 from fast3d_core.models.registry import scene_model
 from fast3d_core.pruning import Pruner
@@ -32,7 +32,7 @@ class Job:
         name: of the run folder, under `config.runs`.
         maps: folder of attention maps, for methods that need them; map_key: which of an entry's maps to use.
         live: the GAP network predicts the maps while the run goes on, instead.
-        map_kind: what the user says that the maps hold; None: as the files tell.
+        map_kind: what the user says that the maps hold; None: as the files say.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Questions:
         files: what is read, watched for changes.
 
     Args:
-        said: told, once a folder, of maps that may be of other questions.
+        log: called, once a folder, about maps that may be of other questions.
 
     Raises:
         DataError: an annotation file is missing or malformed, or names a scene without features.
@@ -64,13 +64,13 @@ class Questions:
         config: Config,
         datasets: Sequence[str],
         limit: int | None = None,
-        said: Callable[[str], None] = lambda _: None,
+        log: Callable[[str], None] = lambda _: None,
     ):
         self.folder = need_path(config, "data.annotations")
         model = scene_model(config)
         self.units = model.units_of(config)
         self.limit = limit
-        self._config, self._said = config, said
+        self._config, self._log = config, log
         self.files = WatchedFiles()
         self.files.watch([annotation_file(self.folder, dataset) for dataset in datasets])
         everything = {dataset: load_samples(self.folder, dataset) for dataset in datasets}
@@ -99,7 +99,7 @@ class Questions:
 
         Args:
             device: where the GAP network predicts maps during the run, for which it is loaded. Without one, each map
-                that is yet to be predicted is taken to be even: of such, most is kept, so sizes can be told by it.
+                that is yet to be predicted is taken to be even: of such, most is kept, so sizes can be estimated by it.
 
         Raises `DataError`, see `load_known_maps`, `MapPredictor` and, for methods that read logits,
         `AttentionMaps.as_logits`.
@@ -144,6 +144,6 @@ class Questions:
                 )
                 unknown += [] if known else [dataset]
             if not is_shipped(self._config, folder) and folder not in (read for read, _ in self._maps):
-                tell_unknown(folder, unknown, self.folder, self._said)
+                log_unknown(folder, unknown, self.folder, self._log)
             self._maps[folder, key] = maps
         return self._maps[folder, key]

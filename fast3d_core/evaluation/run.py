@@ -99,7 +99,7 @@ def _journal(job: Job, model: "_Model", state: PartialState, progress: Progress,
 def settings(
     config: Config, job: Job, datasets: Sequence[str], limit: int | None, device: torch.device, batch_size: int
 ) -> dict[str, Any]:
-    """Everything that a run's answers depend on, as plain data; files by size and digest, not by place."""
+    """Everything that a run's answers depend on, as plain data; files by size and digest, not by path."""
     plain = to_dict(config)
     network = need_checkpoint(config, "gap.checkpoint") if job.live else None
     files = [path for path in _files(config, job, datasets) if path != network]

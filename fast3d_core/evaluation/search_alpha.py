@@ -12,7 +12,7 @@ from fast3d_core.evaluation.found_alpha import write_alpha
 from fast3d_core.evaluation.jobs import MapOptions
 from fast3d_core.files.watched import WatchedFiles
 from fast3d_core.maps.kind import AttentionMap, MapKind
-from fast3d_core.maps.origin import is_shipped, load_known_maps, tell_unknown
+from fast3d_core.maps.origin import is_shipped, load_known_maps, log_unknown
 from fast3d_core.maps.published import map_file
 from fast3d_core.pruning.alpha_search import Outcome, nearest, outcome, within
 from fast3d_core.pruning.sap import Alpha
@@ -69,7 +69,7 @@ def search_alpha(
     log: Callable[[str], None] = lambda _: None,
 ) -> FoundAlpha:
     """Searches the alpha that prunes `options.target` percent, exactly, from the maps alone, and writes it to the runs
-    folder; where `options.alpha` is set, tells what that prunes and writes nothing.
+    folder; where `options.alpha` is set, reports what that prunes and writes nothing.
 
     Args:
         datasets: whose maps are read; None: those of the config.
@@ -107,14 +107,14 @@ def _load_all(
         loaded[name], known = _load(config, folder, name, maps.key_or_default, maps.kind)
         unknown += [] if known else [name]
     if not is_shipped(config, folder):
-        tell_unknown(folder, unknown, config.data.annotations, log)
+        log_unknown(folder, unknown, config.data.annotations, log)
     return loaded
 
 
 def _load(config: Config, folder: Path, dataset: str, key: str, kind: MapKind | None) -> tuple[AttentionMap, bool]:
     """The maps of a dataset by index, as logits, and whether it is known of which questions.
 
-    The annotations, which would tell how many there are, need not be there: maps are enough to choose an alpha.
+    The annotations, which would say how many there are, need not be there: maps are enough to choose an alpha.
     """
     questions = annotation_file(config.data.annotations, dataset)
     loaded, known = load_known_maps(folder, dataset, questions, key=key, objects=config.data.max_objects)

@@ -32,9 +32,9 @@ def shared(numbers: Sequence[int], state: PartialState) -> Iterator[int]:
     name = f"queue/{next(_queues)}"  # processes make their queues in the same order
 
     def turns() -> Iterator[int]:
-        place = state.process_index
-        while place < len(numbers):
-            yield numbers[place]
-            place = state.num_processes + next_ticket(name) if state.num_processes > 1 else place + 1
+        position = state.process_index
+        while position < len(numbers):
+            yield numbers[position]
+            position = state.num_processes + next_ticket(name) if state.num_processes > 1 else position + 1
 
     return turns()

@@ -22,7 +22,7 @@ from fast3d_core.config import Config, ModelConfig, need_path, output_path, to_d
 from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.data.features import features_files
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.files.fingerprints import fingerprint
+from fast3d_core.files.fingerprints import file_hash, fingerprint
 from fast3d_core.files.locks import sole_use
 from fast3d_core.files.tensors import fingerprints
 from fast3d_core.files.watched import WatchedFiles
@@ -30,7 +30,8 @@ from fast3d_core.llm.record_attention import Text, text_attention
 from fast3d_core.maps import store as stores
 from fast3d_core.maps.ledger import EXPORTED_FILE, is_ours, read_exported, write_known
 from fast3d_core.maps.published import MAP_KEYS, extracted_content, map_file
-from fast3d_core.maps.store import PartInfo, Shard, TargetStore, file_hash
+from fast3d_core.maps.shards import Shard
+from fast3d_core.maps.store import PartInfo, TargetStore
 from fast3d_core.models.base import SceneModel
 from fast3d_core.models.loading import load_model
 from fast3d_core.models.registry import check_shares_prefix, scene_model
@@ -42,7 +43,7 @@ SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitSamples:
     """One dataset of one split, to be extracted.
 
     Attributes:
@@ -90,7 +91,7 @@ class Summary:
         return {**asdict(self), "samples_per_second": self.samples_per_second}
 
 
-def load_part(folder: Path, split: str, dataset: str, limit: int | None, seed: int) -> Part:
+def load_part(folder: Path, split: str, dataset: str, limit: int | None, seed: int) -> SplitSamples:
     """Reads a dataset's samples and decides on their answers.
 
     Raises:
@@ -109,7 +110,7 @@ def load_part(folder: Path, split: str, dataset: str, limit: int | None, seed: i
         answers = [answer(sample, split, seed) for sample in samples]
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
-    return Part(split, dataset, path, digest, len(everything), samples, answers)
+    return SplitSamples(split, dataset, path, digest, len(everything), samples, answers)
 
 
 def answer(sample: Sample, split: str, seed: int) -> str:
@@ -130,13 +131,13 @@ def answer(sample: Sample, split: str, seed: int) -> str:
 
 def record(model: SceneModel, scenes: Scenes, samples: Sequence[Sample], answers: Sequence[str]) -> dict[str, Tensor]:
     """The maps of one batch, on the CPU, in the names and shapes of `store`, all float32."""
-    place = {scene_id: i for i, scene_id in enumerate(dict.fromkeys(sample.scene_id for sample in samples))}
-    prefixes = [model.prefix(scenes[scene_id]) for scene_id in place]
+    position = {scene_id: i for i, scene_id in enumerate(dict.fromkeys(sample.scene_id for sample in samples))}
+    prefixes = [model.prefix(scenes[scene_id]) for scene_id in position]
     texts = []
     for sample, appended in zip(samples, answers, strict=True):
         embeds = model.text(sample.prompt, appended)
         question = min(model.question_rows(sample.prompt), len(embeds))
-        texts.append(Text(embeds, place[sample.scene_id], question))
+        texts.append(Text(embeds, position[sample.scene_id], question))
     per_token = text_attention(model.llm, prefixes, texts)
     layers = per_token.unflatten(-1, (-1, model.units.tokens)).sum(dim=-1)  # (samples, layers, 2, units)
     maps = {}
@@ -147,7 +148,7 @@ def record(model: SceneModel, scenes: Scenes, samples: Sequence[Sample], answers
 
 
 def settings(config: Config, seed: int) -> dict[str, Any]:
-    """Everything that the maps of any part depend on, as plain data; files by size and digest, not by place.
+    """Everything that the maps of any part depend on, as plain data; files by size and digest, not by path.
 
     Batches are left out: they matter no more than the device does, in the last digits.
     """
@@ -172,7 +173,7 @@ def _files(config: Config) -> list[Path]:
 
 def extract(
     config: Config,
-    parts: Sequence[Part],
+    parts: Sequence[SplitSamples],
     progress: Progress,
     *,
     batch_size: int = 32,
@@ -196,7 +197,7 @@ def extract(
 
 def _extract(
     config: Config,
-    parts: Sequence[Part],
+    parts: Sequence[SplitSamples],
     state: PartialState,
     progress: Progress,
     *,
@@ -227,7 +228,7 @@ def _extract(
     if mine:
         model = load_model(config, scenes, device, progress)
         files.check()  # what the store says of the maps is what was read
-        started: Part | None = None
+        started: SplitSamples | None = None
         for part, number in mine:
             if part is not started:
                 started = part
@@ -243,7 +244,7 @@ def _extract(
     return [_summary(store, part, {number for one, number in pending if one is part}) for part in parts]
 
 
-def check_export(parts: Sequence[Part], folder: Path) -> None:
+def check_export(parts: Sequence[SplitSamples], folder: Path) -> None:
     """Raises `UsageError` if a file that `export` would write is there and is not what it left there."""
     known = read_exported(folder)
     for part in parts:
@@ -255,7 +256,7 @@ def check_export(parts: Sequence[Part], folder: Path) -> None:
             )
 
 
-def export(store: TargetStore, parts: Sequence[Part], folder: Path, *, restart: bool = False) -> list[Path]:
+def export(store: TargetStore, parts: Sequence[SplitSamples], folder: Path, *, restart: bool = False) -> list[Path]:
     """Writes the published `infer_attn_maps_{split}_{dataset}.pt` of each part; returns the files.
 
     Beside them `EXPORTED_FILE` keeps their fingerprints, by which `check_export` knows them, and those of their
@@ -284,13 +285,13 @@ def export(store: TargetStore, parts: Sequence[Part], folder: Path, *, restart: 
     return paths
 
 
-def _shard_of(part: Part, number: int, store: TargetStore) -> range:
+def _shard_of(part: SplitSamples, number: int, store: TargetStore) -> range:
     """The indices of a shard's samples."""
     return range(number * store.shard, min((number + 1) * store.shard, len(part.samples)))
 
 
 def _extract_shard(
-    model: SceneModel, scenes: Scenes, part: Part, indices: range, batch_size: int, progress: Progress
+    model: SceneModel, scenes: Scenes, part: SplitSamples, indices: range, batch_size: int, progress: Progress
 ) -> Shard:
     """A shard, batch by batch; its batches depend on `batch_size` alone, whoever computes it and when."""
     begin = time.perf_counter()
@@ -321,7 +322,7 @@ def _out_of_memory(device: torch.device, batch_size: int) -> str:
     )
 
 
-def _summary(store: TargetStore, part: Part, computed: Collection[int]) -> Summary:
+def _summary(store: TargetStore, part: SplitSamples, computed: Collection[int]) -> Summary:
     """Read back shard by shard, of which these were computed now.
 
     A shard may hold more samples than were asked for, by an earlier, larger extraction.

@@ -1,6 +1,6 @@
 """Checkpoints as others save them: a folder with one file in it, names that wrappers put around a model's own.
 
-Nothing here knows which model a checkpoint is of: who reads one tells a name that it must have, the anchor.
+Nothing here knows which model a checkpoint is of: its reader gives a name that it must have, the anchor.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Digests of whole files, as Hugging Face tells them."""
+"""Digests of whole files, as Hugging Face lists them."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Room on a disk, and sizes as people read them."""
+"""Free space on a disk, and sizes as people read them."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,10 @@ _RESERVE = 100 * 10**6
 
 
 class FullDiskError(DataError):
-    """The disk lacks the room, or does not take what is written: no other source would help."""
+    """The disk has too little free space, or refuses what is written: another source would not help."""
 
 
-def need_room(folder: Path, size: int) -> None:
+def need_space(folder: Path, size: int) -> None:
     """Raises `FullDiskError` when the disk under `folder`, which need not exist, lacks `size` bytes and a reserve."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free

@@ -77,7 +77,7 @@ def _hidden_parts(folder: Path) -> list[Path]:
 
 
 def need_file(path: Path, what: str) -> Path:
-    """`path` if it is a file that is what its name says, as far as its first bytes tell.
+    """`path` if it is a file that is what its name says, as far as its first bytes show.
 
     Raises `DataError` for one that is missing, no file, not readable, or a stand-in: git-LFS's pointer, or a web page
     that was saved in its place.
@@ -113,7 +113,7 @@ def load_torch(path: Path, what: str, *, mmap: bool = False) -> Any:
     packed = _checked(path, what)
     with _torch_problems(path, what):
         with torch.serialization.safe_globals(_INERT), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch thinks of old formats; errors tell what matters
+            warnings.simplefilter("ignore")  # what torch thinks of old formats; errors say what matters
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=mmap and packed.archive and not packed.deflated
             )
@@ -186,7 +186,7 @@ def load_json_text(path: Path, what: str) -> tuple[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that a JSON text of a stranger tells; `ValueError` when it tells none, see `load_json`."""
+    """The value that a JSON text of a stranger holds; `ValueError` when it holds none, see `load_json`."""
     try:
         text = _decoded(text) if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_integer)
@@ -248,7 +248,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    mask = os.umask(0o077)  # there is no way to ask but to set it
+    mask = os.umask(0o077)  # it can only be read by setting it
     os.umask(mask)
     return mask
 

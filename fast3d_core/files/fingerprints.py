@@ -66,7 +66,7 @@ def llm_files(folder: Path) -> list[Path]:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Where two plain values differ, as "key: old -> new"; for telling why work cannot be continued."""
+    """Where two plain values differ, as "key: old -> new"; for saying why work cannot be continued."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*new, *(key for key in old if key not in new)]
         return [d for key in keys for d in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]

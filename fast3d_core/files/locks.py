@@ -41,8 +41,8 @@ def sole_use(*folders: Path, other: str = "name another folder") -> Iterator[Non
 
 def _distinct(folders: Iterable[Path]) -> list[Path]:
     """In one order for all commands, so that of two that want the same folders one gets them all."""
-    by_place = {os.path.realpath(folder): folder for folder in folders}
-    return [by_place[place] for place in sorted(by_place)]
+    by_path = {os.path.realpath(folder): folder for folder in folders}
+    return [by_path[path] for path in sorted(by_path)]
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def _acquire(path: Path) -> int | None:
             return None
         if os.fstat(handle).st_nlink:
             with contextlib.suppress(OSError):
-                os.ftruncate(handle, 0)  # what a killed holder said of itself
+                os.ftruncate(handle, 0)  # what a killed holder wrote of itself
             return handle
         os.close(handle)  # its holder has just removed it
 
@@ -91,7 +91,7 @@ def _command() -> str:
 
 
 def _holder(path: Path) -> str:
-    """Who has the lock, as far as the file tells: " (`fast3d eval ...`, process 12 on host)"."""
+    """Who has the lock, as far as the file says: " (`fast3d eval ...`, process 12 on host)"."""
     try:
         with path.open("rb") as file:
             about = parse_json(file.read(_MOST_BYTES))

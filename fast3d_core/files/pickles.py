@@ -1,6 +1,6 @@
 """What a .pt file may hold, checked before torch reads it.
 
-torch's restricted unpickler runs no code, but a few bytes can make it ask for all memory (`bytearray(10**11)`, a text
+torch's restricted unpickler runs no code, but a few bytes can make it allocate all memory (`bytearray(10**11)`, a text
 encoded again and again) or for eternity (the hash of tuples in tuples in tuples). So the opcodes are gone through
 first, without carrying them out: only the names that tensors and plain data need, no arguments that multiply.
 """

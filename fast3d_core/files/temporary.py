@@ -13,7 +13,7 @@ import psutil
 
 try:
     import fcntl
-except ImportError:  # Windows, where the process number alone has to tell
+except ImportError:  # Windows, where there is the process number alone
     fcntl = None  # type: ignore[assignment]
 
 _NAME = re.compile(r"\.(?P<target>.+)\.fast3d-(?P<process>[0-9]{1,10})-[0-9a-f]{8}", re.ASCII | re.DOTALL)
@@ -73,7 +73,7 @@ def _remove_left_folders(path: Path) -> None:
 
 @contextlib.contextmanager
 def _locked_folder(folder: Path) -> Iterator[bool]:
-    """Tells whether this process has the lock of the folder; where folders have none, the process number has to do."""
+    """Yields whether this process has the lock of the folder; where folders have none, the process number has to do."""
     if fcntl is None:
         yield True
         return
@@ -105,8 +105,8 @@ def remove_left(folder: Path, target: str | None = None) -> None:
 
 
 def _is_left(path: Path, process: str) -> bool:
-    """Whether the writer of a temporary file is gone. The lock tells across machines and containers; the process, where
-    a library has replaced the file that is locked."""
+    """Whether the writer of a temporary file is gone. The lock shows that across machines and containers; the process,
+    where a library has replaced the file that is locked."""
     try:
         handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:

@@ -22,7 +22,7 @@ _SOURCE = "source"
 
 
 @dataclass(frozen=True)
-class Source:
+class Original:
     """The file that a converted one was made from.
 
     Attributes:
@@ -37,7 +37,7 @@ class Source:
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> "Source":
+    def of(cls, path: Path) -> "Original":
         """What there is to say about a file, all of which is read."""
         about = path.stat()
         return cls(path.name, fingerprint(path), file_hash(path), about.st_size, about.st_mtime_ns)
@@ -50,7 +50,7 @@ class Source:
 
 
 def write_tensors(
-    path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any], source: Source | None = None
+    path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any], source: Original | None = None
 ) -> None:
     """A safetensors file with plain data beside the tensors, written atomically.
 
@@ -128,9 +128,9 @@ class TensorFile(Mapping[str, "Tensor"]):
             raise DataError(f"{self.what}: {self.path} cannot be read ({first_line(error)}); is it complete?") from None
 
 
-def _source(value: Any) -> Source | None:
+def _source(value: Any) -> Original | None:
     try:
-        source = Source(**value)
+        source = Original(**value)
     except TypeError:
         return None
     texts = all(isinstance(text, str) for text in (source.name, source.fingerprint, source.sha256))
@@ -138,7 +138,8 @@ def _source(value: Any) -> Source | None:
 
 
 def network_fingerprint(path: Path) -> str:
-    """What tells a network from another one: two trainings of one network may well agree at both ends of the file."""
+    """What distinguishes a network from another one: two trainings of one network may well agree at both ends of the
+    file."""
     return next(iter(fingerprints([path], whole=True).values()))
 
 
@@ -158,7 +159,7 @@ def fingerprints(paths: Iterable[Path], *, whole: bool = False) -> dict[str, str
     return prints
 
 
-def _converted_from(path: Path) -> Source | None:
+def _converted_from(path: Path) -> Original | None:
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:

@@ -27,7 +27,7 @@ LENIENT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 KEEPING = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 """The same for a `TypedDict` that keeps what is not used of it."""
 
-# How pydantic names the members of a union in the place of an error.
+# How pydantic names the members of a union in the location of an error.
 _MEMBER = re.compile(r"(constrained-)?(float|int|str|bool)|(dict|list|tuple)\[.*\]")
 _REASONS = {
     "missing": "is missing",
@@ -37,27 +37,27 @@ _REASONS = {
 }
 _OURS = "Value error, "  # what pydantic writes before the message of a `ValueError`
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
-_LONGEST = 80  # characters of a field's place in an error: names of fields may be a stranger's
+_LONGEST = 80  # characters of a field's location in an error: names of fields may be a stranger's
 
 
 class FieldError(ValueError):
     """A value does not fit its type; the message is one line that names the field.
 
     Attributes:
-        place: the names and positions that lead to the field; empty for the whole value, or where it is no JSON.
+        location: the names and positions that lead to the field; empty for the whole value, or where it is no JSON.
         is_json: whether the text is JSON at all.
     """
 
     def __init__(self, error: ValidationError):
         # The deepest of several: of a value that fits no member of a union, that of the member which it is most like.
-        found = max(error.errors(include_url=False, include_context=False), key=lambda one: len(_place(one)))
-        self.place = _place(found)
+        found = max(error.errors(include_url=False, include_context=False), key=lambda one: len(_location(one)))
+        self.location = _location(found)
         self.is_json = found["type"] != "json_invalid"
-        super().__init__(_sentence(found, ascii(".".join(map(str, self.place))[:_LONGEST])[1:-1]))
+        super().__init__(_sentence(found, ascii(".".join(map(str, self.location))[:_LONGEST])[1:-1]))
 
 
 def parse_typed(kind: type[T], text: str) -> T:
-    """The value of type `kind` that a JSON text tells.
+    """The value of type `kind` that a JSON text holds.
 
     Only for types without `Any`, which lets through what `parse_json` refuses. Raises `FieldError`.
     """
@@ -88,17 +88,17 @@ def to_json(value: Any) -> str:
     return _adapter(type(value)).dump_json(value).decode()
 
 
-def _place(found: Any) -> tuple[int | str, ...]:
+def _location(found: Any) -> tuple[int | str, ...]:
     return tuple(one for one in found["loc"] if not (isinstance(one, str) and _MEMBER.fullmatch(one)))
 
 
-def _sentence(found: Any, place: str) -> str:
+def _sentence(found: Any, location: str) -> str:
     """What pydantic found, on one short line; of the value only as much as `shown` shows."""
     kind, message = found["type"], str(found["msg"])
     if kind == "json_invalid":
         return "it is not valid JSON"
     if kind in _REASONS:
-        return f"{place} {_REASONS[kind]}"
+        return f"{location} {_REASONS[kind]}"
     if kind == "value_error":  # ours, from a `__post_init__`
-        return f"{place}: {message.removeprefix(_OURS)}" if place else message.removeprefix(_OURS)
-    return f"{place or 'it'} is {shown(found['input'])}: {message[:1].lower()}{message[1:120]}"
+        return f"{location}: {message.removeprefix(_OURS)}" if location else message.removeprefix(_OURS)
+    return f"{location or 'it'} is {shown(found['input'])}: {message[:1].lower()}{message[1:120]}"

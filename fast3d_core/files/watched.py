@@ -9,7 +9,7 @@ _State = tuple[int, int, int]
 
 
 class WatchedFiles:
-    """Remembers files as they were before they were read, and tells when one has been changed or replaced since."""
+    """Remembers files as they were before they were read, and notices when one has been changed or replaced since."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, _State | None] = {}

@@ -29,7 +29,8 @@ def load_gap(config: Config, device: torch.device) -> GapNetwork:
     """The network in `config.gap.checkpoint`, in float32 and evaluation mode.
 
     All weights come from the checkpoint, the text encoder's too (training fine-tunes it); of `config.gap.text_encoder`
-    only sizes and tokeniser are used. Sizes are read off the tensors; `config.gap.heads` counts where they do not tell.
+    only sizes and tokeniser are used. Sizes are read off the tensors; `config.gap.heads` counts where they do not show
+    it.
 
     Raises:
         DataError: the file is missing or damaged, or its tensors do not make a GAP network on this text encoder.
@@ -106,7 +107,7 @@ def _check_ordinary(tensors: Mapping[str, Any], path: Path, what: str) -> None:
 
 
 def _shape_of(tensors: Mapping[str, Tensor], heads: Any, path: Path) -> GapShape:
-    """The sizes that the tensors have. Raises `DataError` where one that tells is missing or makes no sense."""
+    """The sizes that the tensors have. Raises `DataError` where one that shows a size is missing or makes no sense."""
 
     def sizes(name: str, dimensions: int = 2) -> tuple[int, ...]:
         if name not in tensors or tensors[name].dim() != dimensions or not tensors[name].numel():

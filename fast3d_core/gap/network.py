@@ -110,10 +110,10 @@ class _Decoder(nn.Module):
 
     def forward(self, objects: Tensor, locations: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         pairs = pairwise_numbers(locations) if self.layers[0].spatial else None
-        place = self.loc_layers[0](locations)
+        where = self.loc_layers[0](locations)
         padding = mask == 0
         for layer in self.layers:
-            objects = layer(objects + place, text, padding, pairs)
+            objects = layer(objects + where, text, padding, pairs)
         return objects
 
 
@@ -144,7 +144,7 @@ class _Layer(nn.Module):
 class _SpatialAttention(nn.Module):
     """Self-attention whose weights are multiplied by a gate per pair of objects and head.
 
-    The gate is a sigmoid of the pair's spatial numbers, weighed as the querying object and the question ask for.
+    The gate is a sigmoid of the pair's spatial numbers, weighed by the querying object and the question.
     """
 
     def __init__(self, shape: GapShape):

@@ -1,4 +1,4 @@
-"""How well predicted attention maps tell what the extracted ones tell."""
+"""How well predicted attention maps agree with the extracted ones."""
 
 from dataclasses import dataclass
 

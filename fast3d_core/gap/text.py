@@ -31,7 +31,8 @@ _NETWORK = ("type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_p
 
 
 def encoder_fingerprint(source: Path | str) -> Any:
-    """What tells one text encoder from another, as plain data: its files by size and digest, or its name on the hub.
+    """What distinguishes one text encoder from another, as plain data: its files by size and digest, or its name on the
+    hub.
 
     Raises `DataError` when there is no such folder.
     """
@@ -90,7 +91,7 @@ def load_text_encoder(source: Path | str, dropout: float | None = None) -> Rober
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
     if isinstance(source, Path):
-        _check_weights(source, config)  # transformers makes room for whatever config.json claims
+        _check_weights(source, config)  # transformers allocates whatever config.json claims
     loaded: Any = _fetch(
         source,
         lambda: RobertaModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True),
@@ -107,7 +108,7 @@ def load_text_encoder(source: Path | str, dropout: float | None = None) -> Rober
 
 
 def _check_weights(folder: Path, config: RobertaConfig) -> None:
-    """Raises `DataError` where config.json tells of more numbers than the weights have bytes."""
+    """Raises `DataError` where config.json claims more numbers than the weights have bytes."""
     numbers = sum(tensor.numel() for tensor in empty_text_encoder(folder, config).parameters())
     size = 0
     for path in weight_files(folder, _WHAT):

@@ -37,8 +37,8 @@ _SETTINGS = (
     *("attention_dropout", "tie_word_embeddings"),
 )
 _WINDOWS = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
-# Rotary tables that depend on the position alone. Those of "dynamic" and "longrope" depend on the length of the text,
-# too, so that cached keys would have been rotated by other tables than the queries that meet them.
+# Ropes whose cos and sin depend on the position alone. Those of "dynamic" and "longrope" depend on the length of the
+# text, too, so that cached keys would have been rotated by other angles than the queries that meet them.
 _ROPES = ("default", "linear", "llama3", "yarn")
 _LARGEST_WINDOW = 10**7  # tokens; no released LLM reads as many
 
@@ -143,7 +143,7 @@ def _check_ropes(content: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_windows(settings: Mapping[str, Any], path: Path) -> None:
-    """Raises `DataError` where config.json tells of windows that transformers would misread, or of other layers."""
+    """Raises `DataError` where config.json names windows that transformers would misread, or of other layers."""
     window = settings.get("sliding_window")
     if window is not None and (type(window) is not int or not 1 <= window <= _LARGEST_WINDOW):
         raise DataError(

@@ -52,7 +52,7 @@ def text_attention(
     """The attention that text rows pay to the visual tokens, averaged over heads and rows.
 
     Args:
-        prefixes: different prompts up to the text; lengths may differ, the place of the visual tokens may not.
+        prefixes: different prompts up to the text; lengths may differ, the position of the visual tokens may not.
         texts: one a sample, each follows one of the prefixes.
         chunk_bytes: bound of the memory for attention weights.
 
@@ -73,9 +73,9 @@ def text_attention(
     behind = Packing([len(text.embeds) for text in texts], device, multiple=_ALIGNED)
     prefixes_alone = Layout(before, decode_slots=0, padded=False)
     x = torch.cat([*(prefix.embeds for prefix in prefixes), *(text.embeds for text in texts)])
-    places = [torch.arange(n) for n in before.lengths]
-    places += [torch.arange(len(text.embeds)) + len(prefixes[text.prefix]) for text in texts]
-    cos, sin = (table[0] for table in llm.model.rotary_emb(x, torch.cat(places).to(device)[None]))
+    positions = [torch.arange(n) for n in before.lengths]
+    positions += [torch.arange(len(text.embeds)) + len(prefixes[text.prefix]) for text in texts]
+    cos, sin = (part[0] for part in llm.model.rotary_emb(x, torch.cat(positions).to(device)[None]))
     shares = _row_shares(texts, behind.max_seqlen).to(device).split(followers)
     recorded = []
     for layer in llm.model.layers:
@@ -133,7 +133,7 @@ def _attend(
     prefix_k, prefix_v = (functional.pad(x, (0, 0, 0, 0, 0, padding)).transpose(0, 1) for x in prefix)
     edge = common + padding  # columns: the prefix up to here, then the text
     beyond_prefix = torch.arange(edge, device=q.device) >= common
-    place = torch.arange(longest, device=q.device)
+    position = torch.arange(longest, device=q.device)
     attended = torch.empty_like(rows[0]).unflatten(2, (kv_heads, group)).permute(2, 0, 3, 1, 4)
     recorded = share.new_zeros(samples, 2, visual.stop - visual.start)
     for s, h, r in plan_chunks(samples, kv_heads, longest, group * (edge + longest), chunk_bytes):
@@ -142,7 +142,7 @@ def _attend(
         on_prefix = torch.matmul(queries.flatten(1, 2), prefix_k[h].transpose(1, 2)).unflatten(1, (count, -1))
         on_text = torch.matmul(queries, k[h, s].transpose(2, 3))
         scores = torch.cat([on_prefix, on_text], dim=-1).unflatten(2, (group, -1))
-        hidden = torch.cat([beyond_prefix.expand(r.stop - r.start, -1), place > place[r, None]], dim=-1)
+        hidden = torch.cat([beyond_prefix.expand(r.stop - r.start, -1), position > position[r, None]], dim=-1)
         weights = scores.masked_fill_(hidden, -math.inf).softmax(dim=-1, dtype=torch.float32)
         recorded[s] += share[s, :, r] @ weights[..., visual].sum(dim=(0, 2))
         weights = weights.to(v.dtype).flatten(2, 3)

@@ -66,7 +66,7 @@ class _Run:
         past = self.cache.keys[0].shape[1] if self.cache.keys else 0
         new = x.shape[1]
         positions = torch.arange(past, past + new, device=x.device)
-        cos, sin = (table[0] for table in self.llm.model.rotary_emb(x, positions[None]))
+        cos, sin = (part[0] for part in self.llm.model.rotary_emb(x, positions[None]))
         visible = causal = torch.arange(past + new, device=x.device) <= positions[:, None]  # (new, past + new)
         there, weights = torch.arange(self.prompt.visual), None
         numbers = {stage.layer: number for number, stage in enumerate(self.plan.stages)}
@@ -129,6 +129,9 @@ class _Run:
         visible[:, start:end] = False
         columns = start + kept.to(causal.device)
         visible[:, columns] = causal[:, columns]
+        # Pruned tokens with no text before them would see nothing, which is NaN; no other row sees what they compute.
+        blind = ~visible.any(dim=1)
+        visible[blind] = causal[blind]
         return visible
 
 

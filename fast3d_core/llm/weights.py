@@ -19,7 +19,7 @@ from fast3d_core.text import first_line, printable
 
 # Others are quantised, and mean nothing alone.
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_TABLES = ".rotary_emb.inv_freq"  # older files hold these, which follow from config.json
+_ROPE_BUFFERS = ".rotary_emb.inv_freq"  # older files hold these, which follow from config.json
 
 
 def read_shape(folder: Path, extra_tokens: int = 0) -> LlmShape:
@@ -52,14 +52,14 @@ def load_llm(folder: Path, dtype: torch.dtype, device: torch.device | None = Non
 
     Raises:
         DataError: the folder is incomplete, its config.json is that of no LLM that runs here, or its tensors are not
-            those that config.json tells of.
+            those that config.json describes.
     """
     device = device or torch.device("cpu")
     tensors = open_weights(folder)
     config = read_config(folder)
     with torch.device("meta"):
         llm = FAMILIES[config.model_type].model(config)  # type: ignore[arg-type]
-    llm.model.rotary_emb = type(llm.model.rotary_emb)(config).to(device)  # is in no file
+    llm.model.rotary_emb = type(llm.model.rotary_emb)(config).to(device)  # no file has it
     # A copy on a CPU, too: what is mapped would change with the file.
     state = {name: tensor.to(device, dtype, copy=True) for name, tensor in tensors.items()}
     llm.load_state_dict(state, strict=False, assign=True)  # `open_weights` made sure that nothing is missing
@@ -108,7 +108,7 @@ def _listing(names: Collection[str]) -> str:
 
 def _is_computed(name: str) -> bool:
     """Whether a tensor of this name takes part in what a layer computes, so that the LLM is another one without it."""
-    return (name.startswith("model.layers.") or name.endswith(".bias")) and not name.endswith(_TABLES)
+    return (name.startswith("model.layers.") or name.endswith(".bias")) and not name.endswith(_ROPE_BUFFERS)
 
 
 def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +116,7 @@ def project(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Te
 
     Args:
         layer: a decoder layer of transformers, of any family.
-        x: (..., hidden) input of the layer; cos, sin: (..., head_dim) rotary tables of the rows' positions.
+        x: (..., hidden) input of the layer; cos, sin: (..., head_dim) rope cos and sin of the rows' positions.
 
     Returns:
         q (..., heads, head_dim), k and v (..., kv heads, head_dim).

@@ -39,17 +39,17 @@ class AttentionMaps:
         """The maps of all samples, by index."""
         return self.of(range(len(self.scores)))
 
-    def as_logits(self, said: MapKind | None = None) -> "AttentionMaps":
+    def as_logits(self, stated: MapKind | None = None) -> "AttentionMaps":
         """The maps as logits, for methods that take a softmax; shares by `log_shares`.
 
         Args:
-            said: what a user says that they are; None: nothing was said, so that they have to be known as logits.
+            stated: what a user says that they are; None: nothing, so that they have to be known as logits.
 
         Raises:
-            DataError: they are, or may be, shares, and nothing was said; or what was said is wrong.
+            DataError: they are, or may be, shares, and nothing was stated; or what was stated is wrong.
         """
-        self._check_said(said)
-        if said != "shares":
+        self._check_stated(stated)
+        if stated != "shares":
             return replace(self, kind="logits")
         for index, scores in self.scores.items():
             if (scores < 0).any() or scores.sum() <= 0:
@@ -58,17 +58,17 @@ class AttentionMaps:
         logits = {index: log_shares(scores) for index, scores in self.scores.items()}
         return replace(self, kind="logits", scores=logits)
 
-    def _check_said(self, said: MapKind | None) -> None:
-        if self.recorded and said not in (None, self.kind):
+    def _check_stated(self, stated: MapKind | None) -> None:
+        if self.recorded and stated not in (None, self.kind):
             raise DataError(
-                f"{self.path} holds {self.kind}, as fast3d noted when it wrote it: leave out --map-kind {said}"
+                f"{self.path} holds {self.kind}, as fast3d noted when it wrote it: leave out --map-kind {stated}"
             )
-        if said is None and self.kind == "shares":
+        if stated is None and self.kind == "shares":
             raise DataError(
                 f"{self.path} holds shares of attention, and the method takes the softmax of logits: give --map-kind "
                 "shares to take their logarithm, or predicted maps with --maps"
             )
-        if said is None and self.kind is None:
+        if stated is None and self.kind is None:
             raise DataError(
                 f"{self.path} is in the form of logits, but its maps look like shares of attention (none below 0, sums "
                 "of at most 1); say which they are with --map-kind shares or --map-kind logits"

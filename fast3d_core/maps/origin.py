@@ -18,7 +18,7 @@ from fast3d_core.maps.published import map_file, read_maps
 
 
 @dataclass(frozen=True)
-class Origin:
+class MapOrigin:
     """What a ledger says of a map file.
 
     Attributes:
@@ -30,12 +30,12 @@ class Origin:
     annotations: str
 
 
-def origin_of(folder: Path, dataset: str, split: str = "val") -> Origin | None:
+def origin_of(folder: Path, dataset: str, split: str = "val") -> MapOrigin | None:
     """Where the map file of a dataset comes from; None where it was made elsewhere. Raises `DataError` where there is
     none."""
     path, part = map_file(folder, dataset, split), f"{split}/{dataset}"
-    known = [Origin("logits", *entry) for entry in _of(path, predicted_entries(folder))]
-    known += [Origin("shares", *entry) for entry in _of(path, exported_entries(folder))]
+    known = [MapOrigin("logits", *entry) for entry in _of(path, predicted_entries(folder))]
+    known += [MapOrigin("shares", *entry) for entry in _of(path, exported_entries(folder))]
     return min(known, key=lambda origin: origin.part != part, default=None)
 
 
@@ -46,7 +46,7 @@ def _of(path: Path, entries: Iterable[tuple[str, str, str]]) -> list[tuple[str, 
     return [(part, annotations) for part, written, annotations in found if written == digest]
 
 
-def check_origin(folder: Path, dataset: str, annotations: Path, split: str = "val") -> Origin | None:
+def check_origin(folder: Path, dataset: str, annotations: Path, split: str = "val") -> MapOrigin | None:
     """`origin_of`, made sure that it is of these questions.
 
     Args:
@@ -92,10 +92,10 @@ def load_known_maps(
     return (maps, False) if origin is None else (replace(maps, kind=origin.kind, recorded=True), True)
 
 
-def tell_unknown(folder: Path, datasets: Iterable[str], annotations: Path, said: Callable[[str], None]) -> None:
+def log_unknown(folder: Path, datasets: Iterable[str], annotations: Path, log: Callable[[str], None]) -> None:
     """Says that maps of these datasets, if any, may be of other questions."""
     if names := ", ".join(datasets):
-        said(
+        log(
             f"{folder}: the maps of {names} were made elsewhere, so it is not known of which questions; make sure that "
             f"they are of those in {annotations}, in their order"
         )

@@ -46,7 +46,7 @@ def read_maps(
     """The maps of a dataset.
 
     Extraction writes a list of {"index", "a_map", "a_map_ori"}, in any order; GAP writes {index: {"a_map"}}. Both are
-    read by index, and tell the kind, but for a dict of what looks like shares. `samples` is the number of samples in
+    read by index, and show their kind, but for a dict of what looks like shares. `samples` is the number of samples in
     the annotations; None takes as many as the file numbers.
     `what` is what errors call the file.
 

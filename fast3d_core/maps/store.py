@@ -65,7 +65,7 @@ class PartInfo:
 
 class _Settings(TypedDict):
     """Those that reading needs; the others are kept as they are. Beyond the bounds is no model, but a damaged file,
-    which must not ask for all memory."""
+    which must not allocate all memory."""
 
     __pydantic_config__ = KEEPING  # type: ignore[misc]
 
@@ -139,7 +139,7 @@ class TargetStore:
         return cls(folder, dict(found.settings), found.parts)
 
     def has(self, split: str, dataset: str) -> bool:
-        """Whether the maps of a dataset were asked for; `read` tells whether they are all there."""
+        """Whether the maps of a dataset were asked for; `read` says whether they are all there."""
         return f"{split}/{dataset}" in self.parts
 
     def read(

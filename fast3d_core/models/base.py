@@ -85,7 +85,7 @@ class SceneModel(ABC):
     @classmethod
     @abstractmethod
     def text_counter(cls, config: Config) -> Callable[[str], int]:
-        """A function that tells of a question how many tokens of its prompt are not visual.
+        """A function that counts, for a question, the tokens of its prompt that are not visual.
 
         Raises `DataError` where the tokeniser is missing or damaged.
         """

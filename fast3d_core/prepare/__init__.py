@@ -27,7 +27,7 @@ SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
-class Part:
+class PreparedSplit:
     """A split of a dataset: what was read, and what became of it.
 
     Attributes:
@@ -69,7 +69,7 @@ class Prepared:
     """
 
     folder: Path
-    parts: list[Part]
+    parts: list[PreparedSplit]
     contents: dict[Path, Any]
     missing: list[Missing]
     lacking: list[str]
@@ -116,7 +116,7 @@ def prepare(
         DataError: a file is missing or damaged, a record malformed, or nothing is left of a file.
     """
     releases = Releases(raw)
-    made: list[Part] = []
+    made: list[PreparedSplit] = []
     contents: dict[Path, Any] = {}
     missing: list[Missing] = []
     notes: list[str] = []
@@ -140,9 +140,9 @@ def prepare(
             contents |= {folder / name: content for name, content in maker.beside(task).items()}
     _complain(releases, missing, bool(datasets), bool(made))
     for dataset in dict.fromkeys(part.dataset for part in made):
-        lookups, said = makers[dataset].lookups(folder, releases)
+        lookups, remarks = makers[dataset].lookups(folder, releases)
         contents |= lookups
-        notes += said
+        notes += remarks
     return Prepared(folder, made, contents, missing, _lacking(folder, splits), notes)
 
 
@@ -168,12 +168,12 @@ def _sources(releases: Releases, maker: RecordMaker, dataset: str, split: str) -
     return [path for path in found.values() if path], None
 
 
-def _part(task: Task, draft: Draft, sources: list[Path], path: Path) -> Part:
+def _part(task: Task, draft: Draft, sources: list[Path], path: Path) -> PreparedSplit:
     dropped = dict(sorted(draft.dropped.items()))
     if not draft.records:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in dropped.items())
         raise DataError(f"nothing is left of {sources[-1]}: {reasons}; is it of the {task.split} split?")
-    return Part(
+    return PreparedSplit(
         dataset=task.dataset,
         split=task.split,
         sources=[str(source) for source in sources],

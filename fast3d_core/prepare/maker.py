@@ -92,5 +92,5 @@ class RecordMaker(ABC):
         return {}
 
     def lookups(self, folder: Path, releases: "Releases") -> tuple[dict[Path, Any], list[str]]:
-        """What is made once of all splits that are there, for the annotations `folder`, and what is to be said."""
+        """What is made once of all splits that are there, for the annotations `folder`, and notes for the user."""
         return {}, []

@@ -25,13 +25,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,39}")  # texts that a fold
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What a user may say about methods; None or empty where nothing was said.
+    """What a user may say about methods; None or empty where a user does not.
 
     Attributes:
         presets: published settings (35, 65, 90), each a run of its own.
         layer, keep: K and the visual tokens kept; ratio: layer-averaged percentage pruned.
         alphas: shares of predicted attention, each a run of its own; one share, or one for each dataset by name.
         settings: all others of the methods' settings that were given, by name.
+        found_alpha: what `fast3d search-alpha` found, for methods that have no default where `alphas` is empty.
     """
 
     presets: Sequence[int] = ()
@@ -40,6 +41,7 @@ class MethodOptions:
     ratio: float | None = None
     alphas: "Sequence[Alpha]" = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    found_alpha: "Alpha | None" = None
 
     def taken_by(self, methods: Sequence[str]) -> "MethodOptions":
         """What these methods take of it."""
@@ -52,6 +54,7 @@ class MethodOptions:
             self.ratio if budget else None,
             self.alphas if "alpha" in taken else (),
             {name: value for name, value in self.settings.items() if name in taken},
+            self.found_alpha,
         )
 
 
@@ -138,7 +141,7 @@ def _variants(cls: type[Pruner], options: MethodOptions, layers: int, units: "Un
     variants: list[dict[str, Any]] = [{}]
     if "keep" in settings:
         variants = [dataclasses.asdict(budget) for budget in _budgets(cls.name, options, layers, units)]
-    if alphas := _alphas(cls.name, settings.get("alpha"), options.alphas):
+    if alphas := _alphas(cls.name, settings.get("alpha"), options):
         variants = [{**one, "alpha": alpha} for one in variants for alpha in alphas]
     for name, setting in settings.items():
         if name in (*BUDGET, "alpha"):
@@ -161,10 +164,13 @@ def _made(cls: type[Pruner], values: Mapping[str, Any]) -> Pruner:
         raise UsageError(printable(f"{cls.name} cannot be made with these settings: {first_line(error)}")) from error
 
 
-def _alphas(method: str, setting: Setting | None, alphas: "Sequence[Alpha]") -> "list[Alpha]":
+def _alphas(method: str, setting: Setting | None, options: MethodOptions) -> "list[Alpha]":
     """Those to make variants with; none where the method has none, or a default."""
     if setting is None:
         return []
+    alphas = options.alphas
+    if not alphas and setting.required and options.found_alpha is not None:
+        alphas = [options.found_alpha]
     if not alphas and setting.required:
         raise UsageError(
             f"{method} needs --alpha, the share of predicted attention to keep (published: 0.21); give it, or "

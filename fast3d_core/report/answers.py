@@ -46,11 +46,11 @@ def read_answers(run: Run) -> Answers:
 
 
 def units_of(run: Run) -> Units:
-    """The units of a run's prompts, from its settings; what these do not tell is as in the published runs."""
+    """The units of a run's prompts, from its settings; what these do not hold is as in the published runs."""
     settings = run.result.settings
     found = settings.get("units")
-    told = found if isinstance(found, dict) else {"count": settings.get("max_objects")}
-    count, tokens = told.get("count"), told.get("tokens")
+    units = found if isinstance(found, dict) else {"count": settings.get("max_objects")}
+    count, tokens = units.get("count"), units.get("tokens")
     return Units(
         count if _is_index(count) and count else _PUBLISHED.count,
         tokens if _is_index(tokens) and tokens else _PUBLISHED.tokens,

@@ -13,7 +13,7 @@ from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.report.html import Page, Table
 from fast3d_core.report.methods import method_views
 from fast3d_core.report.render import Column, human
-from fast3d_core.report.scenes import Answer, Browser, Question, RunView, SceneView, rounded
+from fast3d_core.report.scenes import AnswerView, Browser, QuestionView, RunView, SceneView, rounded
 
 DATASET = "asked"  # in place of a benchmark's name
 
@@ -55,24 +55,26 @@ def asked_page(rooms: Rooms, asked: Sequence[tuple[Pruner, Reply]]) -> Page:
     )
 
 
-def _question(replies: Sequence[Reply], attention: Sequence[float] | None, detected: Sequence[SceneObject]) -> Question:
+def _question(
+    replies: Sequence[Reply], attention: Sequence[float] | None, detected: Sequence[SceneObject]
+) -> QuestionView:
     """Objects that the question names are its targets: their detected boxes."""
     prompt = replies[0].prompt
     order, mass = (None, None) if attention is None else _ranked(torch.tensor(attention))
     targets = [_box(detected[slot]) for slot in named_slots(prompt) if slot < len(detected)]
     answers = [_answer(number, reply, len(detected)) for number, reply in enumerate(replies)]
-    return Question(DATASET, 0, prompt, [], targets, order, mass, answers)
+    return QuestionView(DATASET, 0, prompt, [], targets, order, mass, answers)
 
 
 def _ranked(shares: Tensor) -> tuple[list[int], list[float]]:
-    """`Question.order` and `Question.mass` of shares (objects,) float32."""
+    """`QuestionView.order` and `QuestionView.mass` of shares (objects,) float32."""
     found = shares.sort(descending=True, stable=True)
     return found.indices.tolist(), [float(str(value)) for value in found.values.cumsum(-1).numpy()]
 
 
-def _answer(number: int, reply: Reply, objects: int) -> Answer:
+def _answer(number: int, reply: Reply, objects: int) -> AnswerView:
     kept = None if reply.kept_tokens == reply.visual else [one.slot for one in reply.kept]
-    return Answer(number, reply.text, None, kept, [one.slot for one in reply.named if one.slot < objects])
+    return AnswerView(number, reply.text, None, kept, [one.slot for one in reply.named if one.slot < objects])
 
 
 def _run_view(pruner: Pruner, reply: Reply, slots: int) -> RunView:

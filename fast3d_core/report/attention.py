@@ -20,7 +20,7 @@ from fast3d_core.report.remarks import Remarks
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptObjects:
     """How many objects a run kept of the samples of a dataset: `samples[n]` samples kept n objects."""
 
     run: str
@@ -44,13 +44,13 @@ class Agreement:
     extracted: list[float]
 
 
-def kept_objects(run: str, answers: Answers, objects: int) -> list[Kept]:
+def kept_objects(run: str, answers: Answers, objects: int) -> list[KeptObjects]:
     """The distribution of kept objects in each dataset that a run answered."""
     counts: dict[str, Counter[int]] = {}
     for (dataset, _), answer in answers.items():
         counts.setdefault(dataset, Counter())[objects if answer.kept is None else len(answer.kept)] += 1
     return [
-        Kept(run, dataset, [counts[dataset][n] for n in range(objects + 1)])
+        KeptObjects(run, dataset, [counts[dataset][n] for n in range(objects + 1)])
         for dataset in benchmark_names()
         if dataset in counts
     ]

@@ -36,7 +36,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Score(Estimate):
+class ScoreEstimate(Estimate):
     """The headline score of a dataset.
 
     Attributes:
@@ -64,7 +64,7 @@ class Difference(Estimate):
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """A run, or a published result.
 
     Attributes:
@@ -87,7 +87,7 @@ class Row:
     name: str
     method: str | None
     published: bool
-    scores: dict[str, Score]
+    scores: dict[str, ScoreEstimate]
     ratio: Estimate = field(default_factory=Estimate)
     ratio_datasets: int = 0
     pruning_ratio: float | None = None
@@ -121,7 +121,7 @@ class Report:
     resamples: int
     seed: int
     published: str | None
-    rows: list[Row]
+    rows: list[ReportRow]
     notes: list[str]
 
 
@@ -234,18 +234,18 @@ def _by_key(stats: DatasetStats | None) -> dict[str, np.ndarray]:
     return dict(sorted(zip(stats.keys, stats.stats, strict=True), key=lambda pair: pair[0])) if stats else {}
 
 
-def _row(run: Run, base: Run | None, other: Run | None, samples: _Samples) -> Row:
+def _row(run: Run, base: Run | None, other: Run | None, samples: _Samples) -> ReportRow:
     result = run.result
     scores = {}
     for dataset in benchmark_names():
         if sampled := samples.own(run, dataset):
             low, high = _interval(sampled.draws, sampled.n)
-            scores[dataset] = Score(sampled.score, low, high, sampled.n)
+            scores[dataset] = ScoreEstimate(sampled.score, low, high, sampled.n)
         elif dataset in run.stats:
-            scores[dataset] = Score(n=0)
+            scores[dataset] = ScoreEstimate(n=0)
     ratio, ratio_datasets = _ratio(run, base, samples) if base else (Estimate(), 0)
     flops, base_flops = _flops(run), _flops(base) if base else None
-    return Row(
+    return ReportRow(
         name=run.name,
         method=result.method,
         published=False,
@@ -319,11 +319,11 @@ def _datasets(runs: Sequence[Run], published: bool) -> list[str]:
     ]
 
 
-def _published_rows() -> list[Row]:
+def _published_rows() -> list[ReportRow]:
     rows = []
     for name, method, pruning_ratio, scores, ratio in paper.ROWS:
-        by_dataset = {dataset: Score(score) for dataset, score in zip(DATASETS, scores, strict=True)}
-        rows.append(Row(name, method, True, by_dataset, Estimate(ratio), len(scores), pruning_ratio))
+        by_dataset = {dataset: ScoreEstimate(score) for dataset, score in zip(DATASETS, scores, strict=True)}
+        rows.append(ReportRow(name, method, True, by_dataset, Estimate(ratio), len(scores), pruning_ratio))
     return rows
 
 
@@ -366,7 +366,7 @@ def _uncovered(run: Run, base: Run) -> list[str]:
     return parts
 
 
-def _ratio_notes(runs: Sequence[Run], rows: Sequence[Row], base: Run | None, samples: _Samples) -> list[str]:
+def _ratio_notes(runs: Sequence[Run], rows: Sequence[ReportRow], base: Run | None, samples: _Samples) -> list[str]:
     if base is None:
         return []
     pairs = {dataset: [samples.shared(run, base, dataset) for run in runs] for dataset in benchmark_names()}
@@ -378,7 +378,7 @@ def _ratio_notes(runs: Sequence[Run], rows: Sequence[Row], base: Run | None, sam
     return [f"the score ratio is over fewer datasets for {', '.join(fewer)}"] if fewer else []
 
 
-def _sample_notes(rows: Sequence[Row]) -> list[str]:
+def _sample_notes(rows: Sequence[ReportRow]) -> list[str]:
     few = {d: s.n for row in rows for d, s in row.scores.items() if s.n and s.n < _FEW}
     listed = ", ".join(f"{dataset} n={n}" for dataset, n in few.items())
     return [f"few samples ({listed}): such intervals are too narrow to decide anything"] if few else []

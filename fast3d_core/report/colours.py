@@ -7,7 +7,7 @@ from dataclasses import dataclass
 LIGHT_GROUND, DARK_GROUND = "#f5f6f8", "#1d2026"
 _LEAST = {LIGHT_GROUND: 3.0, DARK_GROUND: 4.5}  # contrast; WCAG 2 asks 3 for marks, and thin lines on dark need more
 _GREY = 0.15  # saturation below which a colour is a grey, which turns around: black is drawn white on dark
-_STEP = 0.01  # of lightness
+_STEP = 0.01  # of lightness: finer than the eye; chosen, not measured
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Shades:
 
 
 def shades(colour: str) -> Shades:
-    """The nearest shades of `colour`, "#rrggbb", that can be told from the ground."""
+    """The nearest shades of `colour`, "#rrggbb", that stand out from the ground."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*_channels(colour))
     light, dark = lightness, min(0.92, 1 - lightness) if saturation < _GREY else lightness
     while contrast(_hex(hue, light, saturation), LIGHT_GROUND) < _LEAST[LIGHT_GROUND]:

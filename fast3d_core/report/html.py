@@ -20,7 +20,7 @@ from fast3d_core.files.files import atomic_write
 from fast3d_core.pruning import METHODS, Pruner
 from fast3d_core.report import render
 from fast3d_core.report.answers import Answers, read_answers
-from fast3d_core.report.attention import Agreement, Kept, agreements, kept_objects
+from fast3d_core.report.attention import Agreement, KeptObjects, agreements, kept_objects
 from fast3d_core.report.build import Report
 from fast3d_core.report.methods import MethodView, method_views
 from fast3d_core.report.plot import writing
@@ -62,7 +62,7 @@ class Page:
     report: Report | None
     tables: list[Table]
     methods: list[MethodView]
-    kept: list[Kept]
+    kept: list[KeptObjects]
     agreements: list[Agreement]
     browser: Browser | None
     judged_by: dict[str, str]

@@ -12,7 +12,7 @@ from pathlib import Path
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.files import atomic_path
 from fast3d_core.pruning import BASELINE, METHODS
-from fast3d_core.report.build import Report, Row
+from fast3d_core.report.build import Report, ReportRow
 from fast3d_core.report.methods import in_order
 
 SUFFIXES = (".png", ".svg")
@@ -52,7 +52,7 @@ def write_plot(path: Path, report: Report) -> None:
             f"there is nothing to plot: no run has both a pruning ratio and a score ratio to a {BASELINE} run; "
             f"add a {BASELINE} run, or name one with --vanilla RUN"
         )
-    # Text stays text in an SVG, and nothing in the file tells the day or is drawn at random.
+    # Text stays text in an SVG, and nothing in the file depends on the day or is drawn at random.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fast3d", "font.size": 9}):
         figure = Figure(figsize=(4.8, 3.4), layout="constrained")
         axes = figure.add_subplot()
@@ -91,7 +91,7 @@ def _groups(report: Report) -> dict[tuple[str | None, bool], list[_Point]]:
     return groups
 
 
-def _point(row: Row) -> _Point | None:
+def _point(row: ReportRow) -> _Point | None:
     """None where a number is unknown."""
     value, low, high = row.ratio.value, row.ratio.low, row.ratio.high
     if row.pruning_ratio is None or value is None:

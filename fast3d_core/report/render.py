@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fast3d_core.files.typed import parse_typed
-from fast3d_core.report.build import Difference, Estimate, Report, Row, Score
+from fast3d_core.report.build import Difference, Estimate, Report, ReportRow, ScoreEstimate
 from fast3d_core.text import csv_cell, printable
 
 UNDEFINED = "-"
@@ -23,8 +23,8 @@ class Column:
     cells: Sequence[tuple[str, ...]]
 
 
-def name_column(rows: Sequence[Row]) -> Column:
-    """Who made the row: the run's name, and what it is where the name does not tell."""
+def name_column(rows: Sequence[ReportRow]) -> Column:
+    """Who made the row: the run's name, and what it is where the name does not say."""
     cells = []
     for row in rows:
         what = "published" if row.published else row.method or "scored"
@@ -55,7 +55,7 @@ def cost_columns(report: Report) -> list[Column]:
     ]
 
 
-def difference_rows(report: Report) -> list[Row]:
+def difference_rows(report: Report) -> list[ReportRow]:
     """The rows that have a difference to another run; none without a run to compare with."""
     return [row for row in report.rows if report.against and not row.published and row.name != report.against]
 
@@ -96,7 +96,7 @@ def to_markdown(report: Report) -> str:
 
 
 def to_json(report: Report) -> str:
-    """The report as JSON; the keys are those of `Report`, `Row`, `Score`, `Estimate` and `Difference`."""
+    """The report as JSON; the keys are those of `Report`, `ReportRow`, `ScoreEstimate`, `Estimate` and `Difference`."""
     return json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False) + "\n"
 
 
@@ -108,7 +108,7 @@ def from_json(text: str) -> Report:
 def to_csv(report: Report) -> str:
     """One header row and a row per run; numbers in full precision, empty where undefined.
 
-    The columns are the keys of `Row`; those of datasets and of intervals are joined by "_", such as `scanqa_low`,
+    The columns are the keys of `ReportRow`; those of datasets and of intervals are joined by "_", such as `scanqa_low`,
     `scanqa_n` and `scanqa_difference_verdict`. Percentages as in JSON. A name that a spreadsheet would run as a formula
     gets an apostrophe before it.
     """
@@ -119,11 +119,11 @@ def to_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def _flat(row: Row, report: Report) -> dict[str, object]:
+def _flat(row: ReportRow, report: Report) -> dict[str, object]:
     name, method = csv_cell(row.name), row.method and csv_cell(row.method)
     flat: dict[str, object] = {"name": name, "method": method, "published": str(row.published).lower()}
     for dataset in report.columns:
-        score = row.scores.get(dataset, Score())
+        score = row.scores.get(dataset, ScoreEstimate())
         flat |= _flat_estimate(dataset, score) | {f"{dataset}_n": score.n}
     flat |= _flat_estimate("ratio", row.ratio)
     for key in ("ratio_datasets", "pruning_ratio", "flops", "flops_percent", "samples_per_second"):
@@ -153,7 +153,7 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\|<>`*~&\[\]])", r"\\\1", printable(" ".join(text.split())))
 
 
-def _sampled_column(label: str, estimates: Sequence[Score | Difference | None]) -> Column:
+def _sampled_column(label: str, estimates: Sequence[ScoreEstimate | Difference | None]) -> Column:
     """Scores or differences; the number of samples is in the title, or in the cells where they differ in it."""
     numbers = {estimate.n for estimate in estimates if estimate and estimate.n is not None}
     title = f"{label} n={numbers.pop()}" if len(numbers) == 1 else label

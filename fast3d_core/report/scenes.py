@@ -28,7 +28,7 @@ _MILLIMETRES = 3  # digits of a metre
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerView:
     """What a run answered to a question.
 
     Attributes:
@@ -45,7 +45,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Question:
+class QuestionView:
     """A question about a scene.
 
     Attributes:
@@ -63,7 +63,7 @@ class Question:
     targets: list[list[float]]
     order: list[int] | None
     mass: list[float] | None
-    answers: list[Answer]
+    answers: list[AnswerView]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class SceneView:
     id: str
     labels: list[str]
     boxes: list[list[float]]
-    questions: list[Question]
+    questions: list[QuestionView]
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,12 @@ def build_browser(
     boxes = load_locations(folder, "val", chosen, slots)
     references = References(folder)
 
-    def question(sample: Sample) -> Question:
+    def question(sample: Sample) -> QuestionView:
         key, objects = (sample.dataset, sample.index), len(labels[sample.scene_id])
         given = [(number, answers[run.name].get(key)) for number, run in enumerate(shown)]
         order, mass = masses.get(key, (None, None))
-        told = [_answer(number, one, sample, references, objects) for number, one in given if one]
-        return _question(sample, order, mass, references, told)
+        answered = [_answer(number, one, sample, references, objects) for number, one in given if one]
+        return _question(sample, order, mass, references, answered)
 
     views = [
         SceneView(
@@ -205,7 +205,7 @@ def _masses(
     runs: Sequence[Run],
     remarks: Remarks,
 ) -> dict[tuple[str, int], tuple[list[int], list[float]]]:
-    """`Question.order` and `Question.mass` of the chosen questions that have a predicted map."""
+    """`QuestionView.order` and `QuestionView.mass` of the chosen questions that have a predicted map."""
     folder, found = config.maps.predicted, {}
     for dataset, everything in samples.items():
         path = map_file(folder, dataset)
@@ -230,9 +230,9 @@ def _masses(
     return found
 
 
-def _answer(run: int, given: Answered, sample: Sample, references: References, objects: int) -> Answer:
+def _answer(run: int, given: Answered, sample: Sample, references: References, objects: int) -> AnswerView:
     named = [slot for slot in mentioned(given.text) if slot < objects]
-    return Answer(run, given.text, judge(sample.dataset, sample.record(given.text), references), given.kept, named)
+    return AnswerView(run, given.text, judge(sample.dataset, sample.record(given.text), references), given.kept, named)
 
 
 def _question(
@@ -240,11 +240,11 @@ def _question(
     order: list[int] | None,
     mass: list[float] | None,
     references: References,
-    answers: list[Answer],
-) -> Question:
+    answers: list[AnswerView],
+) -> QuestionView:
     expected = benchmark(sample.dataset).expected(sample)
     targets = _targets(sample, references)
-    return Question(sample.dataset, sample.index, sample.prompt, expected, targets, order, mass, answers)
+    return QuestionView(sample.dataset, sample.index, sample.prompt, expected, targets, order, mass, answers)
 
 
 def _targets(sample: Sample, references: References) -> list[list[float]]:

@@ -44,13 +44,15 @@ def join_processes(device_name: str, log: Callable[[str], None] = lambda _: None
         UsageError: there are more processes than GPUs, a launcher's variables contradict each other, or processes do
             not come.
     """
-    place = launcher.place()
-    if place is None:
+    process = launcher.this_process()
+    if process is None:
         launcher.run_alone()  # accelerate would make something of what is left
-    elif not on_cpu(device_name) and place.here > (gpus := torch.cuda.device_count()):
-        raise UsageError(f"{place.here} processes need as many GPUs, and there are {gpus}; start at most {gpus}")
+    elif not on_cpu(device_name) and process.local_processes > (gpus := torch.cuda.device_count()):
+        raise UsageError(
+            f"{process.local_processes} processes need as many GPUs, and there are {gpus}; start at most {gpus}"
+        )
     else:
-        meet(place, log)
+        meet(process, log)
     state = PartialState(cpu=on_cpu(device_name), timeout=timedelta(days=7))
     if state.backend == "gloo":  # its threads abort the process if they outlive it, whatever the exit code was to be
         atexit.register(destroy_process_group)

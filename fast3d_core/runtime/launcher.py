@@ -12,7 +12,7 @@ from fast3d_core.text import shown
 
 _NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
 _NEEDED = (*_NUMBERS, "MASTER_ADDR")
-_HERE = "LOCAL_WORLD_SIZE"
+_LOCAL_SIZE = "LOCAL_WORLD_SIZE"
 # Of MPI, which accelerate takes for a launcher's where there is no WORLD_SIZE.
 _MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _LARGEST = 2**20
@@ -23,18 +23,18 @@ JOIN_SECONDS = "FAST3D_JOIN_SECONDS"
 
 
 @dataclass(frozen=True)
-class Place:
+class Process:
     """One of several processes.
 
     Attributes:
         rank: its number, from 0, of `processes`.
-        here: how many there are on this machine, as far as the launcher tells.
+        local_processes: how many there are on this machine, as far as the launcher says.
         address, port: where they meet.
     """
 
     rank: int
     processes: int
-    here: int
+    local_processes: int
     address: str
     port: int
 
@@ -42,7 +42,7 @@ class Place:
         return f"WORLD_SIZE={self.processes}, RANK={self.rank}"
 
 
-def place() -> Place | None:
+def this_process() -> Process | None:
     """This process among those that a launcher started; None where it runs alone.
 
     Raises `UsageError` for variables that contradict each other, that are not all there, or that are no numbers.
@@ -55,13 +55,13 @@ def place() -> Place | None:
             f"{'is' if len(missing) == 1 else 'are'} not set; {_ADVICE}"
         )
     rank, local, port = _number("RANK"), _number("LOCAL_RANK"), _number("MASTER_PORT")
-    here = _number(_HERE, 1)
-    for name, number in (("RANK", rank), ("LOCAL_RANK", local), (_HERE, here - 1)):
+    local_processes = _number(_LOCAL_SIZE, 1)
+    for name, number in (("RANK", rank), ("LOCAL_RANK", local), (_LOCAL_SIZE, local_processes - 1)):
         if number >= processes:
             raise UsageError(f"{name}={_text(name)} does not go with WORLD_SIZE={processes}; {_ADVICE}")
     if not 0 < port < 2**16:
         raise UsageError(f"MASTER_PORT={port} is no port; {_ADVICE}")
-    return Place(rank, processes, here, _text("MASTER_ADDR"), port)
+    return Process(rank, processes, local_processes, _text("MASTER_ADDR"), port)
 
 
 def _text(name: str) -> str:
@@ -77,20 +77,20 @@ def _number(name: str, least: int = 0) -> int:
 
 
 def is_first() -> bool:
-    """Whether this process tells what is to be told once: it runs alone, or is the first of several."""
-    here = _place_if_any()
-    return here is None or here.rank == 0
+    """Whether this process prints what is to be printed once: it runs alone, or is the first of several."""
+    process = _process_if_any()
+    return process is None or process.rank == 0
 
 
 def is_alone() -> bool:
     """Whether this process is not one of several."""
-    return _place_if_any() is None
+    return _process_if_any() is None
 
 
-def _place_if_any() -> Place | None:
+def _process_if_any() -> Process | None:
     try:
-        return place()
-    except UsageError:  # whatever it is to be, it will not be one of several
+        return this_process()
+    except UsageError:  # such variables stop the command, which then is none of several
         return None
 
 
@@ -102,7 +102,7 @@ def is_watched() -> bool:
 
 def run_alone() -> None:
     """Takes what a launcher left out of the environment, so that nothing that reads it waits for others."""
-    for name in (*_NEEDED, _HERE, *_MPI):
+    for name in (*_NEEDED, _LOCAL_SIZE, *_MPI):
         os.environ.pop(name, None)
 
 

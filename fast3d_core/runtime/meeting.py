@@ -12,8 +12,8 @@ from fast3d_core.errors import UsageError
 from fast3d_core.runtime import launcher
 from fast3d_core.text import first_line
 
-TELL_AFTER = 5.0
-"""Seconds of waiting after which a process says for whom."""
+LOG_AFTER = 5.0
+"""Seconds of waiting after which a process logs for whom."""
 
 _SLICE = timedelta(seconds=2)  # of waiting inside torch, which Ctrl-C does not reach
 
@@ -22,7 +22,7 @@ _UNLIMITED = timedelta(days=7)  # once they have met, a process may have hours m
 _met: list[torch.distributed.Store] = []  # the first process serves the others as long as it lives
 
 
-def meet(place: launcher.Place, log: Callable[[str], None]) -> None:
+def meet(process: launcher.Process, log: Callable[[str], None]) -> None:
     """Returns when all processes are here; at once where they have met before.
 
     Args:
@@ -33,15 +33,15 @@ def meet(place: launcher.Place, log: Callable[[str], None]) -> None:
     """
     if _met:
         return
-    waiting = _Waiting(place, log, launcher.join_seconds())
+    waiting = _Waiting(process, log, launcher.join_seconds())
     try:
-        server = _store(place, waiting)
+        server = _store(process, waiting)
         # One launch after another may use the same store, where a launcher keeps it.
         store = torch.distributed.PrefixStore(f"fast3d/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}", server)
-        if store.add("here", 1) >= place.processes:
+        if store.add("here", 1) >= process.processes:
             store.set("all", "1")
         while not store.check(["all"]):
-            waiting.tell(store.add("here", 0))
+            waiting.log_if_long(store.add("here", 0))
             time.sleep(0.05)
     except (RuntimeError, OSError) as error:  # torch's errors of networks are RuntimeErrors
         waiting.give_up(first_line(error))
@@ -55,21 +55,23 @@ def tickets() -> torch.distributed.Store:
 
 
 class _Waiting:
-    """How long it takes, and what is told about it."""
+    """Measures how long the processes take to come, logs it once, and gives up."""
 
-    def __init__(self, place: launcher.Place, log: Callable[[str], None], seconds: float):
-        self._place, self._log, self._seconds = place, log, seconds
+    def __init__(self, process: launcher.Process, log: Callable[[str], None], seconds: float):
+        self._process, self._log, self._seconds = process, log, seconds
         self._began = time.monotonic()
-        self._told = False
+        self._logged = False
 
-    def tell(self, here: int = 1, why: str = "") -> None:
-        """`here` processes are here; `why` says what is in the way."""
+    def log_if_long(self, here: int = 1, why: str = "") -> None:
+        """Logs, once, that this process waits; `here` processes are here, `why` says what is in the way.
+
+        Raises `UsageError` where it has waited long enough."""
         took = time.monotonic() - self._began
         if took >= self._seconds:
             self.give_up(f"not all came in {self._seconds:.0f} s" + (f": {why}" if why else ""))
-        if took >= TELL_AFTER and not self._told:
-            self._told = True
-            missing = self._place.processes - here
+        if took >= LOG_AFTER and not self._logged:
+            self._logged = True
+            missing = self._process.processes - here
             others = f"{missing} other process{'es' if missing > 1 else ''}"
             self._log(f"waiting for {others} at {self._where()}; {self._advice()}")
 
@@ -81,24 +83,30 @@ class _Waiting:
         ) from None
 
     def _where(self) -> str:
-        return f"{self._place.address}:{self._place.port}"
+        return f"{self._process.address}:{self._process.port}"
 
     def _advice(self) -> str:
-        return f"{self._place} are set: if you started this by hand, unset them"
+        return f"{self._process} are set: if you started this by hand, unset them"
 
 
-def _store(place: launcher.Place, waiting: _Waiting) -> torch.distributed.TCPStore:
+def _store(process: launcher.Process, waiting: _Waiting) -> torch.distributed.TCPStore:
     """The store that the processes meet at, as torch will open it: in the first process, or in their launcher."""
-    serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    serves = process.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     while True:
         try:
             if not serves:  # torch fills the screen where nobody answers
-                socket.create_connection((place.address, place.port), _SLICE.total_seconds()).close()
+                socket.create_connection((process.address, process.port), _SLICE.total_seconds()).close()
             return torch.distributed.TCPStore(
-                place.address, place.port, place.processes, serves, _SLICE, wait_for_workers=False, multi_tenant=True
+                process.address,
+                process.port,
+                process.processes,
+                serves,
+                _SLICE,
+                wait_for_workers=False,
+                multi_tenant=True,
             )
         except (RuntimeError, OSError) as error:
             if "EADDRINUSE" in str(error):
                 raise
-            waiting.tell(why=first_line(error))
+            waiting.log_if_long(why=first_line(error))
             time.sleep(0.1)

@@ -1,14 +1,14 @@
-"""How long work tells about itself: the command line shows it, a library user may pass something else."""
+"""How work reports its progress: the command line shows it, a library user may pass something else."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a run tells about itself while it goes on."""
+    """What a run reports while it goes on."""
 
     def waiting(self, what: str) -> None:
-        """This process waits for the others, `what` says for which; told by each that waits."""
+        """This process waits for the others, `what` says for which; called by each process that waits."""
 
     def loading(self) -> None:
         """The model is being loaded."""

@@ -26,15 +26,15 @@ def work(**changes):
     return Work(**{"costs": costs, "scene_flops": 0, "gap_flops": 40, "llm_bytes": 15, "gap_bytes": 5, **changes})
 
 
-def test_floors(machine):
-    assert machine.prefill_floor(work()) == pytest.approx(600 / 100)  # FLOPs
-    assert machine.prefill_floor(work(scene_flops=100)) == pytest.approx(700 / 100)
-    assert machine.prefill_floor(work(llm_bytes=50)) == pytest.approx(50 / 5)  # weights
+def test_rooflines(machine):
+    assert machine.prefill_roofline(work()) == pytest.approx(600 / 100)  # FLOPs
+    assert machine.prefill_roofline(work(scene_flops=100)) == pytest.approx(700 / 100)
+    assert machine.prefill_roofline(work(llm_bytes=50)) == pytest.approx(50 / 5)  # weights
     # Step 1: 100 FLOPs, 1 s; 15 + 20 bytes, 7 s. Step 2: 300 FLOPs, 3 s; 15 + 40 bytes, 11 s.
-    assert machine.decode_floor(work()) == pytest.approx(7 + 11)
-    assert machine.gap_floor(work()) == pytest.approx(40 / 10)
-    assert machine.gap_floor(work(gap_bytes=100)) == pytest.approx(100 / 5)
-    assert machine.gap_floor(work(gap_flops=0)) == 0  # a method without maps
+    assert machine.decode_roofline(work()) == pytest.approx(7 + 11)
+    assert machine.gap_roofline(work()) == pytest.approx(40 / 10)
+    assert machine.gap_roofline(work(gap_bytes=100)) == pytest.approx(100 / 5)
+    assert machine.gap_roofline(work(gap_flops=0)) == 0  # a method without maps
 
 
 def test_weights_that_a_pass_reads():

@@ -7,12 +7,13 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from fast3d_core.bench.result import BASELINES, REUSE, BenchResult, Ratio, Roofline, Row
+from fast3d_core.bench.result import BASELINES, REUSE, BenchResult, BenchRow, Ratio, Roofline
 from fast3d_core.bench.run import Bench, BenchOptions
 from fast3d_core.bench.subject import gap_flops
 from fast3d_core.config import GenerationConfig
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.llm.cost import cost, scene_flops
+from tests.pruning.packages import HEAD, packages  # noqa: F401 (a fixture)
 
 SETTINGS = GenerationConfig(beams=3, max_new_tokens=4)
 OPTIONS = BenchOptions(["vanilla", "sap", "gap"], [1, 3], repeats=2, warmup=1)
@@ -40,6 +41,17 @@ def test_every_row_is_there(result):
     assert {(one.name, one.batch) for one in result.rows} == ours | stock
     assert {one.name for one in result.rows if one.baseline} == set(BASELINES)
     assert result.notes == []
+
+
+def test_an_alpha_is_searched_whatever_its_default(tiny, packages):  # noqa: F811
+    """Every method is timed at the ratio that is asked for."""
+    fields = "alpha: float = setting(0.5, 'a share')\n    name: ClassVar[str] = 'own'"
+    plan = "def plan(self, request): return Sap(self.alpha).plan(request)"
+    flags = "needs_map = needs_logits = True"
+    source = f"from fast3d_core.pruning import Sap\n@dataclass(frozen=True)\nclass Own(Pruner):\n    {fields}\n"
+    packages.install(f"{HEAD}{source}    {flags}\n    {plan}\n", "own=Own")
+    (one,) = Bench(tiny, SETTINGS, BenchOptions(["own"], [3], repeats=2, warmup=0)).run().rows
+    assert one.kept.ratio == pytest.approx(90, abs=0.6) and one.settings["alpha"] not in (0.5, 1)
 
 
 def test_it_is_saved_after_every_row(saved, result):
@@ -99,7 +111,7 @@ def test_flops_with_scenes_reused(tiny, result):
     assert row(result, "vanilla" + REUSE, 1).flops.prefill == own + scene_flops(shape, shared) / 2
 
 
-def test_floors_are_times_of_the_measured(result):
+def test_rooflines_are_times_of_the_measured(result):
     for one in result.rows:
         if one.roofline is None:
             continue
@@ -128,8 +140,8 @@ def test_ratios(result):
 def test_it_is_plain_data_in_the_documented_form(result):
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["schema"] == 1 and len(plain["rows"]) == len(result.rows)
-    assert set(plain["rows"][0]) == set(typing.get_type_hints(Row))
-    for cls in (BenchResult, Row, Ratio, Roofline):
+    assert set(plain["rows"][0]) == set(typing.get_type_hints(BenchRow))
+    for cls in (BenchResult, BenchRow, Ratio, Roofline):
         assert all(field.name in cls.__doc__ for field in fields(cls) if field.name not in ("end_to_end", "prefill"))
     assert plain["shape"]["layers"] == 16 and plain["dtype"] == "float32"
     assert plain["environment"]["attention"] == "sdpa + sdpa"

@@ -6,7 +6,7 @@ import os
 import pytest
 from safetensors.torch import load_file
 
-from fast3d_core.data.annotations import FEATURES_3D
+from fast3d_core.data.features import FEATURES_3D
 from fast3d_core.files.files import load_torch
 from tests.conftest import MINIATURE
 

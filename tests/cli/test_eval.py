@@ -373,6 +373,7 @@ SPOILT = [
     {"index": 1}, {"index": None}, {"dataset": "../x"}, {"dataset": None}, {"pred": 3}, {"tokens": "9"},
     {"tokens": 0}, {"steps": -1}, {"stages": [[1.5, None]]}, {"stages": [[0, [300]]]}, {"stages": [[0, [-1]]]},
     {"stages": "all"}, {"stages": [[0, "all"]]}, {"stages": [[0, [0] * 301]]}, {"stages": [[0]]}, {"gap_flops": "1"},
+    {"stages": [[0, [3, 1]]]}, {"stages": [[4, None]]}, {"stages": [[2, None], [1, [0]]]},
     {"cached": -1}, {"cached": "x"}, {"layer": 0},
 ]  # fmt: skip
 

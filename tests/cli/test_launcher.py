@@ -10,7 +10,7 @@ import pytest
 
 from fast3d_core.errors import UsageError
 from fast3d_core.runtime import launcher, meeting
-from fast3d_core.runtime.launcher import Place
+from fast3d_core.runtime.launcher import Process
 
 ROOT = Path(__file__).parents[2]
 WHOLE = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29581"}
@@ -49,12 +49,12 @@ def free_port() -> int:
 )
 def test_without_a_number_of_processes_there_is_one(monkeypatch, left):
     set_all(monkeypatch, left)
-    assert launcher.place() is None and launcher.is_first() and launcher.is_alone()
+    assert launcher.this_process() is None and launcher.is_first() and launcher.is_alone()
 
 
 def test_one_of_several(monkeypatch):
     set_all(monkeypatch, {**WHOLE, "LOCAL_WORLD_SIZE": "2"})
-    assert launcher.place() == Place(1, 2, 2, "127.0.0.1", 29581)
+    assert launcher.this_process() == Process(1, 2, 2, "127.0.0.1", 29581)
     assert not launcher.is_first() and not launcher.is_alone()
     set_all(monkeypatch, {"RANK": "0"})
     assert launcher.is_first() and not launcher.is_alone()
@@ -83,7 +83,7 @@ def test_one_of_several(monkeypatch):
 def test_what_does_not_go_together_is_one_line(fast3d, monkeypatch, changed, message):
     set_all(monkeypatch, {**WHOLE, **changed})
     with pytest.raises(UsageError, match=message):
-        launcher.place()
+        launcher.this_process()
     for command in (["eval", "-m", "vanilla"], ["extract"], ["predict"], ["train-gap"]):
         done = fast3d(*command, "--dataset", "scanqa", check=False)
         last = done.stderr.splitlines()[-1]
@@ -121,11 +121,11 @@ def test_whole_but_started_by_hand_tells_its_errors(fast3d, monkeypatch):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_waiting_is_told_and_ends(monkeypatch, rank):
-    monkeypatch.setattr(meeting, "TELL_AFTER", 0.2)
+    monkeypatch.setattr(meeting, "LOG_AFTER", 0.2)
     monkeypatch.setenv(launcher.JOIN_SECONDS, "1")
     port, said = free_port(), []
     with pytest.raises(UsageError) as caught:
-        meeting.meet(Place(rank, 3, 1, "127.0.0.1", port), said.append)
+        meeting.meet(Process(rank, 3, 1, "127.0.0.1", port), said.append)
     waited = "waiting for 2 other processes at " if rank == 0 else "waiting for 2 other"
     assert len(said) == 1 and said[0].startswith(f"{waited}") and f"127.0.0.1:{port}" in said[0]
     assert f"WORLD_SIZE=3, RANK={rank} are set" in said[0] and "unset them" in said[0]
@@ -138,7 +138,7 @@ def test_a_port_that_is_taken_is_said_at_once():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"cannot be met at 127.0.0.1:{port} .*in use"):
-            meeting.meet(Place(0, 2, 1, "127.0.0.1", port), lambda _: None)
+            meeting.meet(Process(0, 2, 1, "127.0.0.1", port), lambda _: None)
 
 
 @pytest.mark.parametrize("text", ["x", "0", "-1", "1e400"])

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from fast3d_core.benchmarks.questions import load_samples
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.files.locks import LOCK_FILE
 from tests.prepare.releases import write_labels, write_releases
 

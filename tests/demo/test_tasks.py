@@ -8,7 +8,7 @@ from fast3d_core.benchmarks.answers import clean_answer
 from fast3d_core.config import DATASETS
 from fast3d_core.demo.detection import detect
 from fast3d_core.demo.features import features, object_codes
-from fast3d_core.demo.questions import WORDS, answer_ids, ask
+from fast3d_core.demo.questions import WORDS, answer_ids, draw_question
 from fast3d_core.demo.rooms import make_room
 from fast3d_core.mentions import mentioned
 from tests.demo import oracle
@@ -22,7 +22,7 @@ def asked(places):
     for room, detection in places:
         things = oracle.things_of(room)
         for task in DATASETS:
-            questions = [ask(room, detection, rng, task) for _ in range(20)]
+            questions = [draw_question(room, detection, rng, task) for _ in range(20)]
             found[task] += [(things, detection, question) for question in questions if question]
     return found
 
@@ -119,7 +119,7 @@ def test_words_are_few(asked):
 def test_same_seed_same_questions(places):
     room, detection = places[0]
     for task in DATASETS:
-        first, second = (ask(room, detection, np.random.default_rng(4), task) for _ in range(2))
+        first, second = (draw_question(room, detection, np.random.default_rng(4), task) for _ in range(2))
         assert first == second
 
 
@@ -130,7 +130,7 @@ def test_tiny_rooms_have_questions_or_none():
         detection = detect(room, rng)
         for task in DATASETS:
             for _ in range(10):
-                question = ask(room, detection, rng, task)
+                question = draw_question(room, detection, rng, task)
                 assert question is None or question.prompt
 
 
@@ -143,6 +143,6 @@ def test_speed(capsys):
         detection = detect(room, rng)
         features(object_codes(room), rng)
         for _ in range(16):
-            ask(room, detection, rng, DATASETS[index % 5])
+            draw_question(room, detection, rng, DATASETS[index % 5])
     with capsys.disabled():
         print(f" {(time.process_time() - start) / 40 * 1e3:.1f} ms a room of 50 things with 16 questions ", end="")

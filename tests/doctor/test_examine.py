@@ -33,7 +33,7 @@ def test_troubles_do_not_hide_each_other(examined, files):
     for text in ("39 tensors", "sqa3d: 3 questions", "sqa3d: all questions can be scored", "multi3dref: 3 maps"):
         assert any(text in what for what in fine), text
     wanting = {one.what.split(",")[0] for one in found if one.area == "not checked"}
-    assert {"for want of the checkpoint", "for want of the tokeniser"} <= wanting
+    assert {"without the checkpoint", "without the tokeniser"} <= wanting
 
 
 def test_a_file_that_several_checks_read_is_told_once(examined, files):
@@ -124,7 +124,7 @@ def test_a_method_that_there_is_not():
 
 def test_what_is_read_is_said(examined):
     said: list[str] = []
-    examined(said=said.append, deep=True)
+    examined(log=said.append, deep=True)
     assert "reading the maps of scanqa" in said
     assert any(line.startswith("reading model.safetensors (9") for line in said)
 

@@ -27,7 +27,7 @@ VANILLA = {"methods": ["vanilla"]}
 def test_absent_device(examined):
     device, memory = troubles(examined("model.device=cuda", **VANILLA))
     assert (device.area, device.status) == ("model.device", "error") and "no CUDA device" in device.what
-    assert "for want of the device" in memory.what and "eval.batch_size" in memory.what
+    assert "without the device" in memory.what and "eval.batch_size" in memory.what
 
 
 def test_a_number_type_that_the_device_does_not_compute_in(examined, monkeypatch):

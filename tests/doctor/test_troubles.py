@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 
 from fast3d_core.config import load_config
-from fast3d_core.data.annotations import FEATURES_2D, FEATURES_3D
+from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.doctor.chat_scene import llm
 from fast3d_core.files.fingerprints import file_hash, fingerprint
 from fast3d_core.gap.predictor import map_sources

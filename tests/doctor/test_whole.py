@@ -7,7 +7,7 @@ import zipfile
 import torch
 from safetensors.torch import load_file, save_file
 
-from fast3d_core.data.annotations import FEATURES_3D
+from fast3d_core.data.features import FEATURES_3D
 from tests.doctor.conftest import edit_torch, troubles
 
 DEEP = {"deep": True, "methods": ["vanilla"]}

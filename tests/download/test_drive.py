@@ -20,8 +20,8 @@ FAST3D = ITEMS["gap"].sources[0].id
 CHECKPOINT = os.urandom(300_000)
 
 
-def get(to, *names, said=lambda _: None):
-    return list(download([ITEMS[name] for name in names], to, None, said))
+def get(to, *names, log=lambda _: None):
+    return list(download([ITEMS[name] for name in names], to, None, log))
 
 
 def long(name):
@@ -91,9 +91,9 @@ def test_the_next_link(drive, tmp_path):
     """Drive's page that says no has status 200."""
     drive.drive[FIRST] = (None, b'<html><p class="uc-error-subcaption">Too many users</p></html>')
     drive.drive[SECOND] = ("c.pth", CHECKPOINT)
-    said = []
-    assert get(tmp_path, "chat-scene", said=said.append)[0].state == "downloaded"
-    assert any("refuses" in line and "trying the next source" in line for line in said)
+    log = []
+    assert get(tmp_path, "chat-scene", log=log.append)[0].state == "downloaded"
+    assert any("refuses" in line and "trying the next source" in line for line in log)
 
 
 def test_refused(drive, tmp_path):
@@ -123,9 +123,9 @@ def test_put_there_by_hand(drive, tmp_path):
     target = tmp_path / "outputs/gap/checkpoint_best.pth"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"by hand")
-    said = []
-    assert get(tmp_path, "gap", said=said.append)[0].state == "there"
-    assert any("not checked" in line for line in said)
+    log = []
+    assert get(tmp_path, "gap", log=log.append)[0].state == "there"
+    assert any("not checked" in line for line in log)
     assert load_config(tmp_path / "fast3d.yaml").gap.checkpoint == target
 
 
@@ -176,9 +176,9 @@ def test_a_bad_archive_then_the_folder(annotations, tmp_path):
         FOLDER: [("scanqa_val.json", long("scanqa"))],
         long("scanqa"): ("scanqa_val.json", b"[]"),
     }
-    said = []
-    assert [o.problem for o in get(tmp_path / "to", "annotations", said=said.append)] == [None]
-    assert any("leaves its folder" in line for line in said)
+    log = []
+    assert [o.problem for o in get(tmp_path / "to", "annotations", log=log.append)] == [None]
+    assert any("leaves its folder" in line for line in log)
     assert there(tmp_path / "to") == ["annotations/scanqa_val.json", "fast3d.yaml"]
     assert not list(tmp_path.rglob("evil"))
 
@@ -189,7 +189,7 @@ def test_no_room_to_unpack_is_not_the_archive_s_fault(annotations, tmp_path, mon
     def full(*_):
         raise FullDiskError("no room")
 
-    monkeypatch.setattr("fast3d_core.download.archives.need_room", full)
+    monkeypatch.setattr("fast3d_core.download.archives.need_space", full)
     assert get(tmp_path, "annotations")[0].problem.endswith("no room")
     assert [path.name for path in Path(tmp_path).rglob("archive.zip")]  # kept for the next run
     monkeypatch.undo()

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from fast3d_core.config import load_config
-from fast3d_core.download import ITEMS, download, plan
+from fast3d_core.download import ITEMS, download, plan_downloads
 from fast3d_core.download.hub import HubFolder
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.files.locks import LOCK_FILE, sole_use
@@ -31,8 +31,8 @@ def vicuna(hub):
     return hub
 
 
-def get(to, *names, revision=None, said=lambda _: None):
-    return list(download([ITEMS[name] for name in names], to, revision, said))
+def get(to, *names, revision=None, log=lambda _: None):
+    return list(download([ITEMS[name] for name in names], to, revision, log))
 
 
 def there(to):
@@ -46,7 +46,7 @@ FILES = sorted(f"llm/vicuna-7b-v1.5/{name}" for name in VICUNA if name != "READM
 
 def test_downloads_what_is_needed_and_names_it(vicuna, tmp_path):
     to = tmp_path / "to"
-    (planned,) = plan([ITEMS["vicuna"]], to, None, print)
+    (planned,) = plan_downloads([ITEMS["vicuna"]], to, None, print)
     assert planned.size == sum(map(len, VICUNA.values())) - len(b"not needed") and planned.there == "no"
     assert not to.exists()
     (outcome,) = get(to, "vicuna")
@@ -59,7 +59,7 @@ def test_downloads_what_is_needed_and_names_it(vicuna, tmp_path):
     vicuna.asked.clear()
     assert [o.state for o in get(to, "vicuna")] == ["there"]
     assert len(vicuna.asked) == 1
-    assert plan([ITEMS["vicuna"]], to, None, print)[0].there == "all"
+    assert plan_downloads([ITEMS["vicuna"]], to, None, print)[0].there == "all"
 
 
 def test_safetensors_make_pytorch_s_twins_needless(vicuna, tmp_path):
@@ -109,12 +109,12 @@ def test_goes_on_in_the_next_run(vicuna, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("lie", "said"), [({"sha256": "0" * 64}, "its checksum is not"), ({"size": 5}, "it has 300000 bytes, not 5")]
+    ("lie", "problem"), [({"sha256": "0" * 64}, "its checksum is not"), ({"size": 5}, "it has 300000 bytes, not 5")]
 )
-def test_wrong_content(vicuna, tmp_path, lie, said):
+def test_wrong_content(vicuna, tmp_path, lie, problem):
     vicuna.lies[BIN] = lie
     (outcome,) = get(tmp_path, "vicuna")
-    assert outcome.state == "failed" and said in outcome.problem and "run again" in outcome.problem
+    assert outcome.state == "failed" and problem in outcome.problem and "run again" in outcome.problem
     assert not (tmp_path / "llm/vicuna-7b-v1.5" / BIN).exists()
     vicuna.lies.clear()
     assert get(tmp_path, "vicuna")[0].state == "downloaded"
@@ -124,10 +124,10 @@ def test_wrong_content_of_a_small_file(vicuna, tmp_path, monkeypatch):
     """Those outside LFS have git's name of their content."""
     listing = HubFolder.listing
 
-    def lying(self, revision, said):
+    def lying(self, revision, log):
         return [
             dataclasses.replace(file, digest="git:" + "0" * 40) if file.name == "config.json" else file
-            for file in listing(self, revision, said)
+            for file in listing(self, revision, log)
         ]
 
     monkeypatch.setattr(HubFolder, "listing", lying)
@@ -142,10 +142,10 @@ def test_busy_is_asked_again(vicuna, tmp_path, prefix):
 
 def test_busy_for_too_long(vicuna, tmp_path):
     vicuna.answers["/api/models/lmsys"] = [-429]
-    said = []
-    (outcome,) = get(tmp_path, "vicuna", said=said.append)
+    log = []
+    (outcome,) = get(tmp_path, "vicuna", log=log.append)
     assert "busy (HTTP 429)" in outcome.problem and "run the same command later" in outcome.problem
-    assert any("trying again in 0 s" in line for line in said)  # as Retry-After says
+    assert any("trying again in 0 s" in line for line in log)  # as Retry-After says
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -192,7 +192,7 @@ def test_no_network(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     (outcome,) = get(tmp_path, "vicuna")
     assert "cannot be reached" in outcome.problem and "\n" not in outcome.problem
-    assert plan([ITEMS["vicuna"]], tmp_path, None, print)[0].problem
+    assert plan_downloads([ITEMS["vicuna"]], tmp_path, None, print)[0].problem
 
 
 def test_offline(vicuna, tmp_path, monkeypatch):
@@ -235,7 +235,7 @@ def test_a_user_s_files_stay(vicuna, tmp_path):
     assert outcome.state == "failed" and str(mine) in outcome.problem and "move it away" in outcome.problem
     assert mine.read_text() == "{'mine'}" and there(mine.parent) == ["config.json"]
     mine.write_bytes(VICUNA["config.json"])
-    assert plan([ITEMS["vicuna"]], tmp_path, None, print)[0].there == "1 of 4 files"
+    assert plan_downloads([ITEMS["vicuna"]], tmp_path, None, print)[0].there == "1 of 4 files"
     assert get(tmp_path, "vicuna")[0].state == "downloaded"
     assert vicuna.ranges("/config.json") == []
 

@@ -9,14 +9,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import RobertaTokenizer
 
-from fast3d_core.convert import convert, plan
+from fast3d_core.convert import convert, plan_conversions
 from fast3d_core.evaluation.questions import Job, Questions
 from fast3d_core.evaluation.run import evaluate
 from fast3d_core.files.files import write_json
-from fast3d_core.files.fingerprints import fingerprint
+from fast3d_core.files.fingerprints import file_hash, fingerprint
 from fast3d_core.maps.ledger import PREDICTED_FILE
 from fast3d_core.maps.published import map_file
-from fast3d_core.maps.store import PartInfo, Shard, TargetStore, file_hash
+from fast3d_core.maps.shards import Shard
+from fast3d_core.maps.store import PartInfo, TargetStore
 from fast3d_core.pruning import Vanilla
 from fast3d_core.runtime.progress import Silent
 from tests.conftest import MINIATURE, ROOT_DATA
@@ -31,7 +32,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT_DATA / "metrics", folder / "metrics")
     settings = config(folder, *GREEDY)
     converted = folder / "packed"
-    convert(plan(settings, to=converted), Nobody())
+    convert(plan_conversions(settings, to=converted), Nobody())
     shutil.copytree(folder / "annotations", converted / "annotations", ignore=shutil.ignore_patterns("*feats.pt"))
     for path in converted.glob("*feats.safetensors"):
         path.rename(converted / "annotations" / path.name)

@@ -13,7 +13,7 @@ from fast3d_core.asking.rooms import Rooms
 from fast3d_core.benchmarks import References
 from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, load_config
-from fast3d_core.convert import convert, plan
+from fast3d_core.convert import convert, plan_conversions
 from fast3d_core.data.annotations import Scenes, load_locations
 from fast3d_core.errors import Fast3DError
 from fast3d_core.evaluation.found_alpha import found_alpha
@@ -137,7 +137,7 @@ def finished_run(folder: Path) -> None:
 
 
 def converted(folder: Path) -> None:
-    convert(plan(config(folder), to=folder / "converted"), Nobody())
+    convert(plan_conversions(config(folder), to=folder / "converted"), Nobody())
 
 
 class Nobody:

@@ -120,6 +120,24 @@ def test_both_engines_give_the_same(llm, engines, data, beams):
     assert answers(engines[0], prompts, chosen, search) == told  # packed caches are decoded by the kernels alone
 
 
+@pytest.mark.parametrize("start", [0, 3])
+def test_all_visual_tokens_can_go(llm, engines, start):
+    """Also where they begin the prompt, so that those that are pruned see nothing of it."""
+    nothing, last = torch.tensor([], dtype=torch.int64), torch.tensor([VISUAL - 1])
+    chosen = [
+        Plan(VISUAL, [Stage(0, 0, nothing)]),
+        Plan(VISUAL, [Stage(1, 1, last), Stage(3, 0, nothing)]),
+        Plan(VISUAL, [Stage(2, 2, best(2, "last", "text"), look=("last", "text"))]),
+    ]
+    prompts = [prompt(start + VISUAL + behind, start, behind) for behind in (1, 4, 9)]
+    pairs = list(zip(prompts, chosen, strict=True))
+    logits = torch.stack([reference.first_logits(llm, *pair) for pair in pairs])
+    for engine in engines:
+        torch.testing.assert_close(engine.prefill(prompts, chosen, SHORT).logits, logits, rtol=0, atol=2e-5)
+    want = [reference.generate(llm, *pair, SHORT, BOS, EOS).ids for pair in pairs]
+    assert [one.ids for one in engines[0].generate(prompts, chosen, SHORT, BOS, EOS)] == want
+
+
 @pytest.mark.parametrize("beams", [1, 5])
 def test_every_layer_can_have_a_stage_of_every_kind(llm, engines, beams):
     """One after another, at K = 0, 1, ... L - 1, each sample another one."""

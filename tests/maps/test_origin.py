@@ -13,7 +13,7 @@ from fast3d_core.extraction.extract import check_export, export, extract, load_p
 from fast3d_core.files.fingerprints import fingerprint
 from fast3d_core.gap.predictor import predict_maps
 from fast3d_core.maps.ledger import EXPORTED_FILE, PREDICTED_FILE, check_folder, write_known
-from fast3d_core.maps.origin import Origin, check_origin, load_known_maps, origin_of
+from fast3d_core.maps.origin import MapOrigin, check_origin, load_known_maps, origin_of
 from fast3d_core.maps.published import map_file
 from fast3d_core.maps.store import TargetStore
 from fast3d_core.runtime.progress import Silent
@@ -44,7 +44,7 @@ def exported(config, tmp_path):
 def test_what_fast3d_wrote_is_known(config, predicted, exported):
     questions = annotation_file(config.data.annotations, "scanqa")
     for folder, kind in ((predicted, "logits"), (exported, "shares")):
-        origin = Origin(kind, "val/scanqa", fingerprint(questions))
+        origin = MapOrigin(kind, "val/scanqa", fingerprint(questions))
         assert origin_of(folder, "scanqa") == origin == check_origin(folder, "scanqa", questions)
         maps, known = load_known_maps(folder, "scanqa", questions, 3)
         assert (maps.kind, known, len(maps.scores)) == (kind, True, 3)

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from fast3d_core.errors import DataError, UsageError
-from fast3d_core.maps.store import STORE_FILE, PartInfo, Shard, TargetStore, file_hash
+from fast3d_core.files.fingerprints import file_hash
+from fast3d_core.maps.shards import Shard
+from fast3d_core.maps.store import STORE_FILE, PartInfo, TargetStore
 from fast3d_core.maps.targets import parse_layers
 
 LAYERS, OBJECTS, SHARD, SAMPLES = 5, 7, 4, 10

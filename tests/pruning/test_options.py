@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fast3d_core.errors import UsageError
 from fast3d_core.fields import setting
-from fast3d_core.pruning import METHODS
+from fast3d_core.pruning import METHODS, Sap
 from fast3d_core.pruning.options import (
     MethodOptions,
     build_pruners,
@@ -147,6 +147,8 @@ def test_an_alpha_of_ones_own(packages):
     cls = own(packages, ["alpha: float = setting(0.5, 'a share', above=0, at_most=1)"])
     assert build_pruners(["own"], MethodOptions(), LAYERS, UNITS) == [cls(0.5)] and not wants_alpha(["own"])
     assert build_pruners(["own"], MethodOptions(alphas=[0.2, 0.3]), LAYERS, UNITS) == [cls(0.2), cls(0.3)]
+    found = MethodOptions(found_alpha=0.7)  # for what has no default alone, whatever else is asked for with it
+    assert build_pruners(["own", "sap"], found.taken_by(["own", "sap"]), LAYERS, UNITS) == [cls(0.5), Sap(0.7)]
     with pytest.raises(UsageError, match="own takes one alpha for all datasets"):
         build_pruners(["own"], MethodOptions(alphas=[{"scanqa": 0.2}]), LAYERS, UNITS)
     with pytest.raises(UsageError, match=r"--alpha must lie in \(0, 1\], not 2"):

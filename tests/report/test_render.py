@@ -8,7 +8,16 @@ import re
 import pytest
 
 from fast3d_core.benchmarks import DATASETS
-from fast3d_core.report import Difference, Score, build_report, list_runs, load_runs, to_csv, to_json, to_markdown
+from fast3d_core.report import (
+    Difference,
+    ScoreEstimate,
+    build_report,
+    list_runs,
+    load_runs,
+    to_csv,
+    to_json,
+    to_markdown,
+)
 from fast3d_core.report.render import _estimate_lines, from_json, human
 from tests.report.fabricate import bernoulli, make_run
 
@@ -111,10 +120,10 @@ def test_flops_have_three_digits_and_a_unit(flops, shown):
 @pytest.mark.parametrize(
     ("estimate", "lines"),
     [
-        (Score(50.404, 49.12, 51.7, 9), ["50.40", "49.1-51.7"]),
-        (Score(9.996, 0.0, 100.0, 9), ["10.00", "0-100"]),
-        (Score(3.0), ["3.00"]),
-        (Score(), ["-"]),
+        (ScoreEstimate(50.404, 49.12, 51.7, 9), ["50.40", "49.1-51.7"]),
+        (ScoreEstimate(9.996, 0.0, 100.0, 9), ["10.00", "0-100"]),
+        (ScoreEstimate(3.0), ["3.00"]),
+        (ScoreEstimate(), ["-"]),
         (Difference(-0.001, -1.234, -0.001), ["+0.00", "-1.23..0.00"]),
         (Difference(-46.7, -47.94, -9.996), ["-46.70", "-47.9..-10.0"]),
     ],

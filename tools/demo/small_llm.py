@@ -73,8 +73,8 @@ class SmallChatScene(nn.Module):
 
         if device.type == "cuda":
             return create_block_mask(visible, None, None, length, length, device=str(device))
-        places = torch.arange(length, device=device)
-        return visible(places, places, places[:, None], places[None])
+        positions = torch.arange(length, device=device)
+        return visible(positions, positions, positions[:, None], positions[None])
 
     def forward(self, batch: Packed, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
         """The mean loss of the wanted tokens, (scenes, objects, width) what the readers see of each object, and the
@@ -101,9 +101,9 @@ class SmallChatScene(nn.Module):
         text = self.llm.model.embed_tokens(batch.ids)
         (shared, _), (questions, tokens) = before.shape[1:], text.shape[1:3]
         x = torch.cat([before, text.flatten(1, 2)], dim=1)
-        places = torch.arange(shared + tokens, device=x.device)
-        places = torch.cat([places[:shared], places[shared:].repeat(questions)])
-        cos, sin = (table[0] for table in self.llm.model.rotary_emb(x, places[None]))
+        positions = torch.arange(shared + tokens, device=x.device)
+        positions = torch.cat([positions[:shared], positions[shared:].repeat(questions)])
+        cos, sin = (part[0] for part in self.llm.model.rotary_emb(x, positions[None]))
         first = len(self._prefix) + _TOKENS - 1
         last_tokens = slice(first, first + self.shape.objects * _TOKENS, _TOKENS)
         seen, maps = x[:, last_tokens], x.new_zeros(len(x), recorded, self.shape.objects, dtype=torch.float32)
@@ -148,7 +148,7 @@ _flex_attention = torch.compile(flex_attention)
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
     """What queries gather, (scenes, tokens, heads, head width) each."""
-    # The rotary tables are fp32; under autocast attention is to run in v's dtype.
+    # The rope cos and sin are fp32; under autocast attention is to run in v's dtype.
     q, k, v = (t.to(v.dtype).transpose(1, 2) for t in (q, k, v))
     if isinstance(mask, Tensor):
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)

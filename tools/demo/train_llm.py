@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from fast3d_core.config import DATASETS
 from fast3d_core.demo.detection import detect
 from fast3d_core.demo.features import CODE_WIDTH, MIX_2D, MIX_3D, NOISE_2D, NOISE_3D, object_codes
-from fast3d_core.demo.questions import ask
+from fast3d_core.demo.questions import draw_question
 from fast3d_core.demo.rooms import COLOURS, KINDS, SIZES, draw_size, make_room
 from fast3d_core.demo.shape import SmallShape
 from fast3d_core.demo.world import room_rng
@@ -99,7 +99,7 @@ def train_tokenizer(folder: Path, rooms: int = 3000) -> None:
         room = make_room(rng, draw_size(rng))
         found = detect(room, rng)
         for task in DATASETS:
-            if question := ask(room, found, rng, task):
+            if question := draw_question(room, found, rng, task):
                 texts += [question.prompt, question.answer]
     with atomic_path(folder / "tokenizer.model") as temporary:
         sentencepiece.SentencePieceTrainer.train(
@@ -159,7 +159,7 @@ def draw_questions(
         prompts.append([])
         while (q := len(prompts[r])) < recipe.questions:
             task = int(np.searchsorted(bounds, rng.random(), side="right"))
-            question = ask(room, found, rng, DATASETS[task])
+            question = draw_question(room, found, rng, DATASETS[task])
             if question is None:
                 continue
             row, target = _texts(tokenizer, question.prompt, question.answer, rng.random() < recipe.as_extracted)

@@ -16,7 +16,7 @@ from fast3d_core.demo.questions.sqa3d import sqa3d
 from fast3d_core.demo.questions.words import WORDS
 from fast3d_core.demo.rooms import Room
 
-__all__ = ["WORDS", "Question", "answer_ids", "ask"]
+__all__ = ["WORDS", "Question", "answer_ids", "draw_question"]
 
 _TASKS = {
     "scanrefer": scanrefer,
@@ -27,6 +27,6 @@ _TASKS = {
 }
 
 
-def ask(room: Room, detection: Detection, rng: np.random.Generator, task: str) -> Question | None:
+def draw_question(room: Room, detection: Detection, rng: np.random.Generator, task: str) -> Question | None:
     """A random question of the task (`fast3d_core.config.DATASETS`); None if the room, or the draw, has none."""
     return _TASKS[task](room, detection, rng)

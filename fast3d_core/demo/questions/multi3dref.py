@@ -54,7 +54,7 @@ _Several = tuple[str, np.ndarray, int, tuple[int, ...]] | None
 
 
 def _plain(rng: np.random.Generator, name: Name) -> str:
-    """Singular or plural, whatever the number of things, so that the words do not tell it."""
+    """Singular or plural, whatever the number of things, so that the words do not give it away."""
     return article(name.words()) if rng.random() < 0.5 else name.words(plural=True)
 
 
@@ -67,12 +67,12 @@ def _present(room: Room, rng: np.random.Generator) -> _Several:
     anchor = draw_anchor(room, rng)
     if not anchor:
         return None
-    place, words = anchor
+    other, words = anchor
     how, relation = pick(rng, (("on", room.on), ("under", room.under), ("near", room.near), ("near", room.near)))
-    related = relation[:, place]
-    if (related[fits] == -1).any() or (how != "near" and not relation[:, place].any()):
+    related = relation[:, other]
+    if (related[fits] == -1).any() or (how != "near" and not relation[:, other].any()):
         return None
-    return f"{_plain(rng, name)} {how} the {words}", np.flatnonzero(fits & (related == 1)), name.kind, (place,)
+    return f"{_plain(rng, name)} {how} the {words}", np.flatnonzero(fits & (related == 1)), name.kind, (other,)
 
 
 def _absent(room: Room, rng: np.random.Generator, wanted: str) -> _Several:

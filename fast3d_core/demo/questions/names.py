@@ -23,18 +23,18 @@ class Name:
 
     def words(self, plural: bool = False) -> str:
         """The name without an article, such as "small red chairs"."""
-        said = [
+        attributes = [
             words[index]
             for words, index in ((SIZES, self.size), (COLOURS, self.colour), (MATERIALS, self.material))
             if index >= 0
         ]
-        return " ".join([*said, KINDS[self.kind].plural if plural else KINDS[self.kind].name])
+        return " ".join([*attributes, KINDS[self.kind].plural if plural else KINDS[self.kind].name])
 
     def fits(self, room: Room) -> np.ndarray:
         """(n,) bool: which things of the room the name fits."""
         fits = room.kinds == self.kind
-        said = ((room.sizes, self.size), (room.colours, self.colour), (room.materials, self.material))
-        for values, index in said:
+        attributes = ((room.sizes, self.size), (room.colours, self.colour), (room.materials, self.material))
+        for values, index in attributes:
             if index >= 0:
                 fits = fits & (values == index)
         return fits

@@ -30,13 +30,13 @@ def _by_distance(room: Room, rng: np.random.Generator, silent: int) -> Found:
     anchor = draw_anchor(room, rng)
     if not anchor:
         return None
-    place, words = anchor
+    other, words = anchor
     name = name_of(room, int(rng.random() * len(room)), pick(rng, (0, 0, COLOUR, SIZE)) & ~silent)
     members = np.flatnonzero(name.fits(room))
-    members = members[members != place]
+    members = members[members != other]
     if len(members) < 2:
         return None
-    distances = room.distances[place, members]
+    distances = room.distances[other, members]
     order = distances.argsort()
     closest = rng.random() < 0.6
     first, second = (order[0], order[1]) if closest else (order[-2], order[-1])
@@ -44,7 +44,7 @@ def _by_distance(room: Room, rng: np.random.Generator, silent: int) -> Found:
         return None
     thing = int(members[order[0] if closest else order[-1]])
     how = "closest to" if closest else "farthest from"
-    return thing, f"the {name.words()} {how} the {words}", (thing, place)
+    return thing, f"the {name.words()} {how} the {words}", (thing, other)
 
 
 def _by_support(room: Room, rng: np.random.Generator, silent: int) -> Found:
@@ -53,15 +53,15 @@ def _by_support(room: Room, rng: np.random.Generator, silent: int) -> Found:
     pairs = np.argwhere(relation == 1)
     if not len(pairs):
         return None
-    thing, place = map(int, pick(rng, pairs))
-    words = own_name(room, rng, place)
+    thing, other = map(int, pick(rng, pairs))
+    words = own_name(room, rng, other)
     if not words:
         return None
     for bits in NAMES:
         if not bits & silent:
             name = name_of(room, thing, bits)
-            if (relation[name.fits(room), place] != 0).sum() == 1:
-                return thing, f"the {name.words()} {how} the {words}", (thing, place)
+            if (relation[name.fits(room), other] != 0).sum() == 1:
+                return thing, f"the {name.words()} {how} the {words}", (thing, other)
     return None
 
 

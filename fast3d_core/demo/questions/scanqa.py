@@ -59,7 +59,7 @@ def _count(room: Room, rng: np.random.Generator) -> Answered:
 
 
 def _existence(room: Room, rng: np.random.Generator) -> Answered:
-    """Yes as often as no, of things drawn alike, so that the words do not tell it."""
+    """Yes as often as no, of things drawn alike, so that the words do not give it away."""
     wanted = rng.random() < 0.5
     for _ in range(TRIES):
         kind = int(pick(rng, room.kinds)) if rng.random() < 0.7 else int(rng.random() * len(KINDS))
@@ -83,10 +83,10 @@ def _on(room: Room, rng: np.random.Generator) -> Answered:
     laden = np.flatnonzero(room.on.sum(0) == 1)
     if not len(laden):
         return None
-    place = int(pick(rng, laden))
-    words = own_name(room, rng, place)
-    thing = int(room.on[:, place].argmax())
-    return (f"What is on the {words}?", full_name(room, thing), (thing, place)) if words else None
+    holder = int(pick(rng, laden))
+    words = own_name(room, rng, holder)
+    thing = int(room.on[:, holder].argmax())
+    return (f"What is on the {words}?", full_name(room, thing), (thing, holder)) if words else None
 
 
 _QUESTIONS: dict[Callable[[Room, np.random.Generator], Answered], float] = {

@@ -14,7 +14,7 @@ _PALETTES = {
     "bright": "red orange yellow green blue purple pink white black",
 }
 
-# Similar shapes are neighbours: fours of them are hard to tell apart in the 3D features. No name is part of another,
+# Similar shapes are neighbours: fours of them are hard to distinguish in the 3D features. No name is part of another,
 # because refined exact match would take "table" for "coffee table".
 # name, plural, where it stands, width x depth x height in metres, colours, materials
 _FURNITURE = """

@@ -50,13 +50,13 @@ def widths(case: Case) -> Iterator[Finding]:
 
 
 def lora_alpha(case: Case) -> Iterator[Finding]:
-    """Against the checkpoint's settings, where it has them: its tensors do not tell."""
+    """Against the checkpoint's settings, where it has them: its tensors do not show it."""
     settings, alpha = files.checkpoint(case).settings, case.config.model.lora_alpha
     lora = settings.get("lora")
-    told = lora.get("lora_alpha") if isinstance(lora, dict) else None
-    if isinstance(told, (int, float)):
-        if told != alpha:
-            yield error(f"the checkpoint was trained with lora_alpha {told}, not {alpha:g}", f"set it to {told}")
+    trained = lora.get("lora_alpha") if isinstance(lora, dict) else None
+    if isinstance(trained, (int, float)):
+        if trained != alpha:
+            yield error(f"the checkpoint was trained with lora_alpha {trained}, not {alpha:g}", f"set it to {trained}")
         else:
             yield ok(f"{alpha:g}, as the checkpoint says")
     elif files.checkpoint(case).lora_ranks() == {_RELEASED} and alpha != _RELEASED:
@@ -70,14 +70,14 @@ def lora_alpha(case: Case) -> Iterator[Finding]:
 def training(case: Case) -> Iterator[Finding]:
     """Was it trained on prompts as fast3d builds them?"""
     model = files.checkpoint(case).settings.get("model")
-    told = model if isinstance(model, dict) else {}
-    other = [f"{name} {shown(told[name])}" for name, value in _PROMPT.items() if told.get(name, value) != value]
+    trained = model if isinstance(model, dict) else {}
+    other = [f"{name} {shown(trained[name])}" for name, value in _PROMPT.items() if trained.get(name, value) != value]
     if other:
         yield warning(
             f"the checkpoint was trained with {', '.join(other)}, which the released one was not",
             "its prompts are others than fast3d's: compare its scores with known ones before you use them",
         )
-    slots = told.get("max_obj_num")
+    slots = trained.get("max_obj_num")
     if isinstance(slots, int) and slots != case.config.data.max_objects:
         yield warning(
             f"the checkpoint was trained on {slots} object slots, data.max_objects is {case.config.data.max_objects}",
@@ -91,7 +91,7 @@ def base(case: Case) -> Iterator[Finding]:
     check_base(checkpoint.base, files.llm_weights(case), str(checkpoint.path))
     own, trained = files.llm_weights(case)["model.embed_tokens.weight"], checkpoint.embedding
     if own.shape[1] != trained.shape[1]:
-        return  # told by `tensors`
+        return  # reported by `tensors`
     rows = torch.linspace(0, min(len(own), len(trained)) - 1, _ROWS).long().unique()
     likeness = nn.functional.cosine_similarity(own[rows].float(), trained[rows].float()).mean().item()
     if not likeness > 0.5:
@@ -107,7 +107,7 @@ def base(case: Case) -> Iterator[Finding]:
 def numbers(case: Case) -> Iterator[Finding]:
     """Are all weights finite?"""
     for what, tensors in (("the LLM", files.llm_weights(case)), ("the checkpoint", files.checkpoint(case).state)):
-        case.options.said(f"reading the numbers of {what}")
+        case.options.log(f"reading the numbers of {what}")
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 yield error(f"{what}: {name} holds NaN or infinity", "download it again")

@@ -1,4 +1,4 @@
-"""How to train, and what a training tells and leaves. Imports no torch: `--help` shows the defaults."""
+"""How to train, and what a training reports and leaves. Imports no torch: `--help` shows the defaults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class TrainingOptions:
 
 
 class TrainingProgress(Protocol):
-    """What a training run tells about itself."""
+    """What a training run reports."""
 
     def waiting(self, what: str) -> None:
         """This process waits for the others, `what` says for which; each process that waits calls it."""

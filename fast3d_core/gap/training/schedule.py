@@ -18,11 +18,11 @@ CLIP = 5.0
 
 _WEIGHT_DECAY = 0.01
 _WARMUP_EPOCHS = 0.1
-_FLOOR = 0.001  # of the peak learning rate
+_LEAST = 0.001  # of the peak learning rate
 
 
 def lr_factor(step: int, epoch_steps: int, steps: int) -> float:
-    """The learning rate of a step over the peak: linear warm-up, then a cosine down to the floor.
+    """The learning rate of a step over the peak: linear warm-up, then a cosine down to the least rate.
 
     Args:
         epoch_steps: steps of an epoch; steps: of the whole training.
@@ -31,7 +31,7 @@ def lr_factor(step: int, epoch_steps: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(steps - warmup, 1)
-    return _FLOOR + (1 - _FLOOR) * (1 + math.cos(math.pi * done)) / 2
+    return _LEAST + (1 - _LEAST) * (1 + math.cos(math.pi * done)) / 2
 
 
 def parameter_groups(named: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:

@@ -146,7 +146,7 @@ def load_last(
 
 
 def has_best(folder: Path, state: TrainingState) -> bool:
-    """Whether the best weights are those that the last checkpoint tells of."""
+    """Whether the best weights are those that the last checkpoint names."""
     try:
         return TensorFile(folder / BEST_FILE, "").metadata.get("step") == state.best_step
     except DataError:

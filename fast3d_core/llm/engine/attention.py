@@ -22,7 +22,7 @@ def padded_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, 
     Args:
         q: (query rows, heads, head_dim), packed.
         keys, values: (cache rows, kv heads, head_dim).
-        queries: how many rows of each sample ask.
+        queries: how many query rows each sample has.
         layout: of the cache.
 
     Returns:
@@ -32,10 +32,10 @@ def padded_attention(q: Tensor, keys: Tensor, values: Tensor, queries: Packing, 
     q, k, v = (x.transpose(1, 2) for x in (queries.pad(q), layout.view(keys), layout.view(values)))
     mask = None
     if queries.lengths != prompts.lengths:
-        place = (
+        position = (
             torch.arange(queries.max_seqlen, device=q.device)[:, None] + _difference(prompts, queries)[:, None, None]
         )
-        mask = (torch.arange(prompts.max_seqlen, device=q.device) <= place)[:, None]
+        mask = (torch.arange(prompts.max_seqlen, device=q.device) <= position)[:, None]
     # Padding stands behind a sample's rows, where causal attention never looks.
     gqa = q.shape[1] != k.shape[1]
     out = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=gqa)
@@ -101,7 +101,7 @@ def beam_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, samples: Se
         q: (samples, beams, heads, head_dim).
         k, v: (all samples, tokens, kv heads, head_dim), finite everywhere.
         visible: (samples, beams or 1, tokens) bool, which of them each beam sees; at least one.
-        samples: whose beams ask.
+        samples: those of the beams.
 
     Returns:
         (samples, beams, heads, head_dim).

@@ -132,8 +132,8 @@ class BeamSearch(_Search):
         beams = self.settings.beams
         vocab = logits.shape[-1]
         scores = self._process(logits.log_softmax(dim=-1)).add_(self.scores[:, : logits.shape[1], None])
-        candidates, places = scores.flatten(1).topk(2 * beams, dim=1)
-        sources, tokens = places // vocab, places % vocab
+        candidates, indices = scores.flatten(1).topk(2 * beams, dim=1)
+        sources, tokens = indices // vocab, indices % vocab
         is_eos = tokens == self.eos
         self._close(candidates[:, :beams], sources[:, :beams], is_eos[:, :beams] & ~self.done[:, None], by_eos=True)
         full = self.closed_scores.isfinite().all(dim=1)

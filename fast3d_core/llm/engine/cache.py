@@ -15,7 +15,7 @@ from fast3d_core.llm.engine.packing import Packing, Seqlens
 
 GROWTH = 1.125
 """Buffers that are too small are made larger than what was asked for, by this factor: batches of a run differ by some
-percent, and a buffer that is replaced takes with it every graph that was captured for it."""
+percent, and a buffer that is replaced invalidates every graph that was captured for it. Chosen, not measured."""
 
 
 def rows_needed(lengths: Sequence[int], decode_slots: int, *, padded: bool) -> int:
@@ -24,7 +24,7 @@ def rows_needed(lengths: Sequence[int], decode_slots: int, *, padded: bool) -> i
 
 
 class PromptRows:
-    """Packed prompts in a cache, from its first row on: all that prefill asks about a cache where it is captured.
+    """Packed prompts in a cache, from its first row on: all that a captured prefill has to know about a cache.
 
     Attributes:
         prompts: the rows that each sample's prompt has.
@@ -98,8 +98,8 @@ class Caches:
         return all(len(buffer) >= n for buffers in self.both for buffer, n in zip(buffers, rows, strict=True))
 
     def fit(self, rows: Sequence[int]) -> None:
-        """Makes them hold so many; content is lost. What is too small is freed first, so that the old and the new
-        buffer need not fit the memory together."""
+        """Grows the buffers to at least so many rows; their content is lost. Small ones are freed first, so that the
+        old and the new buffer need not fit the memory together."""
         small = [i for i, count in enumerate(rows) if min(len(self.keys[i]), len(self.values[i])) < count]
         for buffers in self.both:
             for i in small:
@@ -108,7 +108,7 @@ class Caches:
             for i in small:
                 buffers[i] = buffers[i].new_zeros(int(rows[i] * GROWTH), *self._row)
 
-    def forget(self, rows: int | None = None) -> None:
+    def clear(self, rows: int | None = None) -> None:
         """Writes zeros to the first rows, or everywhere: what is there may not be finite."""
         for buffers in self.both:
             for buffer in buffers:

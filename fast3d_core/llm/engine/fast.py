@@ -131,7 +131,7 @@ class FastEngine:
             answers = decoder.run(state.logits, state.layouts, state.lengths, self._rope)
         if answers is None:
             if self._padded:
-                self._caches.forget()  # attention gives padding no weight, but nothing times NaN is NaN
+                self._caches.clear()  # attention gives padding no weight, but nothing times NaN is NaN
             raise not_finite(self._llm.dtype)
         return [
             Generation(*answer, plan.visual, tuple(zip((stage.layer for stage in plan.stages), kept, strict=True)))
@@ -214,7 +214,7 @@ class FastEngine:
             rows.append(max(prefix, needed))
         positions = max(map(len, prompts)) + settings.max_new_tokens
         if prefixes and self._prefixes.fit(list({id(prefix): prefix for prefix in prefixes}.values())):
-            self._prefill.clear()  # what was captured knows where things were
+            self._prefill.clear()  # captured graphs hold the old buffers
         if self._caches.hold(rows) and positions <= len(self._rope[0]):
             return
         self._decoders.clear()
@@ -241,7 +241,7 @@ class FastEngine:
                 self._prefill(self._batch([prompt], [plan], Runs([prompt], 0, prefix.device, padded=self._padded), [0]))
             self._prefixes.keep(prefix, self._caches)
             if self._padded:
-                self._caches.forget(len(prefix))  # else they would be padding of others, and must be finite there
+                self._caches.clear(len(prefix))  # else they would be padding of others, and must be finite there
 
 
 def _decode_slots(settings: GenerationConfig) -> int:

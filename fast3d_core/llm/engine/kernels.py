@@ -124,7 +124,7 @@ def _attend_block(query, score_scale, k, v, seen, best, total, gathered):
 
 @triton.jit
 def _attend_beams(
-    q, keys, values, begin, end, new, slots, number, done, out, score_scale, room,
+    q, keys, values, begin, end, new, written_by, number, done, out, score_scale, max_tokens,
     beams: tl.constexpr, heads: tl.constexpr, kv_heads: tl.constexpr, dim: tl.constexpr, dim_padded: tl.constexpr,
     rows: tl.constexpr, block: tl.constexpr, new_block: tl.constexpr,
 ):  # fmt: skip
@@ -148,48 +148,48 @@ def _attend_beams(
     for start in range(tl.load(begin + sample), last, block):
         token = start + tl.arange(0, block)
         there = token < last
-        place = (token.to(tl.int64) * kv_heads + kv_head)[:, None] * dim + d[None, :]
+        address = (token.to(tl.int64) * kv_heads + kv_head)[:, None] * dim + d[None, :]
         mask = there[:, None] & whole[None, :]
-        k = tl.load(keys + place, mask=mask, other=0.0)
-        v = tl.load(values + place, mask=mask, other=0.0)
+        k = tl.load(keys + address, mask=mask, other=0.0)
+        v = tl.load(values + address, mask=mask, other=0.0)
         best, total, gathered = _attend_block(query, score_scale, k, v, there[None, :], best, total, gathered)
     first_new = tl.load(new + sample)
     written = tl.load(number).to(tl.int32) * beams
     for start in range(0, written, new_block):
         token = start + tl.arange(0, new_block)
         there = token < written
-        place = ((first_new + token).to(tl.int64) * kv_heads + kv_head)[:, None] * dim + d[None, :]
+        address = ((first_new + token).to(tl.int64) * kv_heads + kv_head)[:, None] * dim + d[None, :]
         mask = there[:, None] & whole[None, :]
-        k = tl.load(keys + place, mask=mask, other=0.0)
-        v = tl.load(values + place, mask=mask, other=0.0)
-        ancestor = (sample * beams + beam)[:, None] * room + (token // beams)[None, :]
-        slot = tl.load(slots + ancestor, mask=real[:, None] & there[None, :], other=-1)
-        seen = there[None, :] & (slot == (token % beams)[None, :])
+        k = tl.load(keys + address, mask=mask, other=0.0)
+        v = tl.load(values + address, mask=mask, other=0.0)
+        ancestor = (sample * beams + beam)[:, None] * max_tokens + (token // beams)[None, :]
+        writer = tl.load(written_by + ancestor, mask=real[:, None] & there[None, :], other=-1)
+        seen = there[None, :] & (writer == (token % beams)[None, :])
         best, total, gathered = _attend_block(query, score_scale, k, v, seen, best, total, gathered)
     result = gathered / total[:, None]
     tl.store(out + own, result, mask=real[:, None] & whole[None, :])
 
 
 def attend_beams(
-    q: Tensor, keys: Tensor, values: Tensor, begin: Tensor, end: Tensor, new: Tensor, slots: Tensor, number: Tensor,
-    done: Tensor,
+    q: Tensor, keys: Tensor, values: Tensor, begin: Tensor, end: Tensor, new: Tensor, written_by: Tensor,
+    number: Tensor, done: Tensor,
 ) -> Tensor:  # fmt: skip
     """`attention.beam_attention`, of caches where they are.
 
     Args:
         q: (samples, beams, heads, head_dim); keys, values: (cache rows, kv heads, head_dim).
         begin, end, new: (samples,) int32, rows of `cache.Layout.bounds`.
-        slots: (samples, beams, tokens) int32, of `decode.BeamAncestry.written_by`.
+        written_by: (samples, beams, tokens) int32, of `decode.BeamAncestry.written_by`.
         number: () int64, how many tokens a beam has.
         done: (samples,) bool; for those zeros come out.
     """
     (samples, beams, heads, dim), kv_heads = q.shape, keys.shape[1]
     out = torch.empty_like(q)
-    asking = beams * heads // kv_heads
-    rows = min(max(16, triton.next_power_of_2(asking)), _MOST_ROWS[q.element_size()])
-    _attend_beams[(samples, kv_heads, triton.cdiv(asking, rows))](
-        q, keys, values, begin, end, new, slots, number, done, out,
-        math.log2(math.e) / math.sqrt(dim), slots.shape[2],
+    queries = beams * heads // kv_heads
+    rows = min(max(16, triton.next_power_of_2(queries)), _MOST_ROWS[q.element_size()])
+    _attend_beams[(samples, kv_heads, triton.cdiv(queries, rows))](
+        q, keys, values, begin, end, new, written_by, number, done, out,
+        math.log2(math.e) / math.sqrt(dim), written_by.shape[2],
         beams, heads, kv_heads, dim, max(16, triton.next_power_of_2(dim)), rows, *_BLOCKS,
         num_warps=rows // 8, num_stages=1,
     )  # fmt: skip

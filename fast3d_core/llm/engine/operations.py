@@ -27,7 +27,7 @@ def rotate_into(
 
     Args:
         qkv: (rows, (heads + 2 kv heads) x head_dim), what the projections give: queries, keys, values.
-        cos, sin: (rows, head_dim) rotary tables of the rows' positions.
+        cos, sin: (rows, head_dim) rope cos and sin of the rows' positions.
         keys, values: (cache rows, kv heads, head_dim), written.
         slot_mapping: (rows,) int64, the cache row that each row goes to.
         norms, epsilon: of heads that are normalised before they are rotated.

@@ -20,9 +20,13 @@ from fast3d_core.llm.engine.selection import Looked, Selection
 from fast3d_core.runtime.graphs import captured
 
 _FEW = 2048  # rows; beyond, launching is hidden behind computing (a 7B model on an H100 takes 40 ms for them)
-_STEP = 64  # rows by which graphs differ: matrix products on a GPU take as many at once, so padding costs little
-_CACHED_STEP = 512  # the same of rows that are only copied, which costs less
-_GRAPHS_KEPT = _FEW // _STEP  # one for every size of batch, where all have the same number of samples
+# Rows are padded to a multiple of these, so that few graphs serve all batches. A GPU's matrix products compute tiles of
+# 64 rows anyway, so padding costs little; cached rows are only copied, so theirs costs less. Both are chosen, not
+# measured.
+_STEP, _CACHED_STEP = 64, 512
+# Enough for every size of batch, where all have the same number of samples and cached rows; those with more evict each
+# other. Chosen, not measured: the graphs share one memory pool.
+_GRAPHS_KEPT = _FEW // _STEP
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _listing(names: list[str]) -> str:
 
 
 def _instead(names: Collection[str], used: Collection[str]) -> str:
-    """What a checkpoint has that lacks tensors: where it has them under other names, these tell."""
+    """What a checkpoint has that lacks tensors: where it has them under other names, those names."""
     if not any(name.startswith("object_") for name in names) and any("lora_A" in name for name in names):
         return "; it is LoRA alone, as PEFT saves it: name the checkpoint that holds Chat-Scene's projectors, too"
     others = sorted(name for name in names if name not in used and not _UNUSED.match(name))

@@ -139,8 +139,8 @@ class ChatScene(SceneModel):
         first = self.tokenizer.vocab_size
         embeds[:, 0] = self.llm.model.embed_tokens.weight[first : first + objects]
         pairs = ((scene.features_3d, self._project_3d), (scene.features_2d, self._project_2d))
-        for place, (features, project) in enumerate(pairs, start=1):
-            embeds[:, place] = project(nn.functional.normalize(features.to(self.device), dim=-1))
+        for token, (features, project) in enumerate(pairs, start=1):
+            embeds[:, token] = project(nn.functional.normalize(features.to(self.device), dim=-1))
         return embeds.flatten(0, 1).to(self.llm.dtype)
 
     @torch.inference_mode()

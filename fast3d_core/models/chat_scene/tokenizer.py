@@ -57,7 +57,8 @@ class ChatSceneTokenizer:
 
     def encode(self, text: str, *, bos: bool = False) -> list[int]:
         """Token ids of `text`, with `<s>` in front if `bos`."""
-        # The leading mark tells the first piece from the others below; marks inside the text would be mistaken for it.
+        # The leading mark distinguishes the first piece from the others below; marks inside the text would be mistaken
+        # for it.
         pieces = [piece for piece in self._cut.split(_SPACE + text.replace(_SPACE, " ")) if piece]
         for i, piece in enumerate(pieces):
             if piece in self._objects:
