@@ -6,7 +6,7 @@ import torch
 from fast3d_core.asking.rooms import Rooms
 from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import load_config
-from fast3d_core.convert import convert, plan
+from fast3d_core.convert import convert, plan_conversions
 from fast3d_core.data.annotations import Scenes, load_labels, load_locations, locations_file
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D
 from fast3d_core.errors import DataError
@@ -178,7 +178,7 @@ def test_two_names_for_one_slot(files, name, other):
     with pytest.raises(DataError, match=message):
         Scenes(files / "annotations")
     with pytest.raises(DataError, match=message):
-        convert(plan(load_config(files / "fast3d.yaml"), ["features"]), Nobody())
+        convert(plan_conversions(load_config(files / "fast3d.yaml"), ["features"]), Nobody())
     assert not path.with_suffix(".safetensors").exists()
 
 
