@@ -1,4 +1,4 @@
-"""Which visual tokens of a sample stay, from which layer on: a plan of stages.
+"""Which visual tokens of a sample are kept, from which layer on: a plan of stages.
 
 A `Plan` is the one thing that passes between the pruning methods, which make plans, and the engines, which carry them
 out. This module knows neither.
@@ -70,7 +70,7 @@ class View:
 
 
 Select = Callable[[View], Tensor]
-"""From a view to the offsets that stay, (count,) int64, ascending: `count` of those in `View.offsets`."""
+"""From a view to the offsets that are kept, (count,) int64, ascending: `count` of those in `View.offsets`."""
 
 Merge = Callable[[View, Tensor], Tensor]
 """From a view and the indices of the kept tokens into `View.offsets`, (count,) int64, to their hidden states, (count,
@@ -84,10 +84,10 @@ class Stage:
     Attributes:
         layer: K, counted from 0; the layers before see what the stage before left. 0 drops tokens before the first
             layer.
-        count: how many tokens stay.
+        count: how many tokens are kept.
         select: which ones: (count,) int64 ascending offsets into the visual tokens of the prompt, or a function that
             decides on them at prefill.
-        merge: folds what is dropped into what stays: the hidden states that the kept tokens enter `layer` with. None
+        merge: folds what is dropped into what is kept: the hidden states that the kept tokens enter `layer` with. None
             leaves them as they are. Needs "hidden" in `look`.
         look: what `select` and `merge` see of the sample; engines compute no more than that.
         every_step: the reference engine selects again at every decoding step, from what the newest token of the best
@@ -95,7 +95,7 @@ class Stage:
             `merge`. The fast engine holds what was selected at prefill.
 
     Raises:
-        PlanError: one of these is not as said above.
+        PlanError: one of these is not as described above.
     """
 
     layer: int

@@ -21,6 +21,8 @@ import torch
 from fast3d_core.benchmarks.questions import load_samples
 from fast3d_core.config import DATASETS, Config, load_config
 from fast3d_core.data.annotations import Sample, Scenes
+from fast3d_core.data.detections import Detections
+from fast3d_core.evaluation.context import Context
 from fast3d_core.llm.generation import Prompt
 from fast3d_core.maps.published import load_maps
 from fast3d_core.models.chat_scene.model import ChatScene
@@ -37,19 +39,23 @@ torch.set_num_threads(1)  # the tests share the cores
 
 @dataclass
 class Fixture:
-    """The model, its 15 recorded samples in recorded order, and their prompts."""
+    """The model, its 15 recorded samples in recorded order, their prompts, and what methods may look at."""
 
     config: Config
     model: ChatScene
     samples: list[Sample]
     prompts: list[Prompt]
+    context: Context
 
     def plans(self, pruner: Pruner, maps: Path | None = None, key: str = "a_map") -> list[Plan]:
         loaded = {d: load_maps(maps, d, 3, key=key) for d in DATASETS} if maps else None
-        return [
-            pruner.plan(PlanRequest(s.dataset, s.index, self.model.units, loaded and loaded[s.dataset][s.index]))
+        requests = [
+            PlanRequest(
+                s.dataset, s.index, self.model.units, loaded and loaded[s.dataset][s.index], **self.context.of(s)
+            )
             for s in self.samples
         ]
+        return [pruner.plan(request) for request in requests]
 
     def mode(self, mode: str) -> tuple[Pruner, Path | None, str]:
         """The method, the maps folder and the map key of a recorded mode."""
@@ -83,7 +89,9 @@ def fixture() -> Fixture:
     scenes = Scenes(config.data.annotations)
     order = ("scanrefer", "scan2cap", "scanqa", "sqa3d", "multi3dref")
     samples = [sample for dataset in order for sample in load_samples(config.data.annotations, dataset)]
-    return Fixture(config, model, samples, [model.prompt(scenes[s.scene_id], s.prompt) for s in samples])
+    detections = Detections(config.data.annotations)
+    context = Context(model.shape.layers, scenes.__getitem__, detections.boxes, detections.labels)
+    return Fixture(config, model, samples, [model.prompt(scenes[s.scene_id], s.prompt) for s in samples], context)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ from fast3d_core.errors import DataError, Fast3DError, UsageError
 from fast3d_core.fields import setting
 from fast3d_core.files import cache
 from fast3d_core.files.cache import CACHE
+from fast3d_core.registry import BENCHMARKS
 
 EMBEDDED = CACHE / "demo" / "fast3d.yaml"
 
@@ -367,7 +368,7 @@ def test_a_wrong_override_names_itself(folder, override, message):
         ("data: {datasets: scanqa}", 'not "scanqa"; write [scanqa]'),
         ("data: {datasets: []}", "fast3d.yaml: data.datasets must be a list of names out of scanrefer, multi3dref, "),
         ("data: {datasets: [scanref]}", 'not "scanref"; did you mean "scanrefer"?'),
-        ("data: {datasets: [1]}", "sqa3d, not 1"),
+        ("data: {datasets: [1]}", f"{list(BENCHMARKS.builtin)[-1]}, not 1"),
         ("data: {datasets: [scanqa, scanqa]}", "fast3d.yaml: data.datasets must be a list without repeats, not"),
         ("data: {max_objects: 0}", "fast3d.yaml: data.max_objects must be at least 1, not 0"),
         ("generation: {beams: 0}", "fast3d.yaml: generation.beams must be at least 1, not 0"),

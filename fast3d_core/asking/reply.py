@@ -14,7 +14,7 @@ class Reply:
         scene, question, task: as asked; prompt: what the LLM was asked.
         method: with its settings, such as "sap-alpha0.21".
         text: the answer; named: the objects in it, in order.
-        kept: the objects of which any token stays, the most attended first where there is a map.
+        kept: the objects of which any token is kept, the most attended first where there is a map.
         layer: K, of `layers`; visual: tokens before it, kept_tokens: those that the last layer sees.
         stages: each layer from which on fewer tokens are left, with their number; most methods have one.
         pruned: percent of the visual tokens that are dropped, averaged over the layers.

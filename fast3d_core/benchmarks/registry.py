@@ -8,10 +8,10 @@ from fast3d_core.benchmarks.base import Benchmark
 from fast3d_core.benchmarks.records import Score
 from fast3d_core.benchmarks.references import References
 from fast3d_core.errors import DataError
-from fast3d_core.registry import BENCHMARKS
+from fast3d_core.registry import BENCHMARKS, PUBLISHED
 from fast3d_core.text import first_line
 
-DATASETS: tuple[str, ...] = tuple(BENCHMARKS.builtin)
+DATASETS: tuple[str, ...] = PUBLISHED
 """The five published benchmarks, in the order of published tables."""
 
 

@@ -54,7 +54,7 @@ def earlier(case: Case) -> Iterator[Finding]:
             size = old.get("batch_size", 1) if size == "auto" else size  # auto takes what the run has
             now = settings(case.config, job, old["datasets"], old["limit"], case.device, size)
         except (Fast3DError, OSError):
-            continue  # no run of ours, or a file is missing, which is told elsewhere
+            continue  # no run of ours, or a file is missing, which is reported elsewhere
         problem = _problem(path.parent, old, now)
         same += problem is None
         if problem is not None:

@@ -38,7 +38,7 @@ _Seconds = Annotated[float, Field(ge=0)]
 
 Stages = tuple[tuple[_Count, tuple[_Count, ...] | None], ...]
 """The stages of pruning that were carried out, in order: the layer from which on a stage holds, and the visual tokens
-that stay, as ascending offsets into all visual tokens of the sample; None where all of them stay."""
+that are kept, as ascending offsets into all visual tokens of the sample; None where all are kept."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def begun_with(folder: Path) -> dict[str, Any] | None:
 
 def check_version(folder: Path) -> None:
     """Raises `VersionError` where another version of fast3d wrote the answers in a run folder, `DataError` where they
-    are damaged, as far as the first whole line of each part tells."""
+    are damaged, as far as the first whole line of each part shows."""
     for path in parts(folder):
         next(_lines(path), None)
 

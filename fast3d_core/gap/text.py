@@ -108,7 +108,7 @@ def load_text_encoder(source: Path | str, dropout: float | None = None) -> Rober
 
 
 def _check_weights(folder: Path, config: RobertaConfig) -> None:
-    """Raises `DataError` where config.json tells of more numbers than the weights have bytes."""
+    """Raises `DataError` where config.json claims more numbers than the weights have bytes."""
     numbers = sum(tensor.numel() for tensor in empty_text_encoder(folder, config).parameters())
     size = 0
     for path in weight_files(folder, _WHAT):

@@ -143,7 +143,7 @@ def _check_ropes(content: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_windows(settings: Mapping[str, Any], path: Path) -> None:
-    """Raises `DataError` where config.json tells of windows that transformers would misread, or of other layers."""
+    """Raises `DataError` where config.json names windows that transformers would misread, or of other layers."""
     window = settings.get("sliding_window")
     if window is not None and (type(window) is not int or not 1 <= window <= _LARGEST_WINDOW):
         raise DataError(

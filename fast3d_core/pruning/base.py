@@ -1,4 +1,4 @@
-"""What a pruning method is: an answer to which visual tokens of a sample stay, and from which layer on.
+"""What a pruning method is: an answer to which visual tokens of a sample are kept, and from which layer on.
 
 The modules of the methods are read for the command line's help. So they import torch, and `fast3d_core.plan`, which
 does, inside their functions.
@@ -37,7 +37,7 @@ class Pruner(ABC):
         needs_map: an attention map is read or predicted for it. It may hold logits or shares of attention, which is
             enough where objects are only ranked. needs_logits: it takes a softmax, so shares are refused.
         is_baseline: it keeps everything; reports relate other runs to its run.
-        adaptive: how many objects stay differs from sample to sample, so that reports show the distribution.
+        adaptive: how many objects are kept differs from sample to sample, so that reports show the distribution.
         drops_at_entry: whatever its settings, tokens are dropped before layer 0, so that no layer holds all of them.
         rule: how the report's slider shows what it would keep by an attention map: the fewest objects that reach
             `alpha` ("share"), or the best `keep` ("rank"); None: not at all.

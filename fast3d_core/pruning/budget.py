@@ -13,7 +13,7 @@ _PRESET_VISUAL = 300
 
 @dataclass(frozen=True)
 class Budget:
-    """From layer `layer` on, `keep` visual tokens stay."""
+    """From layer `layer` on, `keep` visual tokens are kept."""
 
     layer: int
     keep: int
@@ -47,7 +47,7 @@ def from_ratio(ratio: float, layers: int, units: Units, *, layer: int | None = N
     """The budget whose layer-averaged ratio is nearest to `ratio` percent, whole units kept.
 
     Without `layer`, K is the nearest preset's fraction of the depth. Raises `UsageError` with the largest reachable
-    ratio when fewer than one unit would have to stay.
+    ratio when fewer than one unit would be kept.
     """
     if not 0 <= ratio < 100:
         raise UsageError(f"--ratio is a percentage from 0 to below 100, not {ratio:g}")

@@ -25,7 +25,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,39}")  # texts that a fold
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What a user may say about methods; None or empty where nothing was said.
+    """What a user may say about methods; None or empty where a user does not.
 
     Attributes:
         presets: published settings (35, 65, 90), each a run of its own.

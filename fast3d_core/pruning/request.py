@@ -30,7 +30,7 @@ _MISSING = {
     "features_3d": ("no 3D features", _FEATURES),
     "features_2d": ("no 2D features", _FEATURES),
 }
-"""What is said of something that is asked for and not there: that it is not, and which file or option gives it."""
+"""The error for something that is asked for and not there, which names the file or option that gives it."""
 
 
 class PlanRequest:
