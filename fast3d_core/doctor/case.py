@@ -1,7 +1,7 @@
 """What is examined: the files that a config names, each loaded once, by the loaders that `fast3d eval` uses."""
 
 import contextlib
-import importlib
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,9 @@ from fast3d_core.models.registry import scene_model
 from fast3d_core.plan import Units
 from fast3d_core.pruning import METHODS
 from fast3d_core.pruning.options import settings_taken
+from fast3d_core.registry import MODELS
 from fast3d_core.runtime.devices import pick_device
+from fast3d_core.text import first_line
 
 T = TypeVar("T")
 
@@ -92,8 +94,11 @@ class Case:
         """What is looked at for that model alone."""
         if not self.model.checks:
             return ModelChecks()
-        module, _, name = self.model.checks.partition(":")
-        found: ModelChecks = getattr(importlib.import_module(module), name)
+        try:
+            found: ModelChecks = pkgutil.resolve_name(self.model.checks)
+        except (Exception, SystemExit) as error:  # whatever a stranger's module does
+            why = f"its checks {self.model.checks} cannot be imported ({type(error).__name__}: {first_line(error)})"
+            raise MODELS.broken(self.model.kind, why) from error
         return found
 
     @property

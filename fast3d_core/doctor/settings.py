@@ -10,7 +10,7 @@ from fast3d_core.doctor.findings import Finding, ok
 
 def config(case: Case) -> Iterator[Finding]:
     """Reads it. What differs from the published settings, the defaults, may well be meant."""
-    found, _ = case.config, case.model  # a kind that there is not is refused here
+    found, _ = case.config, case.model_checks  # a kind that there is not is refused here
     published = {f"generation.{name}": value for name, value in asdict(GenerationConfig()).items()}
     own = {f"generation.{name}": value for name, value in asdict(found.generation).items()}
     published["data.max_objects"], own["data.max_objects"] = DataConfig().max_objects, found.data.max_objects

@@ -10,7 +10,7 @@ import numpy as np
 from fast3d_core.benchmarks import benchmark, benchmark_names
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.evaluation.result import RESULT_FILE, SCORES_FILE, DatasetStats, Result, load_result, load_stats
-from fast3d_core.text import printable
+from fast3d_core.text import printable, shown
 
 _LARGEST = 1e12  # beyond what is counted in one sample
 
@@ -71,7 +71,12 @@ def _stats(folder: Path) -> dict[str, DatasetStats]:
     stats = load_stats(folder)
     for dataset, entry in stats.items():
         damaged = f"{folder / SCORES_FILE} is damaged ({dataset[:80]})"
-        if dataset not in benchmark_names() or not _are_counts(dataset, entry.stats, len(entry.keys)):
+        if dataset not in benchmark_names():
+            raise DataError(
+                f"{folder / SCORES_FILE} has scores of {shown(dataset)}, which is no benchmark that is installed",
+                "install its package, name the other runs, or run `fast3d eval` again",
+            )
+        if not _are_counts(dataset, entry.stats, len(entry.keys)):
             raise DataError(f"{damaged}; run `fast3d eval` again")
         if len(set(entry.keys)) != len(entry.keys):
             raise DataError(f"{damaged}: it repeats a key; run `fast3d eval` again")

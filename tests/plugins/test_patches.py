@@ -213,6 +213,20 @@ def test_a_broken_package_gives_one_line_and_disturbs_no_other(files, install, t
     assert scene_model(load_config(files / "fast3d.yaml")).kind == "chat-scene"
 
 
+def test_checks_that_cannot_be_imported_are_a_finding(fast3d, files, install, tmp_path):
+    info = tmp_path / "packages" / "unchecked-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unchecked\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[fast3d.models]\nunchecked = unchecked_model:Model\n")
+    code = "class Model(PatchModel):\n    kind, checks = 'unchecked', 'no_such_module:CHECKS'\n"
+    (info.parent / "unchecked_model.py").write_text(f"from fast3d_patches import PatchModel\n{code}")
+    install(PATCHES)
+    install(info.parent)
+    done = fast3d("doctor", "-c", files / "fast3d.yaml", "--set", "model.kind=unchecked", "--json", check=False)
+    (found,) = [one for one in json.loads(done.stdout)["findings"] if one["status"] == "error"]
+    assert found["area"] == "config" and "its checks no_such_module:CHECKS cannot be imported" in found["what"]
+
+
 def test_values_that_are_no_name(files):
     for value in ("[1]", "''", "a/b", "x" * 80):
         with pytest.raises(UsageError, match="model.kind must be a name, such as chat-scene"):

@@ -270,6 +270,13 @@ def test_damaged_runs_are_named(tmp_path, damage):
         load_runs([path])
 
 
+def test_a_run_of_a_benchmark_that_is_gone_is_not_called_damaged(tmp_path):
+    path = make_run(tmp_path, "gap", "gap", {"sqa3d": [1.0]})
+    (path / "scores.json").write_text(json.dumps({"whereabouts": {"keys": ["q0"], "stats": [[1, 1]]}}))
+    with pytest.raises(DataError, match="scores of 'whereabouts', which is no benchmark that is installed; install"):
+        load_runs([path])
+
+
 def test_fabricated_statistics_are_scores(tmp_path):
     stats = stats_of({"scanqa": [1.0, 1.0, 0.0, 0.0], "sqa3d": [1.0, 0.0]})
     run = Run("x", tmp_path, load_runs([make_run(tmp_path, "x", "gap", {"sqa3d": [1.0]})])[0].result, stats)
