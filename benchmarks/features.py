@@ -19,7 +19,7 @@ import torch
 
 from fast3d_cli.search_path import python_arguments
 from fast3d_core.config import load_config
-from fast3d_core.convert import convert, plan
+from fast3d_core.convert import convert, plan_conversions
 from fast3d_core.data.features import FEATURES_2D, FEATURES_3D, packed_file
 
 OBJECTS = 100
@@ -90,7 +90,7 @@ def main() -> None:
     figures: dict[str, Any] = {"scenes": given.scenes, "torch": torch.__version__}
     figures["released"] = read(given.folder, given.scenes)
     clock, processor = time.perf_counter(), time.process_time()
-    convert(plan(load_config(given.folder / "fast3d.yaml"), ["features"]), _Silent())
+    convert(plan_conversions(load_config(given.folder / "fast3d.yaml"), ["features"]), _Silent())
     figures["convert"] = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - processor}
     figures["packed"] = read(given.folder, given.scenes)
     text = json.dumps(figures, indent=1)
