@@ -27,8 +27,9 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# Three processes, as tests wait for commands that they start.
 unit: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 # Each command, killed at every file operation; `make test` tries some. Takes an hour or so.
 kill: setup

@@ -184,3 +184,10 @@ def test_a_missing_shard_is_named_and_the_other_one_is_no_near_name(tmp_path):
     (tmp_path / f"{second}.part").touch()
     with pytest.raises(DataError, match=rf"its download did not finish \({second}.part\)"):
         weight_files(tmp_path, "model.llm")
+
+
+def test_scripts_find_the_reader_where_it_was():
+    from fast3d_core.data import files as former
+    from fast3d_core.files import files
+
+    assert former.load_torch is files.load_torch

@@ -1,0 +1,5 @@
+"""`load_torch` under the name by which scripts outside this repository import it; `fast3d_core.files.files` defines it."""
+
+from fast3d_core.files.files import load_torch
+
+__all__ = ["load_torch"]
