@@ -1,4 +1,4 @@
-"""`load_torch` under the name by which scripts outside this repository import it; `fast3d_core.files.files` defines it."""
+"""`load_torch` under the name by which scripts outside this repository import it; `files/files.py` defines it."""
 
 from fast3d_core.files.files import load_torch
 

@@ -52,6 +52,11 @@ class Entry:
         stages: what was pruned.
         cached: prompt tokens of the scene's prefix that were computed apart from the question; 0 without scene reuse.
         gap_flops: of predicting the map; None where no map was predicted for this answer.
+        kept: offsets of the visual tokens that the last layer saw; None for all. It follows from the stages, and stands
+            in the lines for whoever reads these without knowing of stages.
+
+    Raises:
+        ValueError: `kept` is given, and is not what the last stage kept.
     """
 
     __pydantic_config__ = STRICT
@@ -64,17 +69,19 @@ class Entry:
     stages: Stages
     cached: _Count = 0
     gap_flops: float | None = None
+    kept: tuple[_Count, ...] | None = None
+
+    def __post_init__(self) -> None:
+        last = self.stages[-1][1] if self.stages else None
+        if self.kept is not None and self.kept != last:
+            raise ValueError("kept is not what the last stage kept")
+        object.__setattr__(self, "kept", last)
 
     def counts(self, layers: int, visual: int) -> list[int]:
         """How many of `visual` visual tokens each of `layers` layers saw."""
         return layer_counts(
             layers, visual, [(layer, visual if kept is None else len(kept)) for layer, kept in self.stages]
         )
-
-    @property
-    def kept(self) -> tuple[int, ...] | None:
-        """Offsets of the visual tokens that the last layer saw; None for all."""
-        return self.stages[-1][1] if self.stages else None
 
 
 @dataclass(frozen=True)

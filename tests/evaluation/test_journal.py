@@ -293,3 +293,11 @@ def test_files_that_are_no_runs_are_neither_taken_nor_removed(tmp_path, name):
         with pytest.raises(UsageError, match=f"{name} is there and belongs to no run of `fast3d eval`.*--name"):
             journal(tmp_path).open(restart=restart)
     assert (tmp_path / "run" / name).read_text() == "mine" and not (tmp_path / "run" / "settings.json").exists()
+
+
+def test_kept_is_what_the_last_stage_kept():
+    """Readers of lines that know nothing of stages find it there."""
+    entry = Entry("scanqa", 0, "a chair", 380, 4, ((0, (1, 2, 5)), (2, (2, 5))))
+    assert entry.kept == (2, 5) and Entry("scanqa", 0, "", 380, 4, ()).kept is None
+    with pytest.raises(ValueError, match="kept is not what the last stage kept"):
+        Entry("scanqa", 0, "", 380, 4, ((0, (1, 2, 5)),), kept=(1, 2))
