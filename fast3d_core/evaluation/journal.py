@@ -52,11 +52,8 @@ class Entry:
         stages: what was pruned.
         cached: prompt tokens of the scene's prefix that were computed apart from the question; 0 without scene reuse.
         gap_flops: of predicting the map; None where no map was predicted for this answer.
-        kept: offsets of the visual tokens that the last layer saw; None for all. It follows from the stages, and stands
-            in the lines for whoever reads these without knowing of stages.
-
-    Raises:
-        ValueError: `kept` is given, and is not what the last stage kept.
+        kept: offsets of the visual tokens that the last layer saw; None for all. It follows from the stages, whatever is
+            given, and stands in the lines for whoever reads these without knowing of stages.
     """
 
     __pydantic_config__ = STRICT
@@ -72,10 +69,7 @@ class Entry:
     kept: tuple[_Count, ...] | None = None
 
     def __post_init__(self) -> None:
-        last = self.stages[-1][1] if self.stages else None
-        if self.kept is not None and self.kept != last:
-            raise ValueError("kept is not what the last stage kept")
-        object.__setattr__(self, "kept", last)
+        object.__setattr__(self, "kept", self.stages[-1][1] if self.stages else None)
 
     def counts(self, layers: int, visual: int) -> list[int]:
         """How many of `visual` visual tokens each of `layers` layers saw."""
