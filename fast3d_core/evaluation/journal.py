@@ -52,8 +52,8 @@ class Entry:
         stages: what was pruned.
         cached: prompt tokens of the scene's prefix that were computed apart from the question; 0 without scene reuse.
         gap_flops: of predicting the map; None where no map was predicted for this answer.
-        kept: offsets of the visual tokens that the last layer saw; None for all. It follows from the stages, whatever is
-            given, and stands in the lines for whoever reads these without knowing of stages.
+        kept: offsets of the visual tokens that the last layer saw; None for all. It follows from the stages, whatever
+            is given, and stands in the lines for whoever reads these without knowing of stages.
     """
 
     __pydantic_config__ = STRICT
