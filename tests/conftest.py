@@ -24,10 +24,10 @@ from fast3d_core.data.annotations import Sample, Scenes
 from fast3d_core.data.detections import Detections
 from fast3d_core.evaluation.context import Context
 from fast3d_core.llm.generation import Prompt
-from fast3d_core.maps.published import load_maps
 from fast3d_core.models.chat_scene.model import ChatScene
 from fast3d_core.plan import Plan
 from fast3d_core.pruning import FastV, Gap, PlanRequest, Pruner, Sap, Vanilla
+from tests.maps.scores import load_maps
 
 ROOT_DATA = Path(__file__).parent / "data"
 MINIATURE = ROOT_DATA / "miniature" / "fast3d.yaml"

@@ -19,20 +19,6 @@ def map_file(folder: Path, dataset: str, split: str = "val") -> Path:
     return folder / f"infer_attn_maps_{split}_{dataset}.pt"
 
 
-def load_maps(
-    folder: Path,
-    dataset: str,
-    samples: int | None = None,
-    *,
-    key: str = "a_map",
-    objects: int = 100,
-    split: str = "val",
-    what: str = "--maps",
-) -> dict[int, Tensor]:
-    """`read_maps`, of whatever kind, where only the numbers count: sample index -> (objects,) float32."""
-    return dict(read_maps(folder, dataset, samples, key=key, objects=objects, split=split, what=what).scores)
-
-
 def read_maps(
     folder: Path,
     dataset: str,

@@ -313,29 +313,6 @@ class TargetStore:
             raise _unwritable(self.folder, error) from None
 
 
-def parse_layers(text: str, layers: int) -> list[int] | None:
-    """The layers that `--layers` names, of an LLM with `layers` of them: `all`, `from:N`, or a list as `3,5,8-11`.
-
-    Returns:
-        None for all, else the layers counted from 0, ascending, each once.
-
-    Raises:
-        UsageError: it is none of these, or names a layer that does not exist.
-    """
-    if text == "all":
-        return None
-    chosen: set[int] = set()
-    for item in [f"{text[5:]}-{layers - 1}"] if text.startswith("from:") else text.split(","):
-        ends = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?", item)
-        if not ends:
-            raise UsageError(f"--layers is all, from:N, or a list such as 3,5,8-11, not {text[:80]!r}")
-        first, last = int(ends[1]), int(ends[2] or ends[1])
-        if not first <= last < layers:
-            raise UsageError(f"--layers {text[:80]}: the LLM has layers 0 to {layers - 1}, and ranges ascend")
-        chosen.update(range(first, last + 1))
-    return sorted(chosen)
-
-
 def _is_of(path: Path, part: str) -> bool:
     name = _shard_name(path.name)
     return name is not None and f"{name[1]}/{name[2]}" == part

@@ -10,9 +10,9 @@ from fast3d_core import Asker, load_config
 from fast3d_core.benchmarks.wording import SHORT
 from fast3d_core.errors import DataError, UsageError
 from fast3d_core.gap.checkpoint import load_gap, save_gap
-from fast3d_core.maps.published import load_maps
 from fast3d_core.pruning import FastV, Gap, Random, Sap, Vanilla
 from tests.conftest import MINIATURE
+from tests.maps.scores import load_maps
 
 SCENE = "scene0011_00"
 

@@ -6,9 +6,9 @@ import torch
 from fast3d_core.bench.subject import gap_flops, predicted_maps, real_subject
 from fast3d_core.config import load_config
 from fast3d_core.errors import DataError
-from fast3d_core.maps.published import load_maps
 from fast3d_core.runtime.progress import Silent
 from tests.conftest import MINIATURE
+from tests.maps.scores import load_maps
 
 CPU = torch.device("cpu")
 

@@ -17,10 +17,11 @@ from fast3d_core.errors import DataError
 from fast3d_core.extraction import extract as targets
 from fast3d_core.files.locks import LOCK_FILE
 from fast3d_core.maps import store as stores
-from fast3d_core.maps.published import MAP_KEYS, load_maps
+from fast3d_core.maps.published import MAP_KEYS
 from fast3d_core.maps.store import TargetStore
 from tests.cli.conftest import ROOT
 from tests.conftest import MINIATURE
+from tests.maps.scores import load_maps
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 DEFAULT = "outputs/infer_attn_maps"

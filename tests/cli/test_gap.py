@@ -9,9 +9,9 @@ import torch
 from fast3d_core.config import DATASETS
 from fast3d_core.demo import demo_folder
 from fast3d_core.evaluation import estimate
-from fast3d_core.maps.published import load_maps
 from tests.cli.test_eval import comparable, predictions, recorded
 from tests.conftest import MINIATURE
+from tests.maps.scores import load_maps
 
 SHIPPED = MINIATURE.parent
 SMALL = ["--set", "gap.heads=4", "--set", "gap.layers=2"]

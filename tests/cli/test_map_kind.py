@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fast3d_core.files.files import load_json
-from fast3d_core.maps.published import load_maps
 from tests.cli.test_search_alpha import error
 from tests.conftest import MINIATURE
+from tests.maps.scores import load_maps
 
 TARGETS = MINIATURE.parent / "outputs" / "infer_attn_maps"
 PREDICTED = MINIATURE.parent / "outputs" / "pred_attn_maps"

@@ -12,10 +12,10 @@ from fast3d_core.errors import DataError
 from fast3d_core.evaluation.context import Context
 from fast3d_core.evaluation.planner import Planner
 from fast3d_core.evaluation.questions import Job, Questions
-from fast3d_core.maps.published import load_maps
 from fast3d_core.plan import Plan, Units
 from fast3d_core.pruning import Gap, Pruner, Sap, Vanilla
 from tests.conftest import MINIATURE
+from tests.maps.scores import load_maps
 
 CPU = torch.device("cpu")
 UNITS = Units(100, 3)

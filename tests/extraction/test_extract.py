@@ -11,9 +11,10 @@ from fast3d_core.benchmarks.questions import annotation_file
 from fast3d_core.data.annotations import Scenes
 from fast3d_core.errors import DataError
 from fast3d_core.extraction.extract import answer, load_part, record
-from fast3d_core.maps.published import MAP_KEYS, load_maps
+from fast3d_core.maps.published import MAP_KEYS
 from fast3d_core.models.chat_scene.prompt import QUESTION
 from tests.conftest import RECORDED
+from tests.maps.scores import load_maps
 
 INFO = json.loads((RECORDED / "extracted_info.json").read_text())
 

@@ -26,7 +26,6 @@ from fast3d_core.gap.checkpoint import load_gap
 from fast3d_core.gap.text import QuestionTokenizer, load_text_encoder
 from fast3d_core.llm.weights import load_llm, read_shape
 from fast3d_core.maps.ledger import PREDICTED_FILE, check_folder, checkpoint_of
-from fast3d_core.maps.published import load_maps
 from fast3d_core.maps.targets import load_targets
 from fast3d_core.models.chat_scene.checkpoint import load_checkpoint
 from fast3d_core.models.chat_scene.tokenizer import ChatSceneTokenizer
@@ -38,6 +37,7 @@ from fast3d_core.report.html import build_page, to_html
 from fast3d_core.report.render import to_csv, to_json, to_markdown
 from fast3d_core.report.runs import load_runs
 from fast3d_core.runtime.progress import Silent
+from tests.maps.scores import load_maps
 
 _LONGEST = 10.0  # seconds of a case, on a machine that others share
 CPU = torch.device("cpu")

@@ -202,7 +202,7 @@ from fast3d_core.data.annotations import Scenes
 from fast3d_core.data.features import open_features
 from fast3d_core.files.files import load_json, load_torch
 from fast3d_core.errors import Fast3DError
-from fast3d_core.maps.published import load_maps
+from tests.maps.scores import load_maps
 from fast3d_core.gap.text import load_text_encoder
 from fast3d_core.benchmarks import References
 from fast3d_core.llm.weights import load_llm

@@ -7,8 +7,8 @@ from scipy.stats import spearmanr
 
 from fast3d_core.config import DATASETS
 from fast3d_core.gap.quality import map_quality, top_f1
-from fast3d_core.maps.published import load_maps
 from tests.conftest import MINIATURE, RECORDED
+from tests.maps.scores import load_maps
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

@@ -3,11 +3,12 @@ import torch
 
 from fast3d_core.errors import DataError
 from fast3d_core.maps.kind import log_shares
-from fast3d_core.maps.published import load_maps, map_file, read_maps
+from fast3d_core.maps.published import map_file, read_maps
 from fast3d_core.plan import Units
 from fast3d_core.pruning import PlanRequest, Sap
 from fast3d_core.pruning.sap import sorted_mass
 from tests.conftest import MINIATURE
+from tests.maps.scores import load_maps
 
 
 def write(folder, content, dataset="scanqa"):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from fast3d_core import registry
 from fast3d_core.pruning import METHODS
 
 # ruff: noqa: F401 (fixtures)
@@ -23,8 +22,8 @@ def install(monkeypatch):
         monkeypatch.syspath_prepend(str(folder))
         before = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{before}" if before else str(folder))
-        registry.refresh()
+        METHODS.refresh()
 
     yield put
     monkeypatch.undo()
-    registry.refresh()
+    METHODS.refresh()

@@ -12,13 +12,13 @@ from fast3d_core.config import DATASETS, load_config
 from fast3d_core.data.annotations import Scenes
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.llm.cost import cost
-from fast3d_core.maps.published import load_maps
 from fast3d_core.models.registry import scene_model
 from fast3d_core.plan import Units, View
 from fast3d_core.pruning import METHODS, PlanRequest, Sap
 from tests.cli.test_eval import LIMITED
 from tests.cli.test_methods import words
 from tests.cli.test_search_alpha import error
+from tests.maps.scores import load_maps
 from tests.plugins.conftest import PLUGINS
 from tests.report.browsing import kept
 

@@ -14,10 +14,10 @@ from fast3d_core.config import DATASETS, load_config
 from fast3d_core.data.annotations import Scenes
 from fast3d_core.errors import DataError, PlanError, UsageError
 from fast3d_core.llm import reference
-from fast3d_core.maps.published import load_maps
 from fast3d_core.models.registry import scene_model
 from fast3d_core.plan import Plan, Stage, Units
 from fast3d_core.pruning import FastV, Gap, PlanRequest, Random, Sap, Vanilla
+from tests.maps.scores import load_maps
 from tests.plugins.conftest import PLUGINS
 from tests.report.browsing import kept
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from fast3d_core.config import DATASETS
 from fast3d_core.errors import DataError
 from fast3d_core.maps.kind import AttentionMap
-from fast3d_core.maps.published import load_maps
 from fast3d_core.pruning import alpha_search
 from fast3d_core.pruning.alpha_search import within
 from fast3d_core.pruning.sap import objects_to_reach, sorted_mass
+from tests.maps.scores import load_maps
 
 
 def nearest(maps, target):

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fast3d_core.errors import UsageError
-from fast3d_core.maps.published import load_maps
 from fast3d_core.plan import Plan, Units, View
 from fast3d_core.pruning import FastV, Gap, PlanRequest, Random, Sap, Vanilla, top_tokens
 from fast3d_core.pruning.options import MethodOptions, build_pruners, run_name
 from fast3d_core.pruning.sap import objects_to_reach
 from tests.conftest import RECORDED
+from tests.maps.scores import load_maps
 
 SEARCH = Path(__file__).parents[1] / "data" / "search_alpha"
 

@@ -26,10 +26,11 @@ from fast3d_core.evaluation.result import (
 from fast3d_core.evaluation.scoring import score_predictions
 from fast3d_core.files.files import write_json
 from fast3d_core.files.fingerprints import fingerprint
-from fast3d_core.maps.published import load_maps, map_file
+from fast3d_core.maps.published import map_file
 from fast3d_core.plan import Units
 from fast3d_core.pruning import PlanRequest, Pruner
 from fast3d_core.pruning.options import run_name
+from tests.maps.scores import load_maps
 
 Hits = dict[str, Sequence[float]]
 

@@ -16,7 +16,7 @@ from fast3d_core.data.annotations import load_locations, locations_file
 from fast3d_core.errors import DataError
 from fast3d_core.files.files import write_json
 from fast3d_core.gap.quality import map_quality
-from fast3d_core.maps.published import load_maps, map_file
+from fast3d_core.maps.published import map_file
 from fast3d_core.maps.targets import load_targets
 from fast3d_core.pruning import METHODS, Gap, Random, Sap, Vanilla
 from fast3d_core.report import build_report, list_runs, load_runs
@@ -24,6 +24,7 @@ from fast3d_core.report.answers import judge, read_answers
 from fast3d_core.report.colours import DARK_GROUND, LIGHT_GROUND, shades
 from fast3d_core.report.html import ASSETS, SCRIPTS, build_page, to_html, write_html
 from fast3d_core.report.methods import method_views
+from tests.maps.scores import load_maps
 from tests.report.fabricate import answered_run, make_run, right_answer
 
 

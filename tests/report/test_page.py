@@ -10,13 +10,13 @@ from fast3d_core.benchmarks.questions import annotation_file, load_samples
 from fast3d_core.config import load_config
 from fast3d_core.data.annotations import locations_file
 from fast3d_core.files.files import write_json
-from fast3d_core.maps.published import load_maps
 from fast3d_core.plan import Units
 from fast3d_core.pruning import Gap, PlanRequest, Random, Sap, Vanilla
 from fast3d_core.pruning.budget import from_ratio
 from fast3d_core.report import build_report, list_runs, load_runs
 from fast3d_core.report.html import build_page, write_html
 from tests.conftest import MINIATURE
+from tests.maps.scores import load_maps
 from tests.report.browsing import keep_screenshot, kept, room
 from tests.report.fabricate import answered_run, long_answers, right_answer
 
