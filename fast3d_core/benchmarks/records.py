@@ -91,7 +91,7 @@ class Record:
     def index(self, name: str) -> int:
         """The non-negative integer `name`."""
         value = self._field(name)
-        if not _is_index(value):
+        if not is_index(value):
             raise self._wrong(name, "a non-negative integer")
         return value
 
@@ -107,7 +107,7 @@ class Record:
     def indices(self, name: str) -> list[int]:
         """The list `name`, perhaps empty, of non-negative integers, at most a scene's worth."""
         value = self._field(name)
-        if not isinstance(value, list) or not all(_is_index(item) for item in value) or len(value) > MOST_IDS:
+        if not isinstance(value, list) or not all(is_index(item) for item in value) or len(value) > MOST_IDS:
             raise self._wrong(name, f"a list of non-negative integers, at most {MOST_IDS}")
         return value
 
@@ -169,5 +169,6 @@ def mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _is_index(value: Any) -> bool:
+def is_index(value: Any) -> bool:
+    """Whether a value from a file is an integer from 0 on; a bool is none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fast3d_core.benchmarks import References, benchmark, benchmark_names
+from fast3d_core.benchmarks.records import is_index
 from fast3d_core.errors import DataError
 from fast3d_core.evaluation.journal import Journal
 from fast3d_core.plan import Units
@@ -52,8 +53,8 @@ def units_of(run: Run) -> Units:
     units = found if isinstance(found, dict) else {"count": settings.get("max_objects")}
     count, tokens = units.get("count"), units.get("tokens")
     return Units(
-        count if _is_index(count) and count else _PUBLISHED.count,
-        tokens if _is_index(tokens) and tokens else _PUBLISHED.tokens,
+        count if is_index(count) and count else _PUBLISHED.count,
+        tokens if is_index(tokens) and tokens else _PUBLISHED.tokens,
     )
 
 
@@ -61,7 +62,3 @@ def judge(dataset: str, record: dict[str, Any], references: References) -> float
     """The score of one prediction record alone, 0 to 1, by `Benchmark.judge`."""
     judged = benchmark(dataset)
     return judged.score([record], references, meteor=False, part=True).metrics[judged.judge.key]
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
